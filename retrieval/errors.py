@@ -1,0 +1,23 @@
+"""Errors of the retrieval tier.
+
+RetrievalError
+├── UnknownStoreError     no collection of this id in this namespace
+├── DocumentError         a document cannot be taken; the message names the reason
+└── StorageError          the document store did not answer
+"""
+
+
+class RetrievalError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class UnknownStoreError(RetrievalError):
+    """No collection of this id in this namespace."""
+
+
+class DocumentError(RetrievalError):
+    """A document cannot be taken; the message names the reason."""
+
+
+class StorageError(RetrievalError):
+    """The document store did not answer."""

@@ -1,0 +1,1 @@
+"""What the outside sees: application builder, configuration, ingress, pipeline, command line."""
