@@ -7,14 +7,51 @@ from pydantic import Field, model_validator
 from cache.config import Section
 
 
+class VllmArgs(Section):
+    """vLLM's engine and frontend arguments by their Python names. Unset: vLLM's own default."""
+
+    max_model_len: Annotated[int, Field(ge=2)] | None = None
+    max_num_seqs: Annotated[int, Field(ge=1)] | None = None
+    max_num_batched_tokens: Annotated[int, Field(ge=1)] | None = None
+    block_size: Annotated[int, Field(ge=1)] | None = None
+    dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] | None = None
+    quantization: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool | None = None
+    enforce_eager: bool | None = None
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    kv_cache_memory_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Size of the KV cache of one replica, in bytes; on a GPU, instead of `gpu_memory_utilization`."""
+    tensor_parallel_size: Annotated[int, Field(ge=1)] | None = None
+    max_num_queued_reqs: Annotated[int, Field(ge=1)] | None = None
+    max_num_queued_tokens: Annotated[int, Field(ge=1)] | None = None
+    chat_template: str | None = None
+    enable_auto_tool_choice: bool | None = None
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Any other argument. vLLM checks names and types when the replica starts."""
+
+    @model_validator(mode="after")
+    def _extra_does_not_repeat(self) -> "VllmArgs":
+        if twice := sorted(set(self.extra) & set(type(self).model_fields)):
+            raise ValueError(f"{twice[0]} has a field of its own: set it there, not in extra")
+        if "kv_events_config" in self.extra:
+            raise ValueError("kv_events_config is set by the replica: routing depends on it")
+        return self
+
+    def given(self) -> dict[str, Any]:
+        """Those that are set, `extra` among them."""
+        return {**self.model_dump(exclude_none=True, exclude={"extra"}), **self.extra}
+
+
 class VllmEngineConfig(Section):
     """vLLM behind its own OpenAI application."""
 
     type: Literal["vllm"] = "vllm"
-    args: dict[str, Any] = Field(default_factory=dict)
-    """vLLM engine arguments by their Python names (`max_model_len`, `gpu_memory_utilization` ...), checked by vLLM."""
+    args: VllmArgs = VllmArgs()
     env: dict[str, str] = Field(default_factory=dict)
-    """Environment of the engine's processes, for example VLLM_CPU_KVCACHE_SPACE."""
+    """Environment of the engine's processes."""
 
 
 class SimulatedEngineConfig(Section):

@@ -3,7 +3,8 @@
 DeploymentError
 ├── EngineDeadError       the engine behind a replica has stopped and will not recover by itself
 ├── EngineStartError      the engine could not be started; the message says what to do
-└── NoReplicaError        no replica is ready to take a request
+├── NoReplicaError        no replica takes the request
+└── ReplicaLostError      a replica broke off its answer
 """
 
 
@@ -20,4 +21,8 @@ class EngineStartError(DeploymentError):
 
 
 class NoReplicaError(DeploymentError):
-    """No replica is ready to take a request."""
+    """No replica takes the request."""
+
+
+class ReplicaLostError(DeploymentError):
+    """A replica broke off its answer."""

@@ -1,0 +1,120 @@
+"""The LLM deployment: one engine in each replica, behind a private server that the ingress relays from."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+from ray import serve
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
+
+from deployments.autoscaling import ONGOING, OngoingRequestsPolicy
+from deployments.config import LlmConfig, SimulatedEngineConfig
+from deployments.engines.base import Engine
+from deployments.private_server import SECRET_HEADER, PrivateApp, PrivateServer
+from deployments.router import DirectoryRouter
+
+NAME = "LlmReplica"
+HEALTH_CHECK_PERIOD_S = 2
+HEALTH_CHECK_TIMEOUT_S = 30
+DRAIN_POLL_S = 0.1
+
+log = logging.getLogger("ray.serve")
+
+
+def create_engine(config: LlmConfig, host: str) -> Engine:
+    """The engine that the configuration names. Heavy imports happen here, and only those that are needed."""
+    if isinstance(config.engine, SimulatedEngineConfig):
+        from deployments.engines.simulated import SimulatedEngine
+
+        return SimulatedEngine(config.engine, config.model)
+    from deployments.engines.vllm import VllmEngine
+
+    return VllmEngine(config.engine, config.model, host)
+
+
+class LlmReplica:
+    """Starts its engine, announces its private server in its metadata, and reports its load."""
+
+    async def __init__(self, config: LlmConfig, host: str, secret: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._config = config
+        self._secret = secret
+        self._engine = create_engine(config, host)
+        await self._engine.start()
+        self._gate = PrivateApp(self._engine, secret)
+        self._server = PrivateServer(self._gate, host)
+        await self._server.start()
+        self._session: aiohttp.ClientSession | None = None
+        log.info("engine ready", extra={"engine": config.engine.type, "port": self._server.port})
+
+    def record_replica_metadata(self) -> dict[str, Any]:
+        return {
+            "url": f"http://{_bracketed(self._server.host)}:{self._server.port}",
+            "max_model_len": self._engine.max_model_len,
+            "block_size": self._engine.block_size,
+            "kv_events": [
+                {"endpoint": source.endpoint, "replay_endpoint": source.replay_endpoint, "topic": source.topic, "dp_rank": source.dp_rank}
+                for source in self._engine.kv_event_sources()
+            ],
+        }
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return {ONGOING: float(self._engine.load().ongoing)}
+
+    async def check_health(self) -> None:
+        await self._engine.check_health()
+
+    async def ping(self) -> None:
+        """Answers once there is a replica: the ingress's router learns of replicas by being asked for one."""
+
+    async def relay(self, method: str, path: str, headers: dict[str, str], body: bytes) -> AsyncIterator[Any]:
+        """The same answer as over the direct connection, for when that fails: (status, headers), then the body's chunks."""
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=None)
+            self._session = aiohttp.ClientSession(self.record_replica_metadata()["url"], timeout=timeout)
+        async with self._session.request(method, path, data=body, headers={**headers, SECRET_HEADER: self._secret}) as response:
+            yield response.status, dict(response.headers)
+            async for chunk in response.content.iter_any():
+                yield chunk
+
+    async def __del__(self) -> None:  
+        """Serve calls this when the replica is to stop: running streams are finished first."""
+        if not hasattr(self, "_server"):  # the engine did not start
+            return
+        self._gate.draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.drain_timeout_s):
+                while self._engine.load().ongoing:
+                    await asyncio.sleep(DRAIN_POLL_S)
+        if self._session:
+            await self._session.close()
+        await self._server.stop()
+        await self._engine.stop()
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def llm_deployment(config: LlmConfig, host: str, secret: str) -> serve.Application:
+    """The bound deployment. `host` is the address of the private servers, `secret` what their callers must know."""
+    replicas = config.replicas
+    return serve.deployment(
+        LlmReplica,
+        name=NAME,
+        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus},
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=replicas.min,
+            max_replicas=replicas.max,
+            upscale_delay_s=replicas.upscale_delay_s,
+            downscale_delay_s=replicas.downscale_delay_s,
+            policy=AutoscalingPolicy(policy_function=OngoingRequestsPolicy, policy_kwargs={"target": replicas.target_ongoing_requests}),
+        ),
+        request_router_config=RequestRouterConfig(request_router_class=DirectoryRouter),
+        max_ongoing_requests=10_000,  # the engine has its own queue; Ray's must not hold back the fallback
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
+        health_check_timeout_s=HEALTH_CHECK_TIMEOUT_S,
+        graceful_shutdown_timeout_s=config.drain_timeout_s,
+    ).bind(config, host, secret)

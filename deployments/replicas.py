@@ -1,0 +1,67 @@
+"""Which LLM replicas there are, as this process knows it.
+
+Ray pickles a router class by value, so what the router and the rest of the process share must live in a module that
+both import: this one.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+SUSPENSION_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """An LLM replica that takes requests."""
+
+    id: str
+    url: str
+    """Base URL of its private server."""
+    max_model_len: int
+    block_size: int
+
+    @classmethod
+    def from_metadata(cls, replica_id: str, metadata: dict[str, Any]) -> "Replica":
+        return cls(replica_id, metadata["url"], metadata["max_model_len"], metadata["block_size"])
+
+
+class ReplicaDirectory:
+    """The replicas of one deployment. Written by Ray's router, possibly in another thread; read by the ingress."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._replicas: tuple[Replica, ...] = ()
+        self._suspended: dict[str, float] = {}
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """Those to send requests to; all of them while every one is suspended."""
+        now = self._clock()
+        fit = tuple(replica for replica in self._replicas if self._suspended.get(replica.id, 0) <= now)
+        return fit or self._replicas
+
+    def replace(self, replicas: Iterable[Replica]) -> None:
+        with self._lock:
+            self._replicas = tuple(sorted(replicas, key=lambda replica: replica.id))
+            ids = {replica.id for replica in self._replicas}
+            self._suspended = {key: until for key, until in self._suspended.items() if key in ids}
+
+    def discard(self, replica_id: str) -> None:
+        self.replace([replica for replica in self._replicas if replica.id != replica_id])
+
+    def suspend(self, replica_id: str) -> None:
+        """Passes over a replica that refused a request: the controller notices seconds later than a caller does."""
+        with self._lock:
+            self._suspended[replica_id] = self._clock() + SUSPENSION_S
+
+
+_directories: dict[str, ReplicaDirectory] = {}
+
+
+def directory_of(deployment: str) -> ReplicaDirectory:
+    """This process's directory of a deployment, by name."""
+    return _directories.setdefault(deployment, ReplicaDirectory())

@@ -1,0 +1,32 @@
+"""The request router that Ray calls in the ingress process: it tells the directory which replicas there are.
+
+Requests go to replicas directly (`replica_client.py`). Those few that take Ray's handle are spread at random.
+"""
+
+import random
+
+from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
+
+from deployments.replicas import Replica, directory_of
+
+
+class DirectoryRouter(RequestRouter):  # type: ignore[misc]  # Ray is not typed here
+    """Mirrors the running replicas and their metadata into `deployments.replicas`."""
+
+    def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        super().update_replicas(replicas)
+        announced = [replica for replica in replicas if replica.replica_metadata]
+        directory_of(self._deployment_id.name).replace(
+            Replica.from_metadata(replica.replica_id.unique_id, replica.replica_metadata) for replica in announced
+        )
+
+    def on_replica_actor_died(self, replica_id: ReplicaID) -> None:
+        super().on_replica_actor_died(replica_id)
+        directory_of(self._deployment_id.name).discard(replica_id.unique_id)
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
+    ) -> list[list[RunningReplica]]:
+        ranked = list(candidate_replicas)
+        random.shuffle(ranked)
+        return [[replica] for replica in ranked]

@@ -1,0 +1,103 @@
+"""The configuration tree: one typed, frozen object, checked before anything starts."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+
+from cache.config import CacheConfig, Section
+from deployments.config import EmbeddingConfig, LlmConfig
+from retrieval.config import RetrievalConfig
+from serve_app.errors import ConfigError
+
+
+class AuthConfig(Section):
+    """Who may use the application."""
+
+    mode: Literal["none"] = "none"
+    """`none`: no keys; the tenant is the header `x-mygo-tenant`. Loopback addresses only."""
+
+
+class IngressConfig(Section):
+    """The deployment that HTTP requests reach."""
+
+    replicas: Annotated[int, Field(ge=1)] = 1
+    max_ongoing_requests: Annotated[int, Field(ge=1)] = 1000
+    """Requests that one ingress replica has open at once; more wait in HAProxy, then get 503."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
+    read_timeout_s: Annotated[float, Field(gt=0)] = 600
+    """Longest silence of a replica: before its first byte, and between two."""
+    drain_timeout_s: Annotated[float, Field(gt=0)] = 120
+    """How long an ingress replica that is to stop may finish its streams."""
+
+
+class EmbeddingModelConfig(EmbeddingConfig):
+    """The encoder, and the name that clients write in `model`."""
+
+    name: str = "all-MiniLM-L6-v2"
+
+
+class AppConfig(Section):
+    """What `serve_app.app:build` receives as `args`."""
+
+    auth: AuthConfig = AuthConfig()
+    ingress: IngressConfig = IngressConfig()
+    llm: LlmConfig = LlmConfig()
+    embedding: EmbeddingModelConfig = EmbeddingModelConfig()
+    cache: CacheConfig = CacheConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    data_dir: Path = Path("~/.local/share/mygo")
+    """Where the embedded stores and the generated secret live."""
+    secret: SecretStr | None = None
+    """Names tenants' namespaces and guards the replicas' private ports. Default: generated once, kept in `data_dir`."""
+
+
+def load_config(args: dict[str, Any]) -> AppConfig:
+    """The checked tree. Raises `ConfigError`, which names each bad key, what it got and what is allowed."""
+    try:
+        return AppConfig.model_validate(args)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_describe(each) for each in error.errors())) from None
+
+
+def _describe(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "args"
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key; allowed here: {', '.join(_siblings(error['loc']))}"
+    got = "a secret" if "secret" in key else repr(error["input"])
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"{key}: got {got[:200]}; {message}"
+
+
+def _siblings(loc: tuple[str | int, ...]) -> list[str]:
+    """The keys that the section of an unknown key has."""
+    section: Any = AppConfig
+    for part in loc[:-1]:
+        section = _step(section, str(part))
+    return sorted(getattr(section, "model_fields", {}))
+
+
+def _step(section: Any, part: str) -> Any:
+    fields = getattr(section, "model_fields", {})
+    if part in fields:
+        return fields[part].annotation
+    # A tagged union puts its tag into the path: pick the member of that type.
+    members = [member for member in getattr(section, "__args__", ()) if hasattr(member, "model_fields")]
+    return next((member for member in members if member.model_fields["type"].default == part), section)
+
+
+def require_safe_exposure(config: AppConfig, http_host: str | None) -> None:
+    """Without keys, only this machine may reach the application. Raises `ConfigError`."""
+    if config.auth.mode == "none" and not _is_loopback(http_host):
+        raise ConfigError(
+            f"http_options.host: got {http_host!r}; auth.mode none lets anyone in under any tenant's name, so it needs a loopback "
+            "address (127.0.0.1)"
+        )
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
