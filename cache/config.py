@@ -35,6 +35,8 @@ class CacheConfig(Section):
     exact: ExactConfig = ExactConfig()
     semantic: SemanticConfig = SemanticConfig()
     ttl_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600.0
+    max_answer_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024
+    """Longer answers are not kept."""
     max_entries: Annotated[int, Field(ge=1)] = 100_000
     """Entries in the store; past it the least recently used go first."""
     database_url: str | None = None

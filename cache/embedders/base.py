@@ -7,7 +7,7 @@ from cache.entry import Vectors
 
 
 class Embedder(Protocol):
-    """Turns texts into unit vectors. Calls may block for milliseconds; may raise `EmbedderError`."""
+    """Turns texts into unit vectors. Thread-safe; calls may block for milliseconds; may raise `EmbedderError`."""
 
     @property
     def name(self) -> str:
@@ -21,4 +21,4 @@ class Embedder(Protocol):
         """Unit vectors, shape (len(texts), dimension), float32, in the order of the texts."""
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has for this model, before truncation."""
+        """How many tokens each text has for this model, before truncation and without special tokens."""

