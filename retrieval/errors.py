@@ -2,8 +2,9 @@
 
 RetrievalError
 ├── UnknownStoreError     no collection of this id in this namespace
-├── DocumentError         a document cannot be taken; the message names the reason
-└── StorageError          the document store did not answer
+├── DocumentError         a document or collection cannot be taken; the message names the reason
+├── QueryError            a search cannot be made; the message names the reason
+└── StorageError          the document store did not answer, or holds what it cannot use
 """
 
 
@@ -16,8 +17,12 @@ class UnknownStoreError(RetrievalError):
 
 
 class DocumentError(RetrievalError):
-    """A document cannot be taken; the message names the reason."""
+    """A document or collection cannot be taken; the message names the reason."""
+
+
+class QueryError(RetrievalError):
+    """A search cannot be made; the message names the reason."""
 
 
 class StorageError(RetrievalError):
-    """The document store did not answer."""
+    """The document store did not answer, or holds what it cannot use."""

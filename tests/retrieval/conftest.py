@@ -1,0 +1,36 @@
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from cache.embedders.fake import HashedWordsEmbedder
+from retrieval.config import RetrievalConfig
+from retrieval.service import RetrievalService
+from retrieval.store import DocumentStore
+
+NOW = 1_700_000_000.0
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'data' / 'documents.sqlite'}"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[DocumentStore]:
+    store = DocumentStore(url, HashedWordsEmbedder().name)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def new_store_id() -> Callable[[], str]:
+    numbers = count(1)
+    return lambda: f"vs_{next(numbers):024x}"
+
+
+@pytest.fixture
+def service(store: DocumentStore, new_store_id: Callable[[], str]) -> RetrievalService:
+    config = RetrievalConfig(chunk_tokens=16, chunk_overlap_tokens=4, max_top_k=10, max_document_bytes=10_000)
+    return RetrievalService(store, HashedWordsEmbedder(), config, clock=lambda: NOW, new_store_id=new_store_id)
