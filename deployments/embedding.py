@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from ray import serve
 
-from cache.embedders import load_embedder
-from cache.entry import Vector
+from cache.embedders.factory import load_embedder
+from cache.entry import Vector, Vectors
+from cache.errors import EmbedderError
 from deployments.config import EmbeddingConfig
 
 NAME = "Embedding"
+CALL_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Embedding:
         self.embed_one.set_max_batch_size(config.max_batch_size)
         self.embed_one.set_batch_wait_timeout_s(config.batch_wait_s)
 
-    @serve.batch
+    @serve.batch  # type: ignore[untyped-decorator]  # Ray is not typed here
     async def embed_one(self, texts: list[str]) -> list[Embedded]:
         return self._embed(texts)
 
@@ -41,11 +45,34 @@ class Embedding:
         tokens = self._embedder.count_tokens(texts)
         return [Embedded(vector, count) for vector, count in zip(vectors, tokens, strict=True)]
 
-    def dimension(self) -> int:
-        return self._embedder.dimension
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return self._embedder.count_tokens(texts)
 
-    def check_health(self) -> None:
-        """The encoder lives in this process: if it answers, it is well."""
+    def describe(self) -> tuple[str, int]:
+        """The encoder's name and dimension."""
+        return self._embedder.name, self._embedder.dimension
+
+
+class RemoteEmbedder:
+    """An `Embedder` over the deployment's handle, for library code in worker threads: calls block."""
+
+    def __init__(self, handle: Any, name: str, dimension: int) -> None:
+        self._handle = handle
+        self.name = name
+        self.dimension = dimension
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        return np.stack([each.vector for each in self._result("embed", texts)]) if texts else np.empty((0, self.dimension), np.float32)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        counts: list[int] = self._result("count_tokens", texts)
+        return counts
+
+    def _result(self, method: str, texts: Sequence[str]) -> Any:
+        try:
+            return getattr(self._handle, method).remote(list(texts)).result(timeout_s=CALL_TIMEOUT_S)
+        except Exception as error:  # Ray raises errors of many types here
+            raise EmbedderError("the embedding deployment did not answer") from error
 
 
 def embedding_deployment(config: EmbeddingConfig) -> serve.Application:

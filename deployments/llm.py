@@ -79,7 +79,7 @@ class LlmReplica:
             async for chunk in response.content.iter_any():
                 yield chunk
 
-    async def __del__(self) -> None:  
+    async def __del__(self) -> None:
         """Serve calls this when the replica is to stop: running streams are finished first."""
         if not hasattr(self, "_server"):  # the engine did not start
             return

@@ -51,6 +51,9 @@ class ReplicaClient(Protocol):
     async def send(self, call: Call, ranked: Sequence[Replica]) -> Answer:
         """The answer of the first replica that gives one. Raises `NoReplicaError` when none does, `ReplicaLostError` on a time-out."""
 
+    async def probe(self, call: Call, replica: Replica, timeout_s: float) -> Answer:
+        """The answer of this replica and no other. Raises `NoReplicaError`."""
+
 
 class DirectAnswer:
     """An answer over a direct connection."""
@@ -129,6 +132,16 @@ class DirectReplicaClient:
             response.release()
             return None
         return DirectAnswer(replica.id, response)
+
+    async def probe(self, call: Call, replica: Replica, timeout_s: float) -> Answer:
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer = await self._try(call, replica)
+        except TimeoutError:
+            answer = None
+        if answer is None:
+            raise NoReplicaError("the replica did not answer")
+        return answer
 
     async def _through_handle(self, call: Call) -> HandleAnswer:
         stream = self._handle.options(stream=True).relay.remote(call.method, call.path, dict(call.headers), call.body)

@@ -2,7 +2,7 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, SecretStr, ValidationError
 
@@ -62,12 +62,24 @@ def load_config(args: dict[str, Any]) -> AppConfig:
 
 
 def _describe(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"]) or "args"
+    key = ".".join(_path(error["loc"])) or "args"
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key; allowed here: {', '.join(_siblings(error['loc']))}"
     got = "a secret" if "secret" in key else repr(error["input"])
     message = error["msg"][0].lower() + error["msg"][1:]
     return f"{key}: got {got[:200]}; {message}"
+
+
+def _path(loc: tuple[str | int, ...]) -> list[str]:
+    """The keys as they stand in the file: pydantic puts a union's tag among them."""
+    path: list[str] = []
+    section: Any = AppConfig
+    for part in loc:
+        below = _step(section, str(part))
+        if not _is_tag(section, str(part)):
+            path.append(str(part))
+        section = below
+    return path
 
 
 def _siblings(loc: tuple[str | int, ...]) -> list[str]:
@@ -79,12 +91,20 @@ def _siblings(loc: tuple[str | int, ...]) -> list[str]:
 
 
 def _step(section: Any, part: str) -> Any:
+    """The type behind a key of a section, or behind the tag of a union."""
     fields = getattr(section, "model_fields", {})
     if part in fields:
         return fields[part].annotation
-    # A tagged union puts its tag into the path: pick the member of that type.
-    members = [member for member in getattr(section, "__args__", ()) if hasattr(member, "model_fields")]
-    return next((member for member in members if member.model_fields["type"].default == part), section)
+    return next((member for member in get_args(section) if _tag_of(member) == part), section)
+
+
+def _is_tag(section: Any, part: str) -> bool:
+    return any(_tag_of(member) == part for member in get_args(section))
+
+
+def _tag_of(member: Any) -> Any:
+    fields = getattr(member, "model_fields", {})
+    return fields["type"].default if "type" in fields else None
 
 
 def require_safe_exposure(config: AppConfig, http_host: str | None) -> None:

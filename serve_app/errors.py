@@ -15,6 +15,10 @@ Messages name fields and limits, never what the client sent.
 
 from typing import Any, ClassVar
 
+from cache.errors import CacheError
+from deployments.errors import DeploymentError, NoReplicaError, ReplicaLostError
+from retrieval.errors import DocumentError, QueryError, RetrievalError, UnknownStoreError
+
 
 class AppError(Exception):
     """Base of everything this package raises on purpose."""
@@ -71,3 +75,24 @@ class UnavailableError(ApiError):
 class UpstreamError(ApiError):
     status = 502
     type = "server_error"
+
+
+def to_api_error(error: Exception) -> ApiError:
+    """What a client is told of any error."""
+    match error:
+        case ApiError():
+            return error
+        case NoReplicaError():
+            return UnavailableError("No replica can take the request now. Try again.", code="no_replica")
+        case ReplicaLostError():
+            return UnavailableError("The replica was lost. Try again.", code="replica_lost")
+        case UnknownStoreError():
+            return NotFoundError("There is no such vector store.", param="vector_store_id", code="not_found")
+        case DocumentError():
+            return InvalidRequestError(str(error), param="documents", code="invalid_value")
+        case QueryError():
+            return InvalidRequestError(str(error), param="top_k" if "top_k" in str(error) else "query", code="invalid_value")
+        case DeploymentError() | RetrievalError() | CacheError():
+            return UnavailableError("A part of the application did not answer. Try again.", code="unavailable")
+        case _:
+            return ApiError("The server had an error. The request id names it in the logs.", code="internal_error")

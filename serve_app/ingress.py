@@ -1,0 +1,160 @@
+"""The routes of the application, as a Starlette application over the pipeline and its services."""
+
+import base64
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from deployments.embedding import Embedded
+from deployments.private_server import LOAD_PATH
+from deployments.replica_client import Call
+from serve_app.endpoint import Endpoint, Handler, HttpRequest
+from serve_app.errors import ApiError, InvalidRequestError, MethodError, NotFoundError, to_api_error
+from serve_app.openai.requests import EmbeddingRequest, Parser, parse_chat, parse_completion, parse_embedding
+from serve_app.pipeline import Caller, Pipeline, read_answer
+from serve_app.replies import Reply, json_reply
+from serve_app.tenants import TENANT_HEADER
+from serve_app.vector_stores import VectorStoreRoutes
+
+PROBE_TIMEOUT_S = 2.0
+
+
+def caller_of(request: HttpRequest) -> Caller:
+    directives = {part.strip().lower() for part in request.headers.get("cache-control", "").split(",")}
+    return Caller(request.id, request.headers.get(TENANT_HEADER), "no-store" in directives, "no-cache" in directives)
+
+
+class OpenAIRoutes:
+    """Models, chat and text completions, embeddings."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._created = int(time.time())
+
+    def generate(self, parse: Parser) -> Handler:
+        async def handler(request: HttpRequest) -> Reply:
+            return await self._pipeline.generate(parse(request.body), caller_of(request))
+
+        return handler
+
+    async def models(self, request: HttpRequest) -> Reply:
+        return json_reply({"object": "list", "data": await self._models()})
+
+    async def model(self, request: HttpRequest) -> Reply:
+        for model in await self._models():
+            if model["id"] == request.path_params["model"]:
+                return json_reply(model)
+        raise NotFoundError("The model does not exist.", param="model", code="model_not_found")
+
+    async def _models(self) -> list[dict[str, Any]]:
+        """The engine's own list, which says what kind of engine it is, and the encoder."""
+        answer = await self._pipeline.client.send(Call("GET", "/v1/models", {}), self._pipeline.directory.replicas)
+        served = msgspec.json.decode(await read_answer(answer))["data"]
+        shown = [{key: value for key, value in model.items() if key not in ("permission", "root", "parent")} for model in served]
+        encoder = {"id": self._pipeline.config.embedding.name, "object": "model", "created": self._created, "owned_by": "mygo"}
+        return [*shown, encoder]
+
+    async def embeddings(self, request: HttpRequest) -> Reply:
+        asked = parse_embedding(request.body)
+        config = self._pipeline.config.embedding
+        self._pipeline.authenticator.namespace(caller_of(request).tenant)
+        if asked.model != config.name:
+            raise NotFoundError("The model does not exist, or it does not make embeddings.", param="model", code="model_not_found")
+        texts = [asked.input] if isinstance(asked.input, str) else asked.input
+        if not all(texts):
+            raise InvalidRequestError("input must not contain empty strings.", param="input", code="invalid_value")
+        embedded = await self._pipeline.embedding.embed(texts)
+        return json_reply(_embedding_body(asked, config.name, embedded))
+
+
+def _embedding_body(asked: EmbeddingRequest, model: str, embedded: list[Embedded]) -> dict[str, Any]:
+    dimension = len(embedded[0].vector)
+    if asked.dimensions not in (None, dimension):
+        raise InvalidRequestError(f"dimensions: this model's embeddings have {dimension}.", param="dimensions", code="invalid_value")
+    tokens = sum(each.tokens for each in embedded)
+    data = [
+        {"object": "embedding", "index": index, "embedding": _encode(each.vector, asked.encoding_format)}
+        for index, each in enumerate(embedded)
+    ]
+    return {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+
+
+def _encode(vector: Any, encoding: str) -> Any:
+    values = np.ascontiguousarray(vector, dtype="<f4")
+    return base64.b64encode(values.tobytes()).decode() if encoding == "base64" else values.tolist()
+
+
+class OperationsRoutes:
+    """Health, readiness, metrics."""
+
+    def __init__(self, pipeline: Pipeline, ready: Callable[[], bool], scrape: Callable[[], Awaitable[bytes]]) -> None:
+        self._pipeline = pipeline
+        self._ready = ready
+        self._scrape = scrape
+
+    async def health(self, request: HttpRequest) -> Reply:
+        """This process answers."""
+        return json_reply({"status": "ok"})
+
+    async def ready(self, request: HttpRequest) -> Reply:
+        """As many replicas as configured answer, and every part that a request needs is there."""
+        replicas = [await self._probe(replica) for replica in self._pipeline.directory.replicas]
+        alive = sum(1 for replica in replicas if "running" in replica)
+        wanted = self._pipeline.config.llm.replicas.min
+        ready = alive >= wanted and self._ready()
+        status = {"status": "ready" if ready else "starting", "replicas_wanted": wanted, "replicas": replicas}
+        return json_reply(status, 200 if ready else 503, {} if ready else {"retry-after": "1"})
+
+    async def _probe(self, replica: Any) -> dict[str, Any]:
+        try:
+            answer = await self._pipeline.client.probe(Call("GET", LOAD_PATH, {}), replica, PROBE_TIMEOUT_S)
+            return {"id": replica.id, **msgspec.json.decode(await read_answer(answer))}
+        except Exception as error:
+            return {"id": replica.id, "error": to_api_error(error).code}
+
+    async def metrics(self, request: HttpRequest) -> Reply:
+        return Reply(200, {}, "text/plain; version=0.0.4; charset=utf-8", await self._scrape())
+
+
+def create_app(pipeline: Pipeline, ready: Callable[[], bool], scrape: Callable[[], Awaitable[bytes]]) -> Starlette:
+    """`ready`: whether the parts besides the LLM replicas are there; `scrape`: the application's metrics as text."""
+    limit = pipeline.config.ingress.max_body_bytes
+
+    def route(path: str, methods: dict[str, Handler]) -> list[Route]:
+        return [
+            Route(path, Endpoint(f"{method} {path}", handler, limit, pipeline.metrics), methods=[method])
+            for method, handler in methods.items()
+        ]
+
+    openai, operations = OpenAIRoutes(pipeline), OperationsRoutes(pipeline, ready, scrape)
+    routes = [
+        *route("/v1/models", {"GET": openai.models}),
+        *route("/v1/models/{model:path}", {"GET": openai.model}),
+        *route("/v1/chat/completions", {"POST": openai.generate(parse_chat)}),
+        *route("/v1/completions", {"POST": openai.generate(parse_completion)}),
+        *route("/v1/embeddings", {"POST": openai.embeddings}),
+        *route("/healthz", {"GET": operations.health}),
+        *route("/readyz", {"GET": operations.ready}),
+        *route("/metrics", {"GET": operations.metrics}),
+    ]
+    for path, methods in VectorStoreRoutes(pipeline).table().items():
+        routes += route(path, methods)
+    return Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})
+
+
+async def _routing_error(request: Request, error: Exception) -> Response:
+    """Unknown routes and methods, which never reach a handler."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    api_error: ApiError = (
+        MethodError("This method is not allowed here.") if status == 405 else NotFoundError("There is no such route.", code="unknown_url")
+    )
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    return Response(msgspec.json.encode(api_error.body()), api_error.status, headers, media_type="application/json")

@@ -1,0 +1,124 @@
+"""Complete answers: put together from a stream, kept, and replayed as JSON or as a stream."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from serve_app.openai.sse import DONE, event, payloads
+
+_OWN = ("id", "created")
+"""Fields that belong to one response, not to the answer."""
+_NOT_KEPT = ("prompt_token_ids", "prompt_text", "prompt_logprobs", "kv_transfer_params", "ec_transfer_params", "metrics")
+
+
+def from_json(raw: bytes) -> dict[str, Any] | None:
+    """The answer in a non-streamed response, or None when it is not complete."""
+    try:
+        value = msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return None
+    return (
+        _complete({key: each for key, each in value.items() if key not in _OWN and each is not None}) if isinstance(value, dict) else None
+    )
+
+
+def from_stream(raw: bytes) -> dict[str, Any] | None:
+    """The answer in a streamed response's bytes, or None when it is not complete: broken off, or with an error."""
+    chunks: list[dict[str, Any]] = []
+    for payload in payloads(raw):
+        if payload == b"[DONE]":
+            return _complete(_join(chunks))
+        try:
+            chunks.append(msgspec.json.decode(payload))
+        except msgspec.DecodeError:
+            return None
+    return None
+
+
+def _complete(answer: dict[str, Any]) -> dict[str, Any] | None:
+    choices = answer.get("choices")
+    if "error" in answer or not choices or "usage" not in answer:
+        return None
+    if not all(choice.get("finish_reason") for choice in choices):
+        return None
+    return {key: value for key, value in answer.items() if key not in _NOT_KEPT}
+
+
+def _join(chunks: list[dict[str, Any]]) -> dict[str, Any]:
+    answer: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    for chunk in chunks:
+        for choice in chunk.pop("choices", []):
+            _merge(choices.setdefault(choice["index"], {}), choice)
+        answer.update({key: value for key, value in chunk.items() if key not in _OWN and value is not None})
+    answer["object"] = str(answer.get("object", "")).removesuffix(".chunk")
+    answer["choices"] = [_as_message(choices[index]) for index in sorted(choices)]
+    return answer
+
+
+def _merge(into: dict[str, Any], delta: dict[str, Any]) -> None:
+    """Adds one chunk's part: text and lists grow, objects merge, lists of indexed parts merge by index."""
+    for key, value in delta.items():
+        old: Any = into.get(key)
+        if value is None or (old is None and not isinstance(value, list)):
+            into[key] = old if value is None else value
+        elif isinstance(value, dict):
+            _merge(old, value)
+        elif isinstance(value, list):
+            into[key] = _merge_lists(old or [], value)
+        elif isinstance(value, str) and key not in ("role", "type", "id", "finish_reason"):
+            into[key] = old + value
+        else:
+            into[key] = value
+
+
+def _merge_lists(old: list[Any], new: list[Any]) -> list[Any]:
+    if not all(isinstance(part, dict) and "index" in part for part in [*old, *new]):
+        return old + new
+    parts: dict[int, dict[str, Any]] = {part["index"]: part for part in old}
+    for part in new:
+        _merge(parts.setdefault(part["index"], {}), part)
+    return [parts[index] for index in sorted(parts)]
+
+
+def _as_message(choice: dict[str, Any]) -> dict[str, Any]:
+    """A choice of a stream (`delta`) as a choice of a whole answer (`message`)."""
+    if "delta" not in choice:
+        return {key: value for key, value in choice.items() if key != "token_ids"}
+    message = {"role": "assistant", "content": None, **choice["delta"]}
+    if calls := message.get("tool_calls"):
+        message["tool_calls"] = [{key: value for key, value in call.items() if key != "index"} for call in calls]
+    return {**{key: value for key, value in choice.items() if key not in ("delta", "token_ids")}, "message": message}
+
+
+def to_json(answer: dict[str, Any], response_id: str, created: int) -> bytes:
+    return msgspec.json.encode({"id": response_id, "created": created, **answer})
+
+
+def to_stream(answer: dict[str, Any], response_id: str, created: int, include_usage: bool) -> bytes:
+    """The whole stream at once: role, text, and finish reason of each choice, then the usage if asked for."""
+    head = {"id": response_id, "object": _chunk_object(answer), "created": created, "model": answer.get("model")}
+    parts = [event({**head, "choices": [part]}) for choice in answer["choices"] for part in _parts(choice)]
+    if include_usage:
+        parts.append(event({**head, "choices": [], "usage": answer["usage"]}))
+    return b"".join([*parts, DONE])
+
+
+def _chunk_object(answer: dict[str, Any]) -> str:
+    return "chat.completion.chunk" if answer["object"] == "chat.completion" else str(answer["object"])
+
+
+def _parts(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    index, end = choice["index"], {"finish_reason": choice["finish_reason"], "stop_reason": choice.get("stop_reason")}
+    logprobs = choice.get("logprobs")
+    if "message" not in choice:
+        yield {"index": index, "text": choice["text"], "logprobs": logprobs, **end}
+        return
+    message = dict(choice["message"])
+    yield {"index": index, "delta": {"role": message.pop("role"), "content": ""}, "logprobs": None, "finish_reason": None}
+    if message.get("tool_calls"):
+        message["tool_calls"] = [{"index": number, **call} for number, call in enumerate(message["tool_calls"])]
+    delta = {key: value for key, value in message.items() if value}
+    yield {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+    yield {"index": index, "delta": {}, "logprobs": None, **end}

@@ -1,0 +1,64 @@
+"""What of a request decides its answer: the exact key, and what a semantic hit must have in common."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from serve_app.errors import InvalidRequestError
+from serve_app.openai.requests import Generation
+
+_NOT_THE_ANSWER = frozenset(
+    {
+        "stream",
+        "stream_options",
+        "cache",
+        "retrieval",
+        "user",
+        "metadata",
+        "store",
+        "priority",
+        "request_id",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+    }
+)
+"""Fields that never change what is answered. Every other one is part of the key, also those not known here."""
+
+_ONE_OF_MANY = ("logprobs", "top_logprobs", "prompt_logprobs", "echo")
+
+
+def key_material(request: Generation) -> dict[str, Any]:
+    """The fields that decide the answer. A retrieval request must carry its documents in `messages` by now."""
+    return {key: value for key, value in request.body.items() if key not in _NOT_THE_ANSWER}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request seen by the semantic tier: `text` may differ in wording, `rest` must be equal."""
+
+    text: str
+    rest: dict[str, Any]
+
+
+def question_of(request: Generation, max_chars: int) -> Question | None:
+    """None when the request is not eligible: an answer to another wording would not be an answer to it."""
+    if request.kind != "chat" or request.retrieval or request.body.get("n", 1) != 1:
+        return None
+    if any(request.body.get(field) for field in _ONE_OF_MANY):
+        return None
+    *history, last = request.body["messages"]
+    text = last.get("content")
+    if last["role"] != "user" or not isinstance(text, str) or not text.strip() or len(text) > max_chars:
+        return None
+    unworded = {key: value for key, value in last.items() if key != "content"}
+    return Question(text, {**key_material(request), "messages": [*history, unworded]})
+
+
+def last_question(messages: list[dict[str, Any]]) -> str:
+    """The text of the last user message, which is what documents are searched for. Raises `InvalidRequestError`."""
+    content = next((message.get("content") for message in reversed(messages) if message["role"] == "user"), None)
+    if isinstance(content, list):
+        content = "\n".join(part["text"] for part in content if part.get("type") == "text" and isinstance(part.get("text"), str))
+    if not content or not content.strip():
+        raise InvalidRequestError("Retrieval needs a user message with text.", param="messages", code="invalid_value")
+    return str(content)

@@ -1,0 +1,222 @@
+"""Checks request bodies, and says what a generation request asks for.
+
+Only what the ingress needs, or must refuse before an engine sees it, is typed here; every other field is the engine's.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from serve_app.errors import InvalidRequestError
+
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+Count = Annotated[int, Meta(ge=1)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+MAX_N = 128
+MAX_DEPTH = 64
+"""Levels of nesting in a body; tool schemas stay far below."""
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool = False
+
+
+class CacheOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """`on`: both tiers. `exact`: that tier only. `refresh`: answer anew and keep. `off`: neither look up nor keep."""
+
+    mode: Literal["on", "off", "exact", "refresh"] = "on"
+    ttl_s: Annotated[float, Meta(gt=0)] | None = None
+
+
+class RetrievalOptions(msgspec.Struct, forbid_unknown_fields=True):
+    vector_store_ids: Annotated[list[str], Meta(min_length=1, max_length=10)]
+    top_k: Annotated[int, Meta(ge=1)] = 5
+
+
+class Sampling(msgspec.Struct, kw_only=True):
+    """What chat and text completions have in common."""
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_N)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    seed: int | None = None
+    stop: str | Annotated[list[str], Meta(max_length=16)] | None = None
+    logit_bias: dict[str, float] | None = None
+    user: str | None = None
+    cache_salt: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
+    cache: CacheOptions | None = None
+
+
+class ChatMessage(msgspec.Struct):
+    role: Role
+    content: str | list[dict[str, Any]] | None = None
+
+
+class ChatRequest(Sampling, kw_only=True):
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    tools: list[dict[str, Any]] | None = None
+    response_format: dict[str, Any] | None = None
+    retrieval: RetrievalOptions | None = None
+
+
+class CompletionRequest(Sampling, kw_only=True):
+    prompt: str | Annotated[list[Any], Meta(min_length=1)]
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    echo: bool | None = None
+
+
+class EmbeddingRequest(msgspec.Struct, kw_only=True):
+    model: str
+    input: Annotated[str, Meta(min_length=1)] | Annotated[list[str], Meta(min_length=1, max_length=2048)]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Count | None = None
+    user: str | None = None
+
+
+T = TypeVar("T")
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a request's body. Raises `InvalidRequestError`."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        _refuse_not_a_number(body)
+        raise InvalidRequestError("The body is not valid JSON in UTF-8.", code="invalid_json") from None
+    except RecursionError:
+        raise InvalidRequestError(f"The body is nested deeper than {MAX_DEPTH} levels.", code="invalid_json") from None
+    if not isinstance(value, dict):
+        raise InvalidRequestError("The body must be a JSON object.", code="invalid_json")
+    _refuse_deep(value, MAX_DEPTH)
+    return value
+
+
+def _refuse_not_a_number(body: bytes) -> None:
+    """NaN and Infinity are no JSON, but Python clients write them: the error can name the field."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if isinstance(each, float) and not math.isfinite(each) and key in _KNOWN_FIELDS:
+                raise InvalidRequestError(f"{key} must be a finite number.", param=key)
+
+
+def _refuse_deep(value: Any, levels: int) -> None:
+    if levels == 0:
+        raise InvalidRequestError(f"The body is nested deeper than {MAX_DEPTH} levels.", code="invalid_json")
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return
+    for each in value:
+        if isinstance(each, dict | list):
+            _refuse_deep(each, levels - 1)
+
+
+def check(value: dict[str, Any], kind: type[T]) -> T:
+    """The typed view of a body. Raises `InvalidRequestError`, which names the field and never its value."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _field_error(str(error)) from None
+
+
+_AT = re.compile(r" - at `\$(.*)`$", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+
+
+def _field_error(text: str) -> InvalidRequestError:
+    """Turns msgspec's message into ours: it may quote values where it speaks of enumerations and unknown fields."""
+    at = _AT.search(text)
+    path = at.group(1).lstrip(".").replace("[...]", "") if at else ""
+    message = _AT.sub("", text)
+    if missing := _MISSING.search(message):
+        path = f"{path}.{missing.group(1)}".lstrip(".")
+        return InvalidRequestError(f"{path} is required.", param=path, code="missing_required_parameter")
+    if message.startswith("Invalid enum value"):
+        message = "Not an allowed value"
+    elif message.startswith("Object contains unknown field"):
+        message = "Has an unknown field"
+    return InvalidRequestError(f"{path}: {message}.", param=path or None, code="invalid_value")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A checked request for chat or text completion, as the pipeline sees it."""
+
+    kind: Literal["chat", "completion"]
+    body: dict[str, Any]
+    """The client's own fields, without nulls."""
+    model: str
+    stream: bool
+    include_usage: bool
+    cache: CacheOptions
+    retrieval: RetrievalOptions | None
+    max_tokens: int | None
+
+    @property
+    def path(self) -> str:
+        return "/v1/chat/completions" if self.kind == "chat" else "/v1/completions"
+
+    @property
+    def prompt_field(self) -> str:
+        return "messages" if self.kind == "chat" else "prompt"
+
+
+def parse_chat(body: bytes) -> Generation:
+    value = parse_object(body)
+    request = check(value, ChatRequest)
+    return _generation("chat", value, request, request.retrieval, request.max_completion_tokens or request.max_tokens)
+
+
+def parse_completion(body: bytes) -> Generation:
+    value = parse_object(body)
+    request = check(value, CompletionRequest)
+    return _generation("completion", value, request, None, request.max_tokens)
+
+
+def _generation(
+    kind: Literal["chat", "completion"],
+    value: dict[str, Any],
+    request: Sampling,
+    retrieval: RetrievalOptions | None,
+    max_tokens: int | None,
+) -> Generation:
+    if request.stream_options is not None and not request.stream:
+        raise InvalidRequestError("stream_options is only allowed when stream is true.", param="stream_options")
+    return Generation(
+        kind=kind,
+        body={key: each for key, each in value.items() if each is not None},
+        model=request.model,
+        stream=bool(request.stream),
+        include_usage=bool(request.stream_options and request.stream_options.include_usage),
+        cache=request.cache or CacheOptions(),
+        retrieval=retrieval,
+        max_tokens=max_tokens,
+    )
+
+
+def parse_embedding(body: bytes) -> EmbeddingRequest:
+    return check(parse_object(body), EmbeddingRequest)
+
+
+Parser = Callable[[bytes], Generation]
+_KNOWN_FIELDS = {field.name for kind in (ChatRequest, CompletionRequest) for field in msgspec.structs.fields(kind)}

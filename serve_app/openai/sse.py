@@ -1,0 +1,77 @@
+"""Server-sent events, as OpenAI uses them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+DONE = b"data: [DONE]\n\n"
+END = b"\n\n"
+_USAGE_ONLY = b'"choices":[]'
+
+
+def event(value: Any) -> bytes:
+    return b"data: " + msgspec.json.encode(value) + END
+
+
+def payloads(raw: bytes) -> Iterator[bytes]:
+    """The data of each complete event."""
+    for each in raw.split(END):
+        if each.startswith(b"data: "):
+            yield each[len(b"data: ") :]
+
+
+class UsageFilter:
+    """Removes the event that carries only the usage, for clients that did not ask for it.
+
+    The engine is always asked for it, because a kept answer must know its usage. Everything else passes unchanged, as
+    soon as its event is complete.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What may be sent on now."""
+        data = self._rest + chunk
+        end = data.rfind(END)
+        if end < 0:
+            self._rest = data
+            return b""
+        whole, self._rest = data[: end + len(END)], data[end + len(END) :]
+        if _USAGE_ONLY not in whole:
+            return whole
+        return b"".join(each + END for each in whole.split(END)[:-1] if not _is_usage_only(each))
+
+
+class StreamCopy:
+    """A copy of a stream that gives up past `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._raw = bytearray()
+        self._kept = True
+
+    def feed(self, chunk: bytes) -> bool:
+        """Whether the stream is complete now, and the copy has all of it."""
+        self._kept = self._kept and len(self._raw) + len(chunk) <= self._limit
+        if not self._kept:
+            self._raw.clear()
+            return False
+        self._raw += chunk
+        return self._raw.endswith(DONE)
+
+    @property
+    def raw(self) -> bytes:
+        return bytes(self._raw)
+
+
+def _is_usage_only(raw: bytes) -> bool:
+    """Text of an answer may contain the same characters: only the parsed event can tell."""
+    if _USAGE_ONLY not in raw or not raw.startswith(b"data: {"):
+        return False
+    try:
+        value = msgspec.json.decode(raw[len(b"data: ") :])
+    except msgspec.DecodeError:
+        return False
+    return value.get("choices") == [] and value.get("usage") is not None

@@ -1,0 +1,26 @@
+"""Who a request is from. Until there are keys, the tenant is a header, on loopback addresses only."""
+
+import re
+
+from cache.keys import namespace_of
+from serve_app.errors import InvalidRequestError
+
+TENANT_HEADER = "x-mygo-tenant"
+DEFAULT_TENANT = "default"
+_NAME = re.compile(r"[A-Za-z0-9._@:-]{1,128}$")
+
+
+class Authenticator:
+    """Turns a request's headers into its namespace: below this, nothing sees the tenant's name."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def namespace(self, tenant: str | None) -> str:
+        """Raises `InvalidRequestError` for a name that is none."""
+        name = DEFAULT_TENANT if tenant is None else tenant
+        if not _NAME.match(name):
+            raise InvalidRequestError(
+                f"The header {TENANT_HEADER} must have 1 to 128 letters, digits, or characters of . _ @ : -", param=TENANT_HEADER
+            )
+        return namespace_of(self._secret, name)
