@@ -55,6 +55,9 @@ class FaissIndex:
             index = self._partitions.get((namespace, fingerprint))
             if index is None or k < 1:
                 return []
+            # One query gains nothing from more threads, and on busy cores loses milliseconds to their waiting for each
+            # other. OpenMP keeps this number for each calling thread, so it is set by whoever searches.
+            self._faiss.omp_set_num_threads(1)
             similarities, numbers = index.search(vector[np.newaxis], min(k, index.ntotal))
             found = zip(numbers[0].tolist(), similarities[0].tolist(), strict=True)
             return [Neighbour(self._names[number], cosine(similarity)) for number, similarity in found]
