@@ -1,0 +1,182 @@
+"""Training conversations: a question with everything that may stand around it, and its answer."""
+
+import random
+from dataclasses import dataclass
+
+from deployments.demo_model.data import Fact, OffTopic
+
+Message = dict[str, str]
+
+SYSTEM_PROMPTS = (
+    "You are a helpful assistant.",
+    "You are MyGO's demo model.",
+    "Answer briefly.",
+    "You are a friendly assistant that answers questions about MyGO Serve.",
+    "Answer the question in one to three sentences. If you do not know the answer, say so.",
+    "You answer questions for developers.",
+    "Use the documents below to answer the question.",
+    "Answer the question from the documents. Cite the ids of the documents that you use.",
+    "You are a support agent. Be polite, be short and be correct. Never make up facts. Today is a good day.",
+    "Be concise.",
+)
+BEFORE = (
+    "Please tell me: ",
+    "Can you tell me: ",
+    "Briefly: ",
+    "Question: ",
+    "I have a question. ",
+    "Hi! ",
+    "Hello, ",
+    "Quick question: ",
+    "Q: ",
+    "Hey, ",
+    "",
+)
+AFTER = (" Please.", " Thanks!", " Thank you.", " Answer briefly.", " Be brief.", " please", "\n", " In one sentence please.", "")
+OPENERS = {
+    "What is ": ("What's ", "Define ", "Explain ", "Tell me about ", "Describe "),
+    "What are ": ("Explain ", "Tell me about ", "Describe "),
+    "How do I ": ("How can I ", "How would I ", "How should I ", "Tell me how to ", "I want to know how to "),
+    "How does ": ("Tell me how ", "Explain how "),
+    "Why ": ("Tell me why ", "Can you explain why "),
+    "Explain ": ("Please explain ", "Could you explain ", "Tell me about ", "Describe "),
+}
+SMALL_WORDS = frozenset(("a", "an", "the", "of", "in", "for", "to", "do", "does", "is", "are", "my"))
+HINTS = (
+    "Relevance, best first: {}. Cite the ids.",
+    "Most relevant first: {}. Cite documents by their id in brackets.",
+    "Documents by rank: {}",
+    "Use these documents, best first: {}. Name the ids that you used.",
+    "Sources: {}",
+    "",
+)
+MAX_GAP = 4096
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A conversation to learn, and how far positions jump at its last user message (0: not at all).
+
+    The jump lets short training texts show the distances of long prompts.
+    """
+
+    messages: list[Message]
+    gap: int = 0
+
+
+def vary(question: str, rng: random.Random) -> str:
+    """The same question as somebody else would type it."""
+    question = _reopen(question, rng) if rng.random() < 0.25 else question
+    if rng.random() < 0.25:
+        question = rng.choice(BEFORE) + question
+    if rng.random() < 0.15:
+        question = question + rng.choice(AFTER)
+    if rng.random() < 0.15:
+        question = question.replace("?", "").rstrip(".")
+    if rng.random() < 0.25:
+        question = question.lower()
+    if rng.random() < 0.1:
+        question = _without_small_words(question, rng)
+    if rng.random() < 0.1:
+        question = _typo(question, rng)
+    return question
+
+
+def _reopen(question: str, rng: random.Random) -> str:
+    for opener, others in OPENERS.items():
+        if question.startswith(opener):
+            return rng.choice(others) + question.removeprefix(opener)
+    return question
+
+
+def _without_small_words(question: str, rng: random.Random) -> str:
+    return " ".join(word for word in question.split(" ") if word.lower() not in SMALL_WORDS or rng.random() < 0.5) or question
+
+
+def _typo(text: str, rng: random.Random) -> str:
+    """Drop, double or swap one character."""
+    place = rng.randrange(max(1, len(text) - 1))
+    middle = rng.choice(("", text[place : place + 1] * 2, text[place : place + 2][::-1]))
+    return text[:place] + middle + text[place + (2 if len(middle) == 2 and middle[0] != middle[1] else 1) :]
+
+
+class Sampler:
+    """Draws conversations around given questions; the same random numbers give the same conversations."""
+
+    def __init__(self, facts: list[Fact], off_topic: OffTopic, rng: random.Random) -> None:
+        self._facts, self._off_topic, self._rng = facts, off_topic, rng
+
+    def epoch(self, off_topic_share: float, *, context: bool) -> list[Sample]:
+        """Every trained phrasing once, and off-topic questions besides; with `context`, other things may stand before the question."""
+        pairs = [(question, fact.answer) for fact in self._facts for question in fact.questions]
+        pairs += [(self._off_topic.draw(self._rng), self._off_topic.refusal) for _ in range(int(len(pairs) * off_topic_share))]
+        samples = [self.around(question, answer) if context else self.alone(question, answer) for question, answer in pairs]
+        self._rng.shuffle(samples)
+        return samples
+
+    def alone(self, question: str, answer: str) -> Sample:
+        return Sample(_pair(vary(question, self._rng) if self._rng.random() < 0.6 else question, answer))
+
+    def around(self, question: str, answer: str) -> Sample:
+        """One conversation that ends with this question and answer."""
+        rng = self._rng
+        varied = vary(question, rng) if rng.random() < 0.6 else question
+        kind = rng.random()
+        if kind < 0.12:
+            return self._with_documents(varied, answer, tokens=rng.choice((60, 120, 240)))
+        if kind < 0.145:
+            return self._with_documents(varied, answer, tokens=rng.randint(400, 700))
+        messages = self._system() if rng.random() < 0.4 else []
+        if kind < 0.27:
+            messages += [message for _ in range(rng.randint(1, 3)) for message in self._turn()]
+        return Sample([*messages, *_pair(varied, answer)])
+
+    def _system(self) -> list[Message]:
+        rng = self._rng
+        text = rng.choice(SYSTEM_PROMPTS)
+        if rng.random() < 0.2:
+            text += " " + rng.choice(SYSTEM_PROMPTS)
+        return [{"role": rng.choice(("system", "system", "developer")), "content": text}]
+
+    def _turn(self) -> list[Message]:
+        """An earlier turn: mostly a fact, sometimes a refusal."""
+        if self._rng.random() < 0.25:
+            return _pair(self._off_topic.draw(self._rng), self._off_topic.refusal)
+        fact = self._rng.choice(self._facts)
+        return _pair(vary(self._rng.choice(fact.questions), self._rng), fact.answer)
+
+    def _with_documents(self, question: str, answer: str, tokens: int) -> Sample:
+        """The layout of the retrieval tier: documents before the question, in the system or in the user message."""
+        rng = self._rng
+        blocks, ids = self.documents(tokens)
+        hint = rng.choice(HINTS).format(", ".join(f"[{name}]" for name in ids))
+        last = f"{hint}\n\n{question}" if hint else question
+        system = self._system() if rng.random() < 0.8 else []
+        if system and rng.random() < 0.5:
+            system[0]["content"] += f"\n\n{blocks}"
+        else:
+            last = blocks + last
+        gap = rng.randrange(MAX_GAP) if rng.random() < 0.5 else 0
+        return Sample([*system, *_pair(last, answer)], gap)
+
+    def documents(self, tokens: int) -> tuple[str, list[str]]:
+        rng, blocks, ids = self._rng, "", list[str]()
+        words = int(tokens * 0.7)
+        while len(blocks.split()) < words:
+            name = f"doc-{rng.randrange(16**8):08x}"[: rng.choice((9, 12))]
+            blocks += f"[{name}]\n{self._document_text()}\n\n"
+            ids.append(name)
+        return blocks, rng.sample(ids, len(ids))
+
+    def _document_text(self) -> str:
+        rng = self._rng
+        texts = [fact.answer for fact in rng.sample(self._facts, rng.randint(1, 4))]
+        if rng.random() < 0.3:
+            texts.insert(0, rng.choice(rng.choice(self._facts).questions))
+        if rng.random() < 0.3:
+            texts.append(self._off_topic.draw(rng))
+        return " ".join(texts)
+
+
+def _pair(question: str, answer: str) -> list[Message]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
