@@ -29,6 +29,8 @@ class Collection:
             return []
         if vector.shape != (self._index.d,):
             raise StorageError(f"the collection's vectors have {self._index.d} dimensions, the query's {vector.shape}")
+        # One query gains nothing from more threads, and on busy cores waits for them. OpenMP keeps the number for each calling thread.
+        faiss.omp_set_num_threads(1)
         scores, places = self._index.search(np.ascontiguousarray(vector[None], dtype=np.float32), k)
         found = zip(np.clip(scores[0], -1, 1).tolist(), places[0].tolist(), strict=True)
         hits = [SearchHit(self._chunks[place], score) for score, place in found]

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.chunking import CountTokens, split
@@ -31,6 +31,7 @@ def bare(text: str) -> str:
     return "".join(text.split())
 
 
+@settings(deadline=None)
 @given(TEXTS, st.sampled_from([words_and_characters, characters, squares]), st.integers(1, 30), st.data())
 def test_chunks_fit_and_hold_every_character(text: str, count: CountTokens, max_tokens: int, data: st.DataObject) -> None:
     overlap = data.draw(st.integers(0, max_tokens // 2))
@@ -51,6 +52,7 @@ def missing(text: str, chunks: Sequence[str]) -> int | None:
     return None if covered == len(whole) else covered
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["one", "two.", "three,", "four\n\n"]), min_size=1, max_size=80), st.integers(2, 12), st.data())
 def test_neighbours_share_words_up_to_the_overlap(words: list[str], max_tokens: int, data: st.DataObject) -> None:
     numbered = [f"{i}{word}" for i, word in enumerate(words)]

@@ -2,7 +2,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.documents import Chunk, SearchHit
@@ -81,6 +81,7 @@ def test_without_hits_the_messages_stay(messages: list[dict[str, Any]]) -> None:
     assert assemble(messages, []) == messages
 
 
+@settings(deadline=None)
 @given(HITS, st.text(), st.text(), st.data())
 def test_equal_documents_in_equal_order_are_equal_bytes(hits: list[SearchHit], one: str, other: str, data: st.DataObject) -> None:
     scores = data.draw(st.lists(st.floats(-1, 1), min_size=len(hits), max_size=len(hits)))
@@ -93,6 +94,7 @@ def test_equal_documents_in_equal_order_are_equal_bytes(hits: list[SearchHit], o
     assert shared(hits).startswith(shared(hits[:-1]) if hits[:-1] else "")
 
 
+@settings(deadline=None)
 @given(HITS)
 def test_a_text_cannot_pass_for_another_document(hits: list[SearchHit]) -> None:
     lines = [re.sub(r"^(?:_|[^\w\[\\])*", "", line) for line in document_text(hits).splitlines()]
@@ -102,6 +104,7 @@ def test_a_text_cannot_pass_for_another_document(hits: list[SearchHit]) -> None:
     assert "<|" not in document_text(hits)
 
 
+@settings(deadline=None)
 @given(HITS)
 def test_system_messages_never_gain_documents(hits: list[SearchHit]) -> None:
     assert assemble([SYSTEM, QUESTION], hits)[0] == SYSTEM
