@@ -120,8 +120,12 @@ def test_anything_but_a_unit_vector_is_refused(make_index: MakeIndex, vector: Ve
 
 
 @every_index
-def test_a_vector_of_nearly_length_one_and_a_view_are_accepted(make_index: MakeIndex) -> None:
+def test_vectors_of_nearly_length_one_views_and_read_only_ones_are_accepted(make_index: MakeIndex) -> None:
     index = make_index(2)
+    frozen = unit(-1, 0)
+    frozen.flags.writeable = False
+    index.upsert("n", "f", "c", frozen)
+    assert index.search("n", "f", frozen, 1)[0].similarity == 1
     index.upsert("n", "f", "a", np.array([1.0009, 0], np.float32))
     index.upsert("n", "f", "b", np.array([0, 9, 1, 9], np.float32)[::2])
     assert index.search("n", "f", np.array([1.0009, 0], np.float32), 1)[0].similarity == 1
