@@ -13,6 +13,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouter
 from deployments.autoscaling import ONGOING, OngoingRequestsPolicy
 from deployments.config import LlmConfig, SimulatedEngineConfig
 from deployments.engines.base import Engine
+from deployments.errors import EngineDeadError
 from deployments.private_server import SECRET_HEADER, PrivateApp, PrivateServer
 from deployments.router import DirectoryRouter
 
@@ -84,9 +85,10 @@ class LlmReplica:
         if not hasattr(self, "_server"):  # the engine did not start
             return
         self._gate.draining = True
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, EngineDeadError):
             async with asyncio.timeout(self._config.drain_timeout_s):
                 while self._engine.load().ongoing:
+                    await self._engine.check_health()
                     await asyncio.sleep(DRAIN_POLL_S)
         if self._session:
             await self._session.close()

@@ -99,7 +99,6 @@ class Endpoint:
 
     async def _send(self, reply: Reply, send: Send, exchange: _Exchange) -> None:
         exchange.status, exchange.cache = reply.status, reply.headers.get("x-mygo-cache", "")
-        reply.headers[REQUEST_ID_HEADER] = exchange.request_id
 
         async def timed(message: Message) -> None:
             if exchange.first_byte_s is None and message.get("body"):
@@ -131,7 +130,7 @@ def _error_reply(error: ApiError) -> Reply:
 
 
 def _request_id(headers: Headers) -> str:
-    """The client's own, if it can stand in a header and a log line."""
+    """The client's own, if it can stand in a log line. Serve sets the header when the client did not, and echoes it."""
     given = headers.get(REQUEST_ID_HEADER, "")
     return given if _REQUEST_ID.match(given) else uuid.uuid4().hex
 

@@ -12,6 +12,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 SCRAPE_TIMEOUT_S = 5.0
+_NOISE = ("Component", "SessionName", "Version")
 _OURS = re.compile(r"ray_(mygo_|vllm_|serve_)")
 
 
@@ -63,7 +64,8 @@ def _add(families: dict[str, Metric], family: Metric) -> None:
     name = family.name.removeprefix("ray_") if family.name.startswith("ray_mygo_") else family.name
     merged = families.setdefault(name, Metric(name, family.documentation, family.type))
     for sample in family.samples:
-        merged.samples.append(sample._replace(name=sample.name.replace(family.name, name, 1)))
+        labels = {key: value for key, value in sample.labels.items() if key not in _NOISE and not key.startswith("otel_")}
+        merged.samples.append(sample._replace(name=sample.name.replace(family.name, name, 1), labels=labels))
 
 
 class _Collected:

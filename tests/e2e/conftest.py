@@ -1,0 +1,60 @@
+"""One black-box suite, run against the simulated engine and against real vLLM."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.system import ROOT, System, report
+
+CONFIGS = {"simulated": "config.sim.yaml", "vllm": "config.yaml"}
+
+
+@pytest.fixture(scope="session", params=list(CONFIGS))
+def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Started once for all tests of one engine: two vLLM replicas take minutes and gigabytes."""
+    name = request.param
+    report(f"starting scripts/serve with {CONFIGS[name]}")
+    system = System(ROOT / CONFIGS[name], tmp_path_factory.mktemp(name))
+    try:
+        system.wait_ready()
+        report(f"{name}: ready after {system.ready_after_s:.0f} s")
+        yield system
+    finally:
+        if os.environ.get("MYGO_E2E_KEEP_LOG"):
+            report(system.tail(200))
+        system.stop()
+
+
+@pytest.fixture
+def http(system: System) -> httpx.Client:
+    return system.http
+
+
+@pytest.fixture
+def client(system: System) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{system.url}/v1", api_key="unused", max_retries=0, timeout=60) as client:
+        yield client
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def chat(system: System) -> dict[str, Any]:
+    """A request that no other test has made, for a short answer."""
+    content = f"What is a replica? (question {next(_numbers)} of {os.getpid()})"
+    return {"model": system.model, "messages": [{"role": "user", "content": content}], "max_tokens": 16, "temperature": 0}
+
+
+def demo_questions() -> list[dict[str, str]]:
+    import msgspec
+
+    from deployments.demo_model import QUESTIONS
+
+    return [msgspec.json.decode(line) for line in Path(QUESTIONS).read_text().splitlines()]
