@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,6 +59,18 @@ def test_two_stores_on_one_file_see_each_other(tmp_path: Path) -> None:
     assert first.count() == 1
     first.close()
     second.close()
+
+
+def test_two_stores_that_put_one_key_at_once_leave_one_entry_and_lose_no_id(tmp_path: Path) -> None:
+    stores = [open_store(f"sqlite:///{tmp_path}/cache.sqlite") for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        replaced = list(pool.map(lambda number: stores[number % 2].put(make_entry(exact_key="k")), range(200)))
+    left = stores[0].find_exact("n", "k", NOW)
+    assert left is not None
+    assert stores[1].count() == 1
+    assert len({left.id, *replaced}) == 201
+    for store in stores:
+        store.close()
 
 
 def test_the_file_is_its_owners_alone_and_its_directory_is_made(tmp_path: Path) -> None:
