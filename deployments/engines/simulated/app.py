@@ -1,0 +1,221 @@
+"""The HTTP API: vLLM's dialect of OpenAI's routes, on one engine."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any, Protocol
+from uuid import uuid4
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from deployments.config import ModelConfig, SimulatedEngineConfig
+from deployments.engines.base import Load
+from deployments.engines.simulated import tokenizer
+from deployments.engines.simulated.encoding import CHAT, COMPLETION, DONE, Dialect, Encoder, encode, error_event
+from deployments.engines.simulated.generation import ClientGoneError, Generation, Task
+from deployments.engines.simulated.protocol import (
+    ApiError,
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    Sampling,
+    TokenizeRequest,
+    parse,
+)
+from deployments.errors import EngineDeadError
+
+_CLIENT_CLOSED_REQUEST = 499
+
+
+class Backend(Protocol):
+    """What the API needs of the engine."""
+
+    config: SimulatedEngineConfig
+    model: ModelConfig
+    created: int
+
+    @property
+    def killed(self) -> bool:
+        """True once connections must break instead of ending with an error event."""
+
+    def submit(self, task: Task) -> Generation:
+        """Raises `EngineDeadError`."""
+
+    def reset_prefix_cache(self) -> bool: ...
+    def load(self) -> Load: ...
+    async def check_health(self) -> None: ...
+
+
+def build_app(backend: Backend) -> Starlette:
+    api = _Api(backend)
+    routes = [
+        Route("/health", api.health),
+        Route("/load", api.load),
+        Route("/v1/models", api.models),
+        Route("/v1/chat/completions", api.chat, methods=["POST"]),
+        Route("/v1/completions", api.completions, methods=["POST"]),
+        Route("/tokenize", api.tokenize, methods=["POST"]),
+        Route("/detokenize", api.detokenize, methods=["POST"]),
+        Route("/reset_prefix_cache", api.reset_prefix_cache, methods=["POST"]),
+    ]
+    handlers: Any = {ApiError: _api_error, EngineDeadError: _engine_dead, ClientDisconnect: _client_gone, HTTPException: _http_error}
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+class _Api:
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def health(self, request: Request) -> Response:
+        try:
+            await self._backend.check_health()
+        except EngineDeadError:
+            return Response(status_code=503)
+        return Response()
+
+    async def load(self, request: Request) -> Response:
+        return _json({"server_load": self._backend.load().ongoing})
+
+    async def models(self, request: Request) -> Response:
+        card = {
+            "id": self._backend.model.name,
+            "object": "model",
+            "created": self._backend.created,
+            "owned_by": "mygo-simulated",
+            "max_model_len": self._backend.config.max_model_len,
+            "mygo": {"engine": "simulated"},
+        }
+        return _json({"object": "list", "data": [card]})
+
+    async def chat(self, request: Request) -> Response:
+        return await self._generate(request, parse(await request.body(), ChatRequest), CHAT)
+
+    async def completions(self, request: Request) -> Response:
+        return await self._generate(request, parse(await request.body(), CompletionRequest), COMPLETION)
+
+    async def tokenize(self, request: Request) -> Response:
+        wanted = parse(await request.body(), TokenizeRequest)
+        tokens = wanted.tokens()
+        texts = tokenizer.token_texts(tokens) if wanted.return_token_strs else None
+        longest = self._backend.config.max_model_len
+        return _json({"count": len(tokens), "max_model_len": longest, "tokens": tokens, "token_strs": texts})
+
+    async def detokenize(self, request: Request) -> Response:
+        return _json({"prompt": tokenizer.decode(parse(await request.body(), DetokenizeRequest).tokens)})
+
+    async def reset_prefix_cache(self, request: Request) -> Response:
+        return _json({"success": self._backend.reset_prefix_cache()})
+
+    async def _generate(self, request: Request, wanted: Sampling, dialect: Dialect) -> Response:
+        name = self._backend.model.name
+        if wanted.model and wanted.model != name:
+            raise ApiError("The model does not exist.", param="model", status=404, type_="NotFoundError")
+        generation = self._backend.submit(wanted.task(self._backend.config))
+        request_id = request.headers.get("x-request-id") or uuid4().hex
+        encoder = Encoder(dialect, generation, request_id, name, wanted.include_usage)
+        if wanted.stream:
+            return _EventStream(self._backend, generation, encoder)
+        return await _answer(request, generation, encoder)
+
+
+async def _answer(request: Request, generation: Generation, encoder: Encoder) -> Response:
+    try:
+        async with _aborted_on_disconnect(generation, request.receive):
+            await generation.finish()
+    except ClientGoneError as error:
+        return await _client_gone(request, error)
+    return Response(encoder.full(), media_type="application/json")
+
+
+class _EventStream(Response):
+    """The answer as server-sent events."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, backend: Backend, generation: Generation, encoder: Encoder) -> None:
+        # Without Response's own __init__, which would announce a length.
+        self.status_code = 200
+        self.background = None
+        self.init_headers({"cache-control": "no-cache"})
+        self._backend = backend
+        self._generation = generation
+        self._encoder = encoder
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with _aborted_on_disconnect(self._generation, receive):
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                await self._relay(send)
+        except (ClientGoneError, OSError):  # OSError: a server that tells of a client's leaving by its `send`
+            return
+        except EngineDeadError as error:
+            if self._backend.killed:
+                raise
+            await _send(send, error_event(_dead_body(error)) + DONE, more=False)
+
+    async def _relay(self, send: Send) -> None:
+        missing = self._generation.completion_tokens
+        opening = self._encoder.roles()
+        while missing:
+            indices = await self._generation.take()
+            missing -= len(indices)
+            await _send(send, opening + self._encoder.chunks(indices))
+            opening = b""
+        closing = self._encoder.usage_chunk() if self._encoder.include_usage else b""
+        await _send(send, closing + DONE, more=False)
+
+
+async def _send(send: Send, body: bytes, *, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+@asynccontextmanager
+async def _aborted_on_disconnect(generation: Generation, receive: Receive) -> AsyncIterator[None]:
+    """Whatever way the block is left, and as soon as the client leaves, the engine stops working on the request."""
+    watcher = asyncio.create_task(_watch(generation, receive))
+    try:
+        yield
+    finally:
+        watcher.cancel()
+        generation.close()
+
+
+async def _watch(generation: Generation, receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    generation.fail(ClientGoneError())
+    generation.close()
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return Response(encode(content), status, media_type="application/json")
+
+
+def _dead_body(error: EngineDeadError) -> dict[str, Any]:
+    return ApiError(str(error), status=500, type_="InternalServerError").body
+
+
+async def _api_error(request: Request, error: ApiError) -> Response:
+    return _json(error.body, error.status)
+
+
+async def _engine_dead(request: Request, error: EngineDeadError) -> Response:
+    return _json(_dead_body(error), 500)
+
+
+async def _client_gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    phrase = HTTPStatus(error.status_code).phrase
+    body = ApiError(error.detail, status=error.status_code, type_=phrase).body
+    response = _json(body, error.status_code)
+    response.headers.update(error.headers or {})
+    return response
