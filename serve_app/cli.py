@@ -5,16 +5,28 @@ import sys
 from pathlib import Path
 
 from serve_app.doctor import check_file
+from serve_app.launch import run
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0 when all is well, 1 when something was found, 2 for wrong usage."""
+    options = _parser().parse_args(arguments)
+    if options.command == "doctor":
+        return _doctor(options.config)
+    run(options.config, dashboard=options.dashboard, drain_limit_s=options.drain_limit)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mygo", description="Tools for MyGO Serve.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     doctor = commands.add_parser("doctor", help="check a configuration file strictly, before anything starts")
-    doctor.add_argument("config", type=Path, help="the file that `serve run` gets, for example config.yaml")
-    options = parser.parse_args(arguments)
-    return _doctor(options.config)
+    serve = commands.add_parser("serve", help="`serve run CONFIG`, with a stop (Ctrl-C) that finishes running streams")
+    for command in (doctor, serve):
+        command.add_argument("config", type=Path, help="a Ray Serve configuration file, for example config.yaml")
+    serve.add_argument("--dashboard", action="store_true", help="also start Ray's dashboard, which `serve status` and `serve deploy` need")
+    serve.add_argument("--drain-limit", type=float, default=120, metavar="S", help="seconds that streams may take to finish on a stop")
+    return parser
 
 
 def _doctor(path: Path) -> int:

