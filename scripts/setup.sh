@@ -71,7 +71,7 @@ install_packages() {
         fi
     fi
     say "2/3 packages from scripts/locks/$variant.txt"
-    .venv/bin/uv pip install -q -r "scripts/locks/$variant.txt" ${options[@]+"${options[@]}"} || fail "the packages could not be installed" \
+    .venv/bin/uv pip install -q --compile-bytecode -r "scripts/locks/$variant.txt" ${options[@]+"${options[@]}"} || fail "the packages could not be installed" \
         "read the message above; with no network, name a directory of wheels in PIP_FIND_LINKS"
     say "3/3 this project, editable"
     .venv/bin/uv pip install -q --no-deps --no-build-isolation -e . || fail "the project could not be installed" "read the message above"
