@@ -19,11 +19,30 @@ from tests.cache.entries import make_entry, unit
 NOW = 1_000_000.0
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+MARIADB = "mysql+pymysql://mygo:mygo@127.0.0.1:13306/mygo?charset=utf8mb4"
+"""As `scripts/services up` starts it."""
+
+
+@pytest.fixture(params=["memory", "sqlite", "mariadb"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EntryStore]:
-    opened = MemoryEntryStore() if request.param == "memory" else open_store(f"sqlite:///{tmp_path}/cache.sqlite")
+    opened: EntryStore
+    if request.param == "memory":
+        opened = MemoryEntryStore()
+    elif request.param == "sqlite":
+        opened = open_store(f"sqlite:///{tmp_path}/cache.sqlite")
+    else:
+        opened = empty_mariadb()
     yield opened
     opened.close()
+
+
+def empty_mariadb() -> EntryStore:
+    try:
+        opened = open_store(MARIADB)
+    except StoreError:
+        pytest.skip("MariaDB is not up: scripts/services up")
+    opened.evict(0, NOW)
+    return opened
 
 
 def put(store: EntryStore, *entries: Entry) -> None:

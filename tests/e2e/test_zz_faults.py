@@ -13,6 +13,8 @@ import pytest
 from tests.e2e.system import System, poll
 
 CLIENTS = 50
+TARGET_ONGOING = 16
+"""Requests that a replica should have, by default."""
 LONG = {"max_tokens": 4000, "stream": True, "ignore_eos": True, "cache": {"mode": "off"}}
 
 
@@ -51,6 +53,17 @@ async def test_a_client_that_leaves_while_waiting_stops_its_request(system: Syst
         with pytest.raises(TimeoutError):
             await session.post("/v1/chat/completions", json=request, timeout=aiohttp.ClientTimeout(total=1))
         await asyncio.to_thread(poll, "no running requests", 2, lambda: system.ongoing() == 0)
+
+
+async def test_replicas_follow_the_load_that_engines_report(system: System) -> None:
+    replicas = system.args["llm"]["replicas"]
+    if replicas["min"] == replicas["max"]:
+        pytest.skip("this configuration has a fixed number of replicas")
+    async with new_session(system) as session:
+        streams = await open_streams(session, system, 2 * replicas["min"] * TARGET_ONGOING)
+        await asyncio.to_thread(poll, "another replica", 120, lambda: len(system.replicas()) > replicas["min"])
+        for stream in streams:
+            stream.close()
 
 
 class Load:
