@@ -139,7 +139,7 @@ def check(value: dict[str, Any], kind: type[T]) -> T:
         raise _field_error(str(error)) from None
 
 
-_AT = re.compile(r" - at `\$(.*)`$", re.DOTALL)
+_AT = re.compile(r" - at `\$([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 
 
@@ -148,7 +148,7 @@ def _field_error(text: str) -> InvalidRequestError:
     at = _AT.search(text)
     path = at.group(1).lstrip(".").replace("[...]", "") if at else ""
     message = _AT.sub("", text)
-    if missing := _MISSING.search(message):
+    if missing := _MISSING.match(message):
         path = f"{path}.{missing.group(1)}".lstrip(".")
         return InvalidRequestError(f"{path} is required.", param=path, code="missing_required_parameter")
     if message.startswith("Invalid enum value"):
