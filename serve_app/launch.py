@@ -3,14 +3,18 @@
 `serve run` itself ends everything at once: on Ctrl-C Serve kills its proxies first, and with them every open connection.
 """
 
+import contextlib
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    # An ingress replica that stops stays up at least so long, for its proxies to hear of it; Ray's default is 30.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     # Ray would report to its makers.
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -31,7 +35,9 @@ def run(config: Path, *, dashboard: bool, drain_limit_s: float) -> None:
     shutdown = serve.shutdown
 
     def drain_and_shutdown() -> None:
-        _drain(serve, drain_limit_s)
+        sys.stderr.write("Finishing what runs; press Ctrl-C again to stop at once.\n")
+        with contextlib.suppress(KeyboardInterrupt):
+            _drain(serve, drain_limit_s)
         shutdown()
 
     serve.shutdown = drain_and_shutdown

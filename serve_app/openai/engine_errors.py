@@ -9,7 +9,7 @@ import msgspec
 from serve_app.errors import ApiError, InvalidRequestError, NotFoundError, UnavailableError, UpstreamError
 
 _CONTEXT = re.compile(r"maximum context length is (\d+) tokens.*?(\d+) (?:input|prompt)? ?tokens", re.DOTALL)
-_FIELD = re.compile(r"[A-Za-z_][\w.\[\]]*$")
+_FIELD = re.compile(r"[A-Za-z_][\w.\[\]]*\Z")
 
 
 class ContextLengthError(InvalidRequestError):
