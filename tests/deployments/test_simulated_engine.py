@@ -21,6 +21,8 @@ from deployments.config import ModelConfig, SimulatedEngineConfig
 from deployments.engines.base import Engine
 from deployments.engines.simulated import SimulatedEngine
 from deployments.engines.simulated.events import AllBlocksCleared, BlockStored, KVEventBatch
+from deployments.engines.simulated.generation import Task
+from deployments.engines.simulated.text import Limits
 from deployments.errors import EngineDeadError, EngineStartError
 
 LIMIT_S = 5.0
@@ -206,6 +208,19 @@ async def test_stop_ends_requests_in_flight_with_an_error(http: httpx.AsyncClien
     assert engine.load().ongoing == 0
     assert (await http.get("/health")).status_code == 503
     assert (await http.post("/v1/chat/completions", json=LONG)).status_code == 500
+
+
+async def test_stop_leaves_answers_that_are_complete() -> None:
+    """Their load is gone, so a drain may end, before the handlers had a turn to relay the last tokens."""
+    engine = make()
+    await engine.start()
+    generation = engine.submit(Task([([1, 2, 3], Limits(max_tokens=2, natural_max=2))]))
+    finishing = asyncio.create_task(generation.finish())
+    await until(lambda: generation.choices[0].generated == 1)
+    while engine.load().ongoing:
+        engine._deliver(engine._scheduler.step(time.monotonic() + LIMIT_S))
+    await engine.stop()
+    await finishing
 
 
 async def test_kill_breaks_streams_and_everything_after(http: httpx.AsyncClient, engine: SimulatedEngine) -> None:

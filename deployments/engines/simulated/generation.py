@@ -63,7 +63,7 @@ class Generation:
         self._wake()
 
     def fail(self, error: Exception) -> None:
-        """`take` raises `error` from now on."""
+        """`take` raises `error` from now on, once it has returned what arrived before: a stop does not cost finished answers their end."""
         self._error = self._error or error
         self._wake()
 
@@ -72,7 +72,7 @@ class Generation:
         while self._error is None and not self._arrived:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        if self._error is not None:
+        if self._error is not None and not self._arrived:
             raise self._error
         arrived, self._arrived = self._arrived, []
         return arrived
