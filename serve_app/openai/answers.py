@@ -10,6 +10,8 @@ from serve_app.openai.sse import DONE, event, payloads
 _OWN = ("id", "created")
 """Fields that belong to one response, not to the answer."""
 _NOT_KEPT = ("prompt_token_ids", "prompt_text", "prompt_logprobs", "kv_transfer_params", "ec_transfer_params", "metrics")
+_BROKEN_OFF = (None, "abort", "error")
+"""Finish reasons of choices that the engine did not finish."""
 
 
 def from_json(raw: bytes) -> dict[str, Any] | None:
@@ -30,7 +32,7 @@ def from_stream(raw: bytes) -> dict[str, Any] | None:
         if payload == b"[DONE]":
             return _complete(_join(chunks))
         try:
-            chunks.append(msgspec.json.decode(payload))
+            chunks.append(msgspec.json.decode(payload, type=dict[str, Any]))
         except msgspec.DecodeError:
             return None
     return None
@@ -40,7 +42,7 @@ def _complete(answer: dict[str, Any]) -> dict[str, Any] | None:
     choices = answer.get("choices")
     if "error" in answer or not choices or "usage" not in answer:
         return None
-    if not all(choice.get("finish_reason") for choice in choices):
+    if any(choice.get("finish_reason") in _BROKEN_OFF for choice in choices):
         return None
     return {key: value for key, value in answer.items() if key not in _NOT_KEPT}
 
@@ -74,7 +76,8 @@ def _merge(into: dict[str, Any], delta: dict[str, Any]) -> None:
 
 
 def _merge_lists(old: list[Any], new: list[Any]) -> list[Any]:
-    if not all(isinstance(part, dict) and "index" in part for part in [*old, *new]):
+    # Log probabilities are objects too, with tokens for keys, and "index" is a token.
+    if not all(isinstance(part, dict) and isinstance(part.get("index"), int) for part in [*old, *new]):
         return old + new
     parts: dict[int, dict[str, Any]] = {part["index"]: part for part in old}
     for part in new:
