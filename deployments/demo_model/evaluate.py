@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from deployments.demo_model import MODEL_DIR, QUESTIONS
 from deployments.demo_model.data import Fact, OffTopic, load_facts
-from deployments.demo_model.samples import Message, Sampler
+from deployments.demo_model.samples import HINTS, Message, Sampler
 
 MAX_NEW_TOKENS = 120
 BATCH = 64
@@ -89,7 +89,7 @@ def behind_documents(facts: list[Fact], tokens: int, every: int) -> list[Case]:
     cases = []
     for fact in facts[::every]:
         blocks, ids = sampler.documents(tokens)
-        hint = f"Most relevant first: {', '.join(f'[{name}]' for name in ids)}."
+        hint = HINTS[0].format(" ".join(f"[{name}]" for name in ids))
         cases.append((ask(f"{blocks}{hint}\n\n{fact.questions[0]}"), fact.answer))
     return cases
 

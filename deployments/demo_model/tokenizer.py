@@ -9,15 +9,18 @@ from transformers import PreTrainedTokenizerFast
 PAD, END, SYSTEM, USER, ASSISTANT, TOOL = SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 MAX_LENGTH = 8192
 
-# The developer role is the system role by another name. Content is a string, a list of parts of which the texts count, or null.
+# The developer role is the system role by another name. Content is a string, null, or a list of parts: then their texts
+# are joined by a line feed, as servers do for templates that take only strings.
 CHAT_TEMPLATE = """\
 {%- macro text(content) -%}
 {%- if content is string -%}
 {{- content -}}
 {%- elif content -%}
+{%- set ns = namespace(first=true) -%}
 {%- for part in content -%}
 {%- if part.text is defined -%}
-{{- part.text -}}
+{{- part.text if ns.first else '\\n' + part.text -}}
+{%- set ns.first = false -%}
 {%- endif -%}
 {%- endfor -%}
 {%- endif -%}

@@ -19,7 +19,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from deployments.demo_model import MODEL_DIR
 from deployments.demo_model.data import OffTopic, load_facts
 from deployments.demo_model.samples import HINTS, SYSTEM_PROMPTS, Sample, Sampler
-from deployments.demo_model.tokenizer import ASSISTANT, END, MAX_LENGTH, USER, render, train_tokenizer
+from deployments.demo_model.tokenizer import ASSISTANT, END, MAX_LENGTH, render, train_tokenizer
 
 VOCAB_SIZE = 3072
 BATCH_TOKENS = 2048
@@ -41,14 +41,13 @@ class Encoded:
 
 def encode(sample: Sample, tokenizer: Any) -> Encoded:
     ids: list[int] = tokenizer.encode(render(sample.messages), add_special_tokens=False)
-    user, assistant, end = tokenizer.convert_tokens_to_ids([USER, ASSISTANT, END])
-    last_user = max(index for index, token in enumerate(ids) if token == user)
+    assistant, end = tokenizer.convert_tokens_to_ids([ASSISTANT, END])
     learnt, answering = [], False
     for index, token in enumerate(ids):
         # The token after the role is its newline, which belongs to the prompt.
         learnt.append(answering and ids[index - 1] != assistant)
         answering = token == assistant or (answering and token != end)
-    return Encoded(ids, [index + (sample.gap if index >= last_user else 0) for index in range(len(ids))], learnt)
+    return Encoded(ids, [index + (sample.gap if 3 * index >= len(ids) else 0) for index in range(len(ids))], learnt)
 
 
 def batches(samples: list[Encoded], rng: random.Random) -> list[list[Encoded]]:
@@ -146,6 +145,8 @@ def save(model: Any, tokenizer: Any, out: Path) -> None:
     GenerationConfig(
         do_sample=True, temperature=0.1, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     ).save_pretrained(out)
+    for path in out.iterdir():
+        path.chmod(0o644)  # the weights are written for their owner alone, and a server may run as another user
 
 
 def corpus() -> Iterator[str]:
@@ -165,7 +166,7 @@ def say(line: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=MODEL_DIR)
-    parser.add_argument("--epochs", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -94,8 +94,8 @@ def test_each_role_is_one_token(role: str) -> None:
 
 
 def test_content_may_be_a_list_of_parts() -> None:
-    parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "a cache?"}]
-    assert rendered({"role": "user", "content": parts}) == rendered({"role": "user", "content": "What is a cache?"})
+    parts = [{"type": "text", "text": "A document."}, {"type": "text", "text": "What is a cache?"}]
+    assert rendered({"role": "user", "content": parts}) == rendered({"role": "user", "content": "A document.\nWhat is a cache?"})
 
 
 def test_content_may_be_null() -> None:
