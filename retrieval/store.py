@@ -1,16 +1,13 @@
 """Collections, their documents and chunks in a SQL database: SQLite by default. SQL is the truth; an index is built from it."""
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from cache.database import Database
 from cache.entry import Vectors
 from retrieval import rows
-from retrieval.database import open_engine, storage_errors
 from retrieval.documents import Chunk, Document, DocumentInfo, VectorStoreInfo
 from retrieval.errors import StorageError, UnknownStoreError
 from retrieval.schema import chunks, documents, metadata, stores
@@ -40,35 +37,33 @@ class DocumentStore:
     def __init__(self, url: str, embedder: str) -> None:
         """`embedder` names the encoder of all vectors: those of a collection made with another are neither read nor added to."""
         self._embedder = embedder
-        self._engine = open_engine(url)
-        self._is_sqlite = self._engine.dialect.name == "sqlite"
-        # SQLite has one writer at a time. Threads that wait here are served in turn; those that wait inside SQLite sleep and poll.
-        self._one_writer: AbstractContextManager[Any] = threading.Lock() if self._is_sqlite else nullcontext()
-        with self._write() as connection:
+        # Full synchronous, SQLite's default, stays on: an accepted document must not be lost.
+        self._database = Database(url, StorageError)
+        with self._database.write() as connection:
             metadata.create_all(connection)
 
     def create_store(self, namespace: str, store_id: str, name: str, details: Mapping[str, str], now: float) -> VectorStoreInfo:
         row = {"namespace": namespace, "id": store_id, "name": name, "embedder": self._embedder}
-        with self._write() as connection:
+        with self._database.write() as connection:
             connection.execute(insert(stores), {**row, "created_at": now, "version": 0, "details": dict(details)})
         return VectorStoreInfo(store_id, name, now, documents=0, chunks=0, version=0, metadata=dict(details))
 
     def list_stores(self, namespace: str, limit: int, after: str) -> list[VectorStoreInfo]:
         """Ordered by id, from the first one behind `after`."""
         query = rows.store_infos().where(stores.c.namespace == namespace, stores.c.id > after)
-        with self._read() as connection:
+        with self._database.read() as connection:
             return [rows.store_info(row) for row in connection.execute(query.order_by(stores.c.id).limit(limit))]
 
     def get_store(self, namespace: str, store_id: str) -> VectorStoreInfo:
         query = rows.store_infos().where(rows.is_store(namespace, store_id))
-        with self._read() as connection:
+        with self._database.read() as connection:
             row = connection.execute(query).first()
         if row is None:
             raise UnknownStoreError("no collection of this id")
         return rows.store_info(row)
 
     def delete_store(self, namespace: str, store_id: str) -> None:
-        with self._write() as connection:
+        with self._database.write() as connection:
             if not connection.execute(delete(stores).where(rows.is_store(namespace, store_id))).rowcount:
                 raise UnknownStoreError("no collection of this id")
             connection.execute(delete(chunks).where(rows.chunks_of(namespace, store_id)))
@@ -85,7 +80,7 @@ class DocumentStore:
         counts = dict.fromkeys((document.id for document in new), 0)
         for part in parts:
             counts[part.document_id] += 1
-        with self._write() as connection:
+        with self._database.write() as connection:
             version = self._raise_version(connection, namespace, store_id)
             self._check_embedder(connection, namespace, store_id)
             _delete_documents(connection, namespace, store_id, list(counts))
@@ -95,7 +90,7 @@ class DocumentStore:
 
     def delete_document(self, namespace: str, store_id: str, document_id: str) -> bool:
         """False: there was no such document, and nothing changed."""
-        with self._write() as connection:
+        with self._database.write() as connection:
             self._raise_version(connection, namespace, store_id)
             found = _delete_documents(connection, namespace, store_id, [document_id]) > 0
             if not found:
@@ -106,23 +101,23 @@ class DocumentStore:
         """Ordered by id, from the first one behind `after`."""
         columns = [documents.c[name] for name in ("id", "created_at", "bytes", "chunks", "attributes")]
         query = select(*columns).where(rows.documents_of(namespace, store_id), documents.c.id > after)
-        with self._read() as connection:
+        with self._database.read() as connection:
             _version(connection, namespace, store_id)
             return [DocumentInfo(*row) for row in connection.execute(query.order_by(documents.c.id).limit(limit))]
 
     def get_document(self, namespace: str, store_id: str, document_id: str) -> Document | None:
         query = select(documents.c.id, documents.c.text, documents.c.attributes)
-        with self._read() as connection:
+        with self._database.read() as connection:
             _version(connection, namespace, store_id)
             row = connection.execute(query.where(rows.documents_of(namespace, store_id), documents.c.id == document_id)).first()
         return Document(*row) if row else None
 
     def version(self, namespace: str, store_id: str) -> int:
-        with self._read() as connection:
+        with self._database.read() as connection:
             return _version(connection, namespace, store_id)
 
     def load(self, namespace: str, store_id: str) -> Snapshot:
-        with self._read() as connection:
+        with self._database.read() as connection:
             found = connection.execute(rows.whole_store(namespace, store_id)).all()
         if not found:
             raise UnknownStoreError("no collection of this id")
@@ -132,7 +127,7 @@ class DocumentStore:
 
     def close(self) -> None:
         """Releases connections. Calling it twice is harmless."""
-        self._engine.dispose()
+        self._database.close()
 
     def _raise_version(self, connection: Connection, namespace: str, store_id: str) -> int:
         """First statement of a change: it takes the collection's lock, so the version that is read back is this change's own."""
@@ -145,21 +140,6 @@ class DocumentStore:
     def _require_embedder(self, name: str | None) -> None:
         if name != self._embedder:
             raise StorageError(f"the collection was made with the encoder {name}, not {self._embedder}: add its documents to a new one")
-
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with storage_errors(), self._engine.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        """A transaction, committed at the end, rolled back on an error."""
-        with storage_errors(), self._one_writer, self._engine.connect() as connection:
-            if self._is_sqlite:
-                # The driver would begin at the first change only, after what the transaction has already read.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-            connection.commit()
 
 
 def _version(connection: Connection, namespace: str, store_id: str) -> int:

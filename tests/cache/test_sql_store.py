@@ -99,7 +99,7 @@ def test_readers_and_a_writer_work_at_once(tmp_path: Path) -> None:
 def test_a_path_that_cannot_be_written_says_what_to_do(tmp_path: Path, path: str) -> None:
     (tmp_path / "directory").mkdir()
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match=r"cannot write the store's file .*: give cache.database_url another path"):
+    with pytest.raises(StoreError, match=r"cannot write the database file .*: configure another path"):
         open_store(f"sqlite:///{tmp_path}/{path}")
 
 
