@@ -110,10 +110,20 @@ class LlmConfig(Section):
     replicas: ReplicasConfig = ReplicasConfig()
     num_cpus: Annotated[float, Field(ge=0)] = 0
     """CPUs that Ray reserves for one replica."""
-    num_gpus: Annotated[float, Field(ge=0)] = 0
-    start_timeout_s: Annotated[float, Field(gt=0)] = 1800
+    num_gpus: Annotated[float, Field(ge=0)] | None = None
+    """GPUs of one replica. Unset: as many as its engine needs where the cluster has them, shared if there are fewer."""
     drain_timeout_s: Annotated[float, Field(gt=0)] = 120
     """How long a replica that is to stop may finish its streams."""
+
+    def gpus_of_one_replica(self, gpus_in_cluster: float) -> float:
+        """What Ray is to reserve: without a reservation it hides the GPUs from a replica."""
+        if self.num_gpus is not None:
+            return self.num_gpus
+        if isinstance(self.engine, SimulatedEngineConfig) or not gpus_in_cluster:
+            return 0
+        needed = self.engine.args.tensor_parallel_size or 1
+        share = gpus_in_cluster / self.replicas.max
+        return needed if share >= needed else min(share, 1)
 
 
 class EmbeddingConfig(Section):

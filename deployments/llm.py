@@ -81,9 +81,12 @@ class LlmReplica:
                 yield chunk
 
     async def __del__(self) -> None:
-        """Serve calls this when the replica is to stop: running streams are finished first."""
-        if not hasattr(self, "_server"):  # the engine did not start
-            return
+        """Serve awaits this when the replica is to stop."""
+        if hasattr(self, "_server"):  # else the engine did not start
+            await self.drain_and_stop()
+
+    async def drain_and_stop(self) -> None:
+        """Takes no new requests, finishes the running ones, ends the engine."""
         self._gate.draining = True
         with contextlib.suppress(TimeoutError, EngineDeadError):
             async with asyncio.timeout(self._config.drain_timeout_s):
@@ -100,13 +103,13 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def llm_deployment(config: LlmConfig, host: str, secret: str) -> serve.Application:
+def llm_deployment(config: LlmConfig, host: str, secret: str, gpus_in_cluster: float) -> serve.Application:
     """The bound deployment. `host` is the address of the private servers, `secret` what their callers must know."""
     replicas = config.replicas
     return serve.deployment(
         LlmReplica,
         name=NAME,
-        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus},
+        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.gpus_of_one_replica(gpus_in_cluster)},
         autoscaling_config=AutoscalingConfig(
             min_replicas=replicas.min,
             max_replicas=replicas.max,

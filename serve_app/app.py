@@ -5,6 +5,7 @@ import logging
 import time
 from typing import Any
 
+import ray
 from ray import serve
 from ray.util import get_node_ip_address
 from starlette.applications import Starlette
@@ -81,7 +82,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     data_dir = config.data_dir.expanduser()
     # Without keys the application is for this machine only, and so are the replicas' private ports.
     private_host = "127.0.0.1" if config.auth.mode == "none" else get_node_ip_address()
-    llm = llm_deployment(config.llm, private_host, derive(secret, "private-port"))
+    llm = llm_deployment(config.llm, private_host, derive(secret, "private-port"), ray.cluster_resources().get("GPU", 0))
     embedding = embedding_deployment(config.embedding)
     cache = cache_deployment(config.cache, data_dir, embedding)
     retrieval = retrieval_deployment(config.retrieval, data_dir, embedding) if config.retrieval.enabled else None

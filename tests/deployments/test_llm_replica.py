@@ -1,0 +1,100 @@
+"""An LLM replica without Ray around it: a plain object with an engine and a private server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+import msgspec
+import pytest
+
+from deployments.config import LlmConfig, SimulatedEngineConfig, VllmArgs, VllmEngineConfig
+from deployments.llm import LlmReplica
+from deployments.private_server import SECRET_HEADER
+
+SECRET = "between us"
+CONFIG = LlmConfig(engine=SimulatedEngineConfig(decode_step_s=0.001), drain_timeout_s=5)
+BODY = {"model": "mygo-demo", "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 8, "stream": True}
+
+
+class Replica(LlmReplica):
+    """Serve awaits `__del__`, Python's own collector does not."""
+
+    def __del__(self) -> None: ...  # type: ignore[override]
+
+
+async def started() -> Replica:
+    replica = object.__new__(Replica)
+    await replica.__init__(CONFIG, "127.0.0.1", SECRET)  # type: ignore[misc]  # as Serve calls it
+    return replica
+
+
+@pytest.fixture
+async def replica() -> AsyncIterator[LlmReplica]:
+    replica = await started()
+    yield replica
+    await replica.drain_and_stop()
+
+
+async def relayed(replica: LlmReplica, **fields: object) -> tuple[int, bytes]:
+    stream = replica.relay(
+        "POST", "/v1/chat/completions", {"content-type": "application/json", "x-request-id": "r1"}, msgspec.json.encode({**BODY, **fields})
+    )
+    status, _ = await anext(stream)
+    return status, b"".join([chunk async for chunk in stream])
+
+
+async def test_the_handle_gives_the_same_bytes_as_the_direct_connection(replica: LlmReplica) -> None:
+    url = replica.record_replica_metadata()["url"]
+    headers = {SECRET_HEADER: SECRET, "x-request-id": "r1"}
+    async with aiohttp.ClientSession(url, headers=headers) as session, session.post("/v1/chat/completions", json=BODY) as response:
+        direct = await response.read()
+    status, relayed_bytes = await relayed(replica)
+    assert status == response.status == 200
+    # The first request filled the KV cache for the second; the answers themselves are equal.
+    assert relayed_bytes.split(b'"usage"')[0] == direct.split(b'"usage"')[0]
+    assert relayed_bytes.endswith(b"data: [DONE]\n\n")
+
+
+async def test_metadata_says_where_and_how_large(replica: LlmReplica) -> None:
+    metadata = replica.record_replica_metadata()
+    assert metadata["url"].startswith("http://127.0.0.1:")
+    assert (metadata["max_model_len"], metadata["block_size"]) == (8192, 32)
+    assert metadata["kv_events"][0]["endpoint"].startswith("tcp://127.0.0.1:")
+    assert not metadata["kv_events"][0]["endpoint"].endswith(":0")
+
+
+async def test_load_is_reported_for_autoscaling(replica: LlmReplica) -> None:
+    assert await replica.record_autoscaling_stats() == {"ongoing_requests": 0.0}
+    running = asyncio.create_task(relayed(replica, max_tokens=2000, ignore_eos=True))
+    async with asyncio.timeout(5):
+        while await replica.record_autoscaling_stats() == {"ongoing_requests": 0.0}:
+            await asyncio.sleep(0.01)
+    running.cancel()
+
+
+async def test_a_stop_finishes_what_runs_and_takes_nothing_new() -> None:
+    replica = await started()
+    running = asyncio.create_task(relayed(replica, max_tokens=300, ignore_eos=True))
+    async with asyncio.timeout(5):
+        while not (await replica.record_autoscaling_stats())["ongoing_requests"]:
+            await asyncio.sleep(0.01)
+    stopping = asyncio.create_task(replica.drain_and_stop())
+    await asyncio.sleep(0)
+    refused, _ = await relayed(replica)
+    status, body = await running
+    await stopping
+    assert refused == 503
+    assert status == 200
+    assert body.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    ("in_cluster", "replicas", "parallel", "expected"), [(0, 2, None, 0), (2, 2, None, 1), (1, 2, None, 0.5), (8, 2, 4, 4), (8, 4, None, 1)]
+)
+def test_gpus_are_reserved_where_there_are_some(in_cluster: float, replicas: int, parallel: int | None, expected: float) -> None:
+    config = LlmConfig.model_validate(
+        {"replicas": {"max": replicas}, "engine": VllmEngineConfig(args=VllmArgs(tensor_parallel_size=parallel)).model_dump()}
+    )
+    assert config.gpus_of_one_replica(in_cluster) == expected
+    assert config.model_copy(update={"num_gpus": 0.25}).gpus_of_one_replica(in_cluster) == 0.25
+    assert CONFIG.gpus_of_one_replica(in_cluster) == 0
