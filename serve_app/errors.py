@@ -15,7 +15,7 @@ Messages name fields and limits, never what the client sent.
 
 from typing import Any, ClassVar
 
-from cache.errors import CacheError
+from cache.errors import CacheError, KeyFormatError
 from deployments.errors import DeploymentError, NoReplicaError, ReplicaLostError
 from retrieval.errors import DocumentError, QueryError, RetrievalError, UnknownStoreError
 
@@ -92,6 +92,8 @@ def to_api_error(error: Exception) -> ApiError:
             return InvalidRequestError(str(error), param="documents", code="invalid_value")
         case QueryError():
             return InvalidRequestError(str(error), param="top_k" if "top_k" in str(error) else "query", code="invalid_value")
+        case KeyFormatError():
+            return InvalidRequestError("The body holds a number that is too long.", code="invalid_value")
         case DeploymentError() | RetrievalError() | CacheError():
             return UnavailableError("A part of the application did not answer. Try again.", code="unavailable")
         case _:

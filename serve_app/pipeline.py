@@ -18,7 +18,7 @@ import msgspec
 from cache.entry import Entry, Vector
 from cache.exact import AnswerLru
 from cache.keys import exact_key, fingerprint
-from deployments.errors import ReplicaLostError
+from deployments.errors import DeploymentError, ReplicaLostError
 from deployments.replica_client import Answer, Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.routing import RoutingPolicy
@@ -40,6 +40,12 @@ log = logging.getLogger("ray.serve")
 CACHE_TIMEOUT_S = 2.0
 """A cache that answers later than this is slower than no cache."""
 MAX_ERROR_BYTES = 64 * 1024
+
+
+class _Tokenized(msgspec.Struct):
+    """What an engine's `/tokenize` says of a prompt; an error of its has no count."""
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,9 @@ class Pipeline:
             raise InvalidRequestError("Retrieval is turned off here.", param="retrieval")
         messages = request.body["messages"]
         asked = request.retrieval
+        limit = self.config.retrieval.max_top_k
+        if asked.top_k > limit:
+            raise InvalidRequestError(f"retrieval.top_k must be at most {limit}.", param="retrieval.top_k", code="invalid_value")
         hits = await self.retrieval.search(namespace, asked.vector_store_ids, last_question(messages), asked.top_k)
         return replace(request, body={**request.body, "messages": assemble(messages, hits)})
 
@@ -217,9 +226,12 @@ class Pipeline:
     async def _exact_length(self, request: Generation, error: engine_errors.ContextLengthError, ranked: list[Replica]) -> ApiError:
         """Engines stop counting where a prompt gets too long; its writer wants to know by how much."""
         body = {key: request.body[key] for key in ("model", request.prompt_field)}
-        answer = await self.client.send(Call("POST", "/tokenize", {"content-type": JSON_TYPE}, msgspec.json.encode(body)), ranked)
-        raw = await read_answer(answer)
-        return error.with_length(msgspec.json.decode(raw)["count"]) if answer.status == 200 else error
+        call = Call("POST", "/tokenize", {"content-type": JSON_TYPE}, msgspec.json.encode(body))
+        try:
+            raw = await read_answer(await self.client.send(call, ranked))
+            return error.with_length(msgspec.json.decode(raw, type=_Tokenized).count)
+        except (DeploymentError, msgspec.DecodeError):  # the prompt is too long, however long it is
+            return error
 
     async def _relay(self, request: Generation, caller: Caller, lookup: Lookup, answer: Answer) -> Reply:
         headers = {"x-mygo-cache": "miss" if lookup.read else "bypass", "x-mygo-replica": answer.replica}

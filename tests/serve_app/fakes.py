@@ -1,0 +1,293 @@
+"""What stands in for the cluster: the services that the pipeline calls, and a client whose replicas answer what a test says."""
+
+import asyncio
+import base64
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from cache.entry import Entry, Vector
+from cache.exact import AnswerLru
+from deployments.embedding import Embedded
+from deployments.replica_client import Answer, Call
+from deployments.replicas import Replica, ReplicaDirectory
+from deployments.routing import RoundRobin
+from retrieval.documents import Chunk, SearchHit
+from serve_app.config import AppConfig, load_config
+from serve_app.keeper import Keeper
+from serve_app.openai import sse
+from serve_app.pipeline import Pipeline
+from serve_app.services import SemanticHit, SemanticMiss
+from serve_app.tenants import Authenticator
+
+MODEL = "m"
+SECRET = b"a secret of the tests"
+CONTEXT = 100
+NOW = 1_700_000_000.0
+TEXT = "A cache keeps answers."
+USAGE = {"prompt_tokens": 5, "total_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 0}}
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self, now: float = NOW) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(slots=True)
+class Fault:
+    """What a fake service does instead of its work."""
+
+    error: Exception | None = None
+    hangs: bool = False
+
+    async def strike(self) -> None:
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.error:
+            raise self.error
+
+
+@dataclass
+class FakeCache:
+    """The cache owner: exact keys, and a search that finds the entry with the equal vector."""
+
+    steps: list[str]
+    clock: Clock
+    entries: list[Entry] = field(default_factory=list)
+    finds: Fault = field(default_factory=Fault)
+    searches: Fault = field(default_factory=Fault)
+    writes: Fault = field(default_factory=Fault)
+
+    @property
+    def live(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry.live(self.clock())]
+
+    async def find_exact(self, namespace: str, key: str) -> Entry | None:
+        self.steps.append("exact")
+        await self.finds.strike()
+        return next((entry for entry in self.live if (entry.namespace, entry.exact_key) == (namespace, key)), None)
+
+    async def search(self, namespace: str, fingerprint: str, vector: Vector) -> SemanticHit | SemanticMiss:
+        self.steps.append("search")
+        await self.searches.strike()
+        for entry in self.live:
+            same_partition = (entry.namespace, entry.fingerprint) == (namespace, fingerprint)
+            if same_partition and entry.vector is not None and np.array_equal(entry.vector, vector):
+                return SemanticHit(entry, 0.97)
+        return SemanticMiss("empty")
+
+    async def keep(self, entry: Entry) -> None:
+        await self.writes.strike()
+        self.entries.append(entry)
+
+
+@dataclass
+class FakeEmbedding:
+    """Texts that `means` maps to one meaning get one vector."""
+
+    steps: list[str]
+    means: dict[str, str] = field(default_factory=dict)
+    fault: Fault = field(default_factory=Fault)
+
+    async def embed_one(self, text: str) -> Embedded:
+        self.steps.append("embed")
+        return (await self.embed([text]))[0]
+
+    async def embed(self, texts: list[str]) -> list[Embedded]:
+        await self.fault.strike()
+        return [Embedded(self._vector(self.means.get(text, text)), len(text.split())) for text in texts]
+
+    def _vector(self, meaning: str) -> Vector:
+        vector = np.random.default_rng(list(meaning.encode())).standard_normal(8)
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+@dataclass
+class FakeRetrieval:
+    """The same documents for every question; other methods are recorded."""
+
+    steps: list[str]
+    texts: list[str] = field(default_factory=lambda: ["A replica is a copy."])
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+    async def search(self, namespace: str, store_ids: list[str], query: str, top_k: int) -> list[SearchHit]:
+        self.steps.append("retrieve")
+        self.calls.append((namespace, store_ids, query, top_k))
+        return [SearchHit(Chunk(f"doc_{i}#0", f"doc_{i}", 0, text), 0.9) for i, text in enumerate(self.texts)]
+
+    async def call(self, method: str, *args: Any) -> Any:
+        self.calls.append((method, *args))
+        return []
+
+
+class FakeAnswer:
+    """A body in pieces; an exception among them is raised in its turn, `None` waits for ever."""
+
+    def __init__(self, pieces: Sequence[bytes | Exception | None], status: int = 200, replica: str = "r1") -> None:
+        self.status = status
+        self.replica = replica
+        self.closed = 0
+        self._pieces = pieces
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            if piece is None:
+                await asyncio.Event().wait()
+            elif isinstance(piece, Exception):
+                raise piece
+            else:
+                yield piece
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+class FakeReplicas:
+    """A `ReplicaClient`. Answers as an engine that always says `TEXT`, after what a test puts into `script`."""
+
+    def __init__(self, steps: list[str]) -> None:
+        self.script: deque[FakeAnswer | Exception] = deque()
+        self.calls: list[Call] = []
+        self.answers: list[FakeAnswer] = []
+        self._steps = steps
+
+    @property
+    def bodies(self) -> list[Any]:
+        """The JSON that each call carried."""
+        return [msgspec.json.decode(call.body) for call in self.calls]
+
+    async def send(self, call: Call, ranked: Sequence[Replica]) -> Answer:
+        self._steps.append("engine")
+        self.calls.append(call)
+        answer = self.script.popleft() if self.script else _engine_answer(call)
+        if isinstance(answer, Exception):
+            raise answer
+        self.answers.append(answer)
+        return answer
+
+    async def probe(self, call: Call, replica: Replica, timeout_s: float) -> Answer:
+        return await self.send(call, [replica])
+
+
+def _engine_answer(call: Call) -> FakeAnswer:
+    if call.path == "/v1/models":
+        return FakeAnswer([msgspec.json.encode({"object": "list", "data": [{"id": MODEL, "object": "model", "root": "/secret/path"}]})])
+    if call.path == "/mygo/load":
+        return FakeAnswer([b'{"running": 0, "waiting": 0, "kv_usage": 0.0, "draining": false}'])
+    body = msgspec.json.decode(call.body)
+    chat = "messages" in body
+    return FakeAnswer(streamed(TEXT, chat=chat) if body.get("stream") else [whole(TEXT, chat=chat)])
+
+
+def whole(text: str, *, chat: bool = True, finish_reason: str | None = "stop") -> bytes:
+    """A non-streamed answer as vLLM writes it."""
+    says: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+    choice = {"index": 0, **says, "logprobs": None, "finish_reason": finish_reason, "stop_reason": None}
+    head = {"id": "engine-1", "object": "chat.completion" if chat else "text_completion", "created": 1, "model": MODEL}
+    return msgspec.json.encode({**head, "choices": [choice], "usage": USAGE, "prompt_logprobs": None})
+
+
+def streamed(text: str, *, chat: bool = True, done: bool = True) -> list[bytes]:
+    """The events of the same answer as a stream with usage, a word at a time."""
+    head = {"id": "engine-1", "object": "chat.completion.chunk" if chat else "text_completion", "created": 1, "model": MODEL}
+    says: list[dict[str, Any]] = [{"delta": {"role": "assistant", "content": ""}}] if chat else []
+    says += [{"delta": {"content": word}} if chat else {"text": word} for word in text.replace(" ", " \0").split("\0")]
+    choices = [{"index": 0, **each, "logprobs": None, "finish_reason": None} for each in says]
+    choices[-1] |= {"finish_reason": "stop", "stop_reason": None}
+    events = [sse.event({**head, "choices": [choice], "usage": None}) for choice in choices]
+    return [*events, sse.event({**head, "choices": [], "usage": USAGE}), *([sse.DONE] if done else [])]
+
+
+@dataclass
+class RecordedMetrics:
+    """What was counted, in order."""
+
+    requests: list[tuple[str, int, str]] = field(default_factory=list)
+    first_bytes: list[float | None] = field(default_factory=list)
+    lookups: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+    def request(self, route: str, status: int, cache: str, duration_s: float, first_byte_s: float | None) -> None:
+        self.requests.append((route, status, cache))
+        self.first_bytes.append(first_byte_s)
+
+    def cache(self, tier: str, outcome: str) -> None:
+        self.lookups.append((tier, outcome))
+
+    def write_skipped(self, reason: str) -> None:
+        self.skipped.append(reason)
+
+    def disconnected(self, route: str) -> None:
+        self.left.append(route)
+
+
+@dataclass
+class World:
+    """A pipeline, and everything around it that a test looks at or breaks."""
+
+    config: AppConfig
+    clock: Clock = field(default_factory=Clock)
+    steps: list[str] = field(default_factory=list)
+    """The parts that were called, in order."""
+    metrics: RecordedMetrics = field(default_factory=RecordedMetrics)
+
+    def __post_init__(self) -> None:
+        self.cache = FakeCache(self.steps, self.clock)
+        self.embedding = FakeEmbedding(self.steps)
+        self.retrieval = FakeRetrieval(self.steps)
+        self.replicas = FakeReplicas(self.steps)
+        self.directory = ReplicaDirectory(self.clock)
+        self.directory.replace([Replica("r1", "http://r1", CONTEXT, 16)])
+        self.keeper = Keeper(self.cache, self.metrics)
+        self.lru = AnswerLru(self.config.cache.exact.max_bytes, self.clock)
+        self.pipeline = Pipeline(
+            config=self.config,
+            authenticator=Authenticator(SECRET),
+            lru=self.lru,
+            cache=self.cache,
+            embedding=self.embedding,
+            retrieval=self.retrieval if self.config.retrieval.enabled else None,
+            directory=self.directory,
+            policy=RoundRobin(),
+            client=self.replicas,
+            keeper=self.keeper,
+            metrics=self.metrics,
+            clock=self.clock,
+        )
+
+
+def make_world(**changes: Any) -> World:
+    """`changes`: sections of the configuration."""
+    return World(load_config({"llm": {"model": {"name": MODEL}}, **changes}))
+
+
+async def eventually(condition: Callable[[], bool], limit_s: float = 5.0) -> None:
+    """Returns when the condition holds. Polls, because what it is about happens in another task or process."""
+    async with asyncio.timeout(limit_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def floats_of(encoded: str) -> list[float]:
+    """The numbers in a base64 embedding."""
+    numbers: list[float] = np.frombuffer(base64.b64decode(encoded), "<f4").tolist()
+    return numbers
+
+
+_numbers = itertools.count()
+
+
+def new_text() -> str:
+    """A question that no test has asked."""
+    return f"What is a cache? ({next(_numbers)})"
