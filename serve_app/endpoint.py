@@ -19,7 +19,8 @@ from serve_app.replies import Reply, json_reply
 log = logging.getLogger("ray.serve")
 
 REQUEST_ID_HEADER = "x-request-id"
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}$")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_LENGTH = re.compile(r"[0-9]{1,18}\Z")
 CLIENT_CLOSED_REQUEST = 499
 
 
@@ -139,7 +140,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
     """The whole body. Raises `TooLargeError` as soon as it is known to be longer than `limit` bytes."""
     too_large = TooLargeError(f"The body is longer than {limit} bytes.", code="body_too_large")
     declared = headers.get("content-length", "0")
-    if not declared.isdigit():
+    if not _LENGTH.match(declared):
         raise InvalidRequestError("The header content-length is not a number.")
     if int(declared) > limit:
         raise too_large

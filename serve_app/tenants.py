@@ -7,7 +7,7 @@ from serve_app.errors import InvalidRequestError
 
 TENANT_HEADER = "x-mygo-tenant"
 DEFAULT_TENANT = "default"
-_NAME = re.compile(r"[A-Za-z0-9._@:-]{1,128}$")
+_NAME = re.compile(r"[A-Za-z0-9._@:-]{1,128}\Z")
 
 
 class Authenticator:

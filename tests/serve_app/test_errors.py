@@ -1,0 +1,70 @@
+"""The one place where errors become OpenAI's error JSON."""
+
+import json
+
+import pytest
+
+from cache.errors import KeyFormatError, StoreError
+from deployments.errors import EngineDeadError, NoReplicaError, ReplicaLostError
+from retrieval.errors import DocumentError, QueryError, StorageError, UnknownStoreError
+from serve_app.errors import (
+    ApiError,
+    InvalidRequestError,
+    MethodError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+    UpstreamError,
+    to_api_error,
+)
+
+CANARY = "canary_7f3a9"
+
+INTERNAL = [
+    (NoReplicaError(CANARY), 503, "service_unavailable", None, "no_replica"),
+    (ReplicaLostError(CANARY), 503, "service_unavailable", None, "replica_lost"),
+    (EngineDeadError(CANARY), 503, "service_unavailable", None, "unavailable"),
+    (StoreError(CANARY), 503, "service_unavailable", None, "unavailable"),
+    (StorageError(CANARY), 503, "service_unavailable", None, "unavailable"),
+    (UnknownStoreError(CANARY), 404, "invalid_request_error", "vector_store_id", "not_found"),
+    (KeyFormatError(CANARY), 400, "invalid_request_error", None, "invalid_value"),
+    (RuntimeError(CANARY), 500, "server_error", None, "internal_error"),
+    (KeyError(CANARY), 500, "server_error", None, "internal_error"),
+    (TimeoutError(CANARY), 500, "server_error", None, "internal_error"),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "kind", "param", "code"), INTERNAL, ids=lambda each: type(each).__name__)
+def test_an_error_becomes_an_answer_without_its_text(error: Exception, status: int, kind: str, param: str | None, code: str) -> None:
+    answer = to_api_error(error)
+    assert answer.status == status
+    assert answer.body() == {"error": {"message": answer.message, "type": kind, "param": param, "code": code}}
+    assert CANARY not in json.dumps(answer.body())
+
+
+@pytest.mark.parametrize(("error", "param"), [(DocumentError("too long"), "documents"), (QueryError("no text"), "query")])
+def test_reasons_of_the_retrieval_tier_reach_the_client(error: Exception, param: str) -> None:
+    answer = to_api_error(error)
+    assert (answer.status, answer.message, answer.param) == (400, str(error), param)
+
+
+STATUSES: list[tuple[type[ApiError], int, str]] = [
+    (InvalidRequestError, 400, "invalid_request_error"),
+    (NotFoundError, 404, "invalid_request_error"),
+    (MethodError, 405, "invalid_request_error"),
+    (TooLargeError, 413, "invalid_request_error"),
+    (UnavailableError, 503, "service_unavailable"),
+    (UpstreamError, 502, "server_error"),
+]
+
+
+@pytest.mark.parametrize(("kind", "status", "type_"), STATUSES)
+def test_an_answer_is_its_own_answer(kind: type[ApiError], status: int, type_: str) -> None:
+    error = kind("No.", param="p", code="c")
+    assert to_api_error(error) is error
+    assert error.status == status
+    assert error.body() == {"error": {"message": "No.", "type": type_, "param": "p", "code": "c"}}
+
+
+def test_those_who_may_try_again_are_told_when() -> None:
+    assert {kind.__name__ for kind, _, _ in STATUSES if "retry-after" in kind.headers} == {"UnavailableError"}
