@@ -93,7 +93,7 @@ def to_api_error(error: Exception) -> ApiError:
         case QueryError():
             return InvalidRequestError(str(error), param="top_k" if "top_k" in str(error) else "query", code="invalid_value")
         case KeyFormatError():
-            return InvalidRequestError("The body holds a number that is too long.", code="invalid_value")
+            return InvalidRequestError("The request has a number or a text that cannot be kept.", code="invalid_value")
         case DeploymentError() | RetrievalError() | CacheError():
             return UnavailableError("A part of the application did not answer. Try again.", code="unavailable")
         case _:
