@@ -75,10 +75,13 @@ def _check_applications(content: dict[str, Any]) -> Iterator[str]:
     if not isinstance(applications, list) or not applications:
         yield f"applications: must be a list with one application whose import_path is {IMPORT_PATH}"
         return
-    host = (content.get("http_options") or {}).get("host", "0.0.0.0")  # noqa: S104  # Ray's own default
-    for index, application in enumerate(applications):
-        if isinstance(application, dict) and application.get("import_path") == IMPORT_PATH:
-            yield from _check_application(application.get("args") or {}, host, f"applications[{index}].args.")
+    options = content.get("http_options")
+    host = (options if isinstance(options, dict) else {}).get("host", "0.0.0.0")  # noqa: S104  # Ray's own default
+    ours = [index for index, each in enumerate(applications) if isinstance(each, dict) and each.get("import_path") == IMPORT_PATH]
+    if not ours:
+        yield f"applications: none has the import_path {IMPORT_PATH}"
+    for index in ours:
+        yield from _check_application(applications[index].get("args") or {}, host, f"applications[{index}].args.")
 
 
 def _check_application(args: dict[str, Any], host: str, prefix: str) -> Iterator[str]:

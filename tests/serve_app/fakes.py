@@ -18,6 +18,7 @@ from deployments.replica_client import Answer, Call
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.routing import RoundRobin
 from retrieval.documents import Chunk, SearchHit
+from retrieval.service import RetrievalService
 from serve_app.config import AppConfig, load_config
 from serve_app.keeper import Keeper
 from serve_app.openai import sse
@@ -128,6 +129,19 @@ class FakeRetrieval:
     async def call(self, method: str, *args: Any) -> Any:
         self.calls.append((method, *args))
         return []
+
+
+class LocalRetrieval:
+    """The real retrieval tier, in this process."""
+
+    def __init__(self, service: RetrievalService) -> None:
+        self._service = service
+
+    async def search(self, namespace: str, store_ids: list[str], query: str, top_k: int) -> list[SearchHit]:
+        return self._service.search(namespace, store_ids, query, top_k).hits
+
+    async def call(self, method: str, *args: Any) -> Any:
+        return getattr(self._service, method)(*args)
 
 
 class FakeAnswer:

@@ -1,0 +1,67 @@
+"""The services over Ray's handles: what a handle gives becomes what the pipeline knows."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.exceptions import RayTaskError
+
+from deployments.embedding import Embedded
+from retrieval.documents import Chunk, SearchHit, SearchResult
+from retrieval.errors import UnknownStoreError
+from serve_app.services import RemoteCache, RemoteEmbedding, RemoteRetrieval, SemanticHit, SemanticMiss
+from tests.cache.entries import make_entry, unit
+
+
+class FakeHandle:
+    """Every method answers with the same result, or raises it."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        handle = self
+
+        class Method:
+            @staticmethod
+            async def remote(*args: Any) -> Any:
+                handle.calls.append((name, *args))
+                if isinstance(handle._result, Exception):
+                    raise handle._result
+                return handle._result
+
+        return Method
+
+
+async def test_the_caches_answers() -> None:
+    entry, vector = make_entry(), unit(1, 0)
+    assert await RemoteCache(FakeHandle(entry)).find_exact("n", "k") == entry
+    assert await RemoteCache(FakeHandle(None)).find_exact("n", "k") is None
+    assert await RemoteCache(FakeHandle((entry, 0.97))).search("n", "f", vector) == SemanticHit(entry, 0.97)
+    assert await RemoteCache(FakeHandle("stale")).search("n", "f", vector) == SemanticMiss("stale")
+    handle = FakeHandle(None)
+    await RemoteCache(handle).keep(entry)
+    assert handle.calls == [("keep", entry)]
+
+
+async def test_the_encoders_answers() -> None:
+    embedded = Embedded(np.zeros(2, np.float32), 3)
+    assert await RemoteEmbedding(FakeHandle(embedded)).embed_one("x") is embedded
+    handle = FakeHandle([embedded])
+    assert await RemoteEmbedding(handle).embed(["x"]) == [embedded]
+    assert handle.calls == [("embed", ["x"])]
+
+
+async def test_the_documents_answers() -> None:
+    hit = SearchHit(Chunk("a#0", "a", 0, "x"), 0.5)
+    handle = FakeHandle(SearchResult([hit], {"vs": 1}))
+    assert await RemoteRetrieval(handle).search("n", ["vs"], "q", 3) == [hit]
+    assert handle.calls == [("call", "search", "n", ["vs"], "q", 3)]
+
+
+async def test_an_error_of_the_other_process_is_raised_as_itself() -> None:
+    error = RayTaskError("call", "a stack of another process", UnknownStoreError("no"))
+    with pytest.raises(UnknownStoreError) as caught:
+        await RemoteRetrieval(FakeHandle(error)).call("get_store", "n", "vs")
+    assert "stack" not in str(caught.value)
