@@ -1,8 +1,7 @@
 """One exposition of the metrics of several nodes."""
 
-from typing import Any
-
 import pytest
+from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve_app import runtime
@@ -77,10 +76,9 @@ def test_no_node_has_no_metrics(texts: list[str]) -> None:
 
 
 async def test_a_node_that_does_not_answer_takes_only_its_own_metrics_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
-        await send({"type": "http.response.body", "body": exposition("a", 3).encode()})
+    async def exporter(request: web.Request) -> web.Response:
+        return web.Response(text=exposition("a", 3))
 
-    async with serving(app) as url:
+    async with serving(exporter) as url:
         monkeypatch.setattr(runtime, "metric_endpoints", lambda: [f"{url}/metrics", "http://127.0.0.1:1/metrics"])
         assert samples(await scrape())["mygo_requests_total"][0][1] == 3
