@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 
 class Section(BaseModel):
@@ -35,9 +35,9 @@ class CacheConfig(Section):
     exact: ExactConfig = ExactConfig()
     semantic: SemanticConfig = SemanticConfig()
     ttl_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600.0
-    max_answer_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024
+    max_answer_bytes: Annotated[int, Field(ge=1, le=16 * 1024 * 1024 - 1)] = 1024 * 1024
     """Longer answers are not kept."""
     max_entries: Annotated[int, Field(ge=1)] = 100_000
     """Entries in the store; past it the least recently used go first."""
-    database_url: str | None = None
-    """SQLAlchemy URL. Default: an SQLite file in the data directory."""
+    database_url: SecretStr | None = None
+    """SQLAlchemy URL, a secret because it holds a password. Default: an SQLite file in the data directory."""

@@ -36,8 +36,8 @@ class VllmArgs(Section):
     def _extra_does_not_repeat(self) -> "VllmArgs":
         if twice := sorted(set(self.extra) & set(type(self).model_fields)):
             raise ValueError(f"{twice[0]} has a field of its own: set it there, not in extra")
-        if "kv_events_config" in self.extra:
-            raise ValueError("kv_events_config is set by the replica: routing depends on it")
+        if ours := sorted({"kv_events_config", "model", "served_model_name"} & set(self.extra)):
+            raise ValueError(f"{ours[0]} is set by the replica; the model is llm.model")
         return self
 
     def given(self) -> dict[str, Any]:
@@ -122,8 +122,8 @@ class LlmConfig(Section):
         if isinstance(self.engine, SimulatedEngineConfig) or not gpus_in_cluster:
             return 0
         needed = self.engine.args.tensor_parallel_size or 1
-        share = gpus_in_cluster / self.replicas.max
-        return needed if share >= needed else min(share, 1)
+        # Only an engine that needs one GPU can do with a part of it; for others Ray says that there are too few.
+        return needed if needed > 1 else min(1, gpus_in_cluster / self.replicas.max)
 
 
 class EmbeddingConfig(Section):

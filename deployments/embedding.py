@@ -1,5 +1,6 @@
 """The embedding deployment: a sentence encoder whose calls are gathered into batches."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from deployments.config import EmbeddingConfig
 
 NAME = "Embedding"
 CALL_TIMEOUT_S = 60.0
+BATCH_TEXTS = 32
+"""Texts in one call: more would make others wait for seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,24 @@ class Embedding:
         self.embed_one.set_batch_wait_timeout_s(config.batch_wait_s)
 
     @serve.batch  # type: ignore[untyped-decorator]  # Ray is not typed here
-    async def embed_one(self, texts: list[str]) -> list[Embedded]:
-        return self._embed(texts)
+    async def embed_one(self, texts: list[str]) -> list[Embedded | EmbedderError]:
+        """Texts of several callers at once. One that cannot be embedded is an error for its own caller only."""
+        try:
+            return list(await self.embed(texts))
+        except EmbedderError as error:
+            if len(texts) == 1:
+                return [error]
+        return [result for text in texts for result in await self._embed_alone(text)]
+
+    async def _embed_alone(self, text: str) -> list[Embedded | EmbedderError]:
+        try:
+            return list(await self.embed([text]))
+        except EmbedderError as error:
+            return [error]
 
     async def embed(self, texts: Sequence[str]) -> list[Embedded]:
-        """Many texts of one caller: a batch already."""
-        return self._embed(texts)
+        """Texts of one caller; off the event loop, which others wait on."""
+        return await asyncio.to_thread(self._embed, texts)
 
     def _embed(self, texts: Sequence[str]) -> list[Embedded]:
         vectors = self._embedder.embed(texts)
@@ -62,7 +77,9 @@ class RemoteEmbedder:
         self.dimension = dimension
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        return np.stack([each.vector for each in self._result("embed", texts)]) if texts else np.empty((0, self.dimension), np.float32)
+        parts = [texts[start : start + BATCH_TEXTS] for start in range(0, len(texts), BATCH_TEXTS)]
+        embedded = [each.vector for part in parts for each in self._result("embed", part)]
+        return np.stack(embedded) if embedded else np.empty((0, self.dimension), np.float32)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         counts: list[int] = self._result("count_tokens", texts)

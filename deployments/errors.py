@@ -3,6 +3,7 @@
 DeploymentError
 ├── EngineDeadError       the engine behind a replica has stopped and will not recover by itself
 ├── EngineStartError      the engine could not be started; the message says what to do
+├── PartError             another deployment did not answer
 ├── NoReplicaError        no replica takes the request
 └── ReplicaLostError      a replica broke off its answer
 """
@@ -18,6 +19,10 @@ class EngineDeadError(DeploymentError):
 
 class EngineStartError(DeploymentError):
     """The engine could not be started; the message says what to do."""
+
+
+class PartError(DeploymentError):
+    """Another deployment did not answer."""
 
 
 class NoReplicaError(DeploymentError):

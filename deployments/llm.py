@@ -13,7 +13,6 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouter
 from deployments.autoscaling import ONGOING, OngoingRequestsPolicy
 from deployments.config import LlmConfig, SimulatedEngineConfig
 from deployments.engines.base import Engine
-from deployments.errors import EngineDeadError
 from deployments.private_server import SECRET_HEADER, PrivateApp, PrivateServer
 from deployments.router import DirectoryRouter
 
@@ -21,6 +20,8 @@ NAME = "LlmReplica"
 HEALTH_CHECK_PERIOD_S = 2
 HEALTH_CHECK_TIMEOUT_S = 30
 DRAIN_POLL_S = 0.1
+STOP_MARGIN_S = 30
+"""For the engine's own end, after the drain."""
 
 log = logging.getLogger("ray.serve")
 
@@ -88,10 +89,9 @@ class LlmReplica:
     async def drain_and_stop(self) -> None:
         """Takes no new requests, finishes the running ones, ends the engine."""
         self._gate.draining = True
-        with contextlib.suppress(TimeoutError, EngineDeadError):
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain_timeout_s):
-                while self._engine.load().ongoing:
-                    await self._engine.check_health()
+                while self._gate.open:
                     await asyncio.sleep(DRAIN_POLL_S)
         if self._session:
             await self._session.close()
@@ -121,5 +121,5 @@ def llm_deployment(config: LlmConfig, host: str, secret: str, gpus_in_cluster: f
         max_ongoing_requests=10_000,  # the engine has its own queue; Ray's must not hold back the fallback
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=HEALTH_CHECK_TIMEOUT_S,
-        graceful_shutdown_timeout_s=config.drain_timeout_s,
+        graceful_shutdown_timeout_s=config.drain_timeout_s + STOP_MARGIN_S,
     ).bind(config, host, secret)

@@ -31,23 +31,32 @@ class PrivateApp:
         self._engine = engine
         self._secret = secret.encode()
         self.draining = False
+        self.open = 0
+        """Requests that were passed on and are not completely answered. The engine's own count lags behind."""
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._engine.app(scope, receive, send)
-        elif not self._knows_secret(scope):
+            raise ValueError(f"the private port speaks HTTP only, not {scope['type']}")
+        if not self._knows_secret(scope):
             await _answer(send, 403, _error("permission_error", "This port is private."))
         elif scope["path"] == LOAD_PATH:
             await _answer(send, 200, {**asdict(self._engine.load()), "draining": self.draining})
         elif self.draining and scope["method"] == "POST":
             await _answer(send, 503, _error("draining", "This replica is draining."), retry=True)
         else:
+            await self._pass_on(scope, receive, send)
+
+    async def _pass_on(self, scope: Message, receive: Receive, send: Send) -> None:
+        self.open += 1
+        try:
             await self._engine.app(scope, receive, partial(self._send_marked, send))
+        finally:
+            self.open -= 1
 
     async def _send_marked(self, send: Send, message: Message) -> None:
         """A server error of an engine that has died is no answer: another replica can give one."""
         if message["type"] == "http.response.start" and message["status"] >= 500 and await self._is_dead():
-            message = {**message, "headers": [*message["headers"], RETRY_MARK]}
+            message = {**message, "headers": [*message.get("headers", ()), RETRY_MARK]}
         await send(message)
 
     async def _is_dead(self) -> bool:
@@ -109,7 +118,7 @@ class PrivateServer:
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
-        """Closes every connection. Running requests are cancelled: drain before."""
+        """Accepts nothing more, and does not wait for what runs: drain before."""
         self._server.should_exit = True
         self._server.force_exit = True
         if self._task:

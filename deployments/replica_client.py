@@ -48,10 +48,13 @@ class Answer(Protocol):
 class ReplicaClient(Protocol):
     """Sends a request to the first of a ranked list that takes it."""
 
+    async def close(self) -> None:
+        """Ends kept connections."""
+
     async def send(self, call: Call, ranked: Sequence[Replica]) -> Answer:
         """The answer of the first replica that gives one. Raises `NoReplicaError` when none does, `ReplicaLostError` on a time-out."""
 
-    async def probe(self, call: Call, replica: Replica, timeout_s: float) -> Answer:
+    async def probe(self, call: Call, replica: Replica) -> Answer:
         """The answer of this replica and no other. Raises `NoReplicaError`."""
 
 
@@ -105,7 +108,8 @@ class DirectReplicaClient:
     def __init__(self, directory: ReplicaDirectory, handle: Any, secret: str, read_timeout_s: float) -> None:
         self._directory = directory
         self._handle = handle
-        self._headers = {SECRET_HEADER: secret}
+        # Of an answer only the bytes are passed on, so they must not be compressed.
+        self._headers = {SECRET_HEADER: secret, "accept-encoding": "identity"}
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=read_timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
@@ -133,21 +137,25 @@ class DirectReplicaClient:
             return None
         return DirectAnswer(replica.id, response)
 
-    async def probe(self, call: Call, replica: Replica, timeout_s: float) -> Answer:
-        try:
-            async with asyncio.timeout(timeout_s):
-                answer = await self._try(call, replica)
-        except TimeoutError:
-            answer = None
-        if answer is None:
-            raise NoReplicaError("the replica did not answer")
-        return answer
+    async def probe(self, call: Call, replica: Replica) -> Answer:
+        if answer := await self._try(call, replica):
+            return answer
+        raise NoReplicaError("the replica did not answer")
 
     async def _through_handle(self, call: Call) -> HandleAnswer:
         stream = self._handle.options(stream=True).relay.remote(call.method, call.path, dict(call.headers), call.body)
         try:
+            return await self._first_of(stream)
+        except BaseException:  # a client that left, too, must not leave work behind
+            stream.cancel()
+            raise
+
+    async def _first_of(self, stream: Any) -> HandleAnswer:
+        try:
             async with asyncio.timeout(self._timeout.sock_read):
                 status, headers = await anext(aiter(stream))
+        except TimeoutError as error:
+            raise ReplicaLostError("the replica did not answer in time") from error
         except Exception as error:  # Ray raises errors of many types here
             raise NoReplicaError("no replica answered") from error
         if RETRY_HEADER in headers:

@@ -36,6 +36,10 @@ class Retrieval:
     def _open(self, embedder: RemoteEmbedder) -> RetrievalService:
         return RetrievalService(DocumentStore(self._url, embedder.name), embedder, self._config, time.time)
 
+    async def open(self) -> None:
+        """Returns when documents can be searched."""
+        await self._opened()
+
     async def call(self, method: str, *args: Any) -> Any:
         """Any public method of the service, by name."""
         return await asyncio.to_thread(getattr(await self._opened(), method), *args)

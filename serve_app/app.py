@@ -1,13 +1,11 @@
 """Builds the Ray Serve application from its configuration: `import_path: serve_app.app:build`."""
 
 import asyncio
-import logging
 import time
 from typing import Any
 
 import ray
 from ray import serve
-from ray.util import get_node_ip_address
 from starlette.applications import Starlette
 
 from cache.exact import AnswerLru
@@ -20,58 +18,56 @@ from deployments.replicas import directory_of
 from deployments.retrieval import retrieval_deployment
 from deployments.routing import RoundRobin
 from serve_app.config import AppConfig, load_config, require_safe_exposure
+from serve_app.identity import model_identity
 from serve_app.ingress import create_app
 from serve_app.keeper import Keeper
 from serve_app.metrics import RayMetrics
+from serve_app.parts import Parts
 from serve_app.pipeline import Pipeline
 from serve_app.runtime import http_host, scrape
 from serve_app.secrets import application_secret, derive
-from serve_app.services import RemoteCache, RemoteEmbedding, RemoteRetrieval
+from serve_app.services import RemoteCache, RemoteDocuments, RemoteEmbedding
 from serve_app.tenants import Authenticator
+from serve_app.tiers import CacheTiers
 
-log = logging.getLogger("ray.serve")
+PRIVATE_PORT = "private-port"
 
 
 class Ingress:
     """The deployment that HTTP requests reach: one pipeline in each replica."""
 
-    def __init__(self, config: AppConfig, secret: bytes, llm: Any, embedding: Any, cache: Any, retrieval: Any | None) -> None:
+    def __init__(self, config: AppConfig, secret: bytes, model: str, llm: Any, embedding: Any, cache: Any, retrieval: Any | None) -> None:
+        """`model`: the served model's identity. The rest are handles."""
         require_safe_exposure(config, http_host())
-        self._llm, self._embedding, self._cache = llm, embedding, cache
-        self._parts_ready = False
-        self._pipeline = _pipeline(config, secret, llm, embedding, cache, retrieval)
-        self._waiting = asyncio.ensure_future(self._wait_for_parts())
+        metrics, directory, remote_cache, encoder = RayMetrics(), directory_of(LLM_NAME), RemoteCache(cache), RemoteEmbedding(embedding)
+        lru = AnswerLru(config.cache.exact.max_bytes, time.time)
+        self._keeper = Keeper(remote_cache, metrics)
+        self._client = DirectReplicaClient(directory, llm, derive(secret, PRIVATE_PORT), config.ingress.read_timeout_s)
+        self._pipeline = Pipeline(
+            config=config,
+            authenticator=Authenticator(secret),
+            tiers=CacheTiers(config.cache, model, lru, remote_cache, encoder, self._keeper, metrics),
+            embedding=encoder,
+            documents=RemoteDocuments(retrieval) if retrieval else None,
+            directory=directory,
+            policy=RoundRobin(),
+            client=self._client,
+            metrics=metrics,
+        )
+        # Ray's router tells which replicas there are once it has been asked for one.
+        asking = {"llm": llm.ping.remote, "embedding": embedding.describe.remote, "cache": cache.open.remote}
+        self._parts = Parts(asking | ({"retrieval": retrieval.open.remote} if retrieval else {}))
+        self._asking = asyncio.ensure_future(self._parts.ask_all())
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        return create_app(self._pipeline, lambda: self._parts_ready, scrape)
-
-    async def _wait_for_parts(self) -> None:
-        """A first call to each part; the one to the replicas also makes Ray's router tell us which there are."""
-        await asyncio.gather(self._llm.ping.remote(), self._embedding.embed_one.remote("ready?"), self._cache.open.remote())
-        self._parts_ready = True
+        return create_app(self._pipeline, self._parts, scrape)
 
     async def __del__(self) -> None:
-        """Serve calls this when the running requests are finished: what was answered is still kept."""
-        self._waiting.cancel()
-        await self._pipeline.keeper.drain()
-        await self._pipeline.keeper.stop()
-
-
-def _pipeline(config: AppConfig, secret: bytes, llm: Any, embedding: Any, cache: Any, retrieval: Any | None) -> Pipeline:
-    metrics, remote_cache, directory = RayMetrics(), RemoteCache(cache), directory_of(LLM_NAME)
-    return Pipeline(
-        config=config,
-        authenticator=Authenticator(secret),
-        lru=AnswerLru(config.cache.exact.max_bytes, time.time),
-        cache=remote_cache,
-        embedding=RemoteEmbedding(embedding),
-        retrieval=RemoteRetrieval(retrieval) if retrieval else None,
-        directory=directory,
-        policy=RoundRobin(),
-        client=DirectReplicaClient(directory, llm, derive(secret, "private-port"), config.ingress.read_timeout_s),
-        keeper=Keeper(remote_cache, metrics),
-        metrics=metrics,
-    )
+        """Serve awaits this when the running requests are finished. Answers that wait to be kept are, if the store is still there."""
+        self._asking.cancel()
+        await self._keeper.drain()
+        await self._keeper.stop()
+        await self._client.close()
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -81,12 +77,11 @@ def build(args: dict[str, Any]) -> serve.Application:
     secret = application_secret(config)
     data_dir = config.data_dir.expanduser()
     # Without keys the application is for this machine only, and so are the replicas' private ports.
-    private_host = "127.0.0.1" if config.auth.mode == "none" else get_node_ip_address()
-    llm = llm_deployment(config.llm, private_host, derive(secret, "private-port"), ray.cluster_resources().get("GPU", 0))
+    llm = llm_deployment(config.llm, "127.0.0.1", derive(secret, PRIVATE_PORT), ray.cluster_resources().get("GPU", 0))
     embedding = embedding_deployment(config.embedding)
     cache = cache_deployment(config.cache, data_dir, embedding)
     retrieval = retrieval_deployment(config.retrieval, data_dir, embedding) if config.retrieval.enabled else None
-    return _ingress_deployment(config).bind(config, secret, llm, embedding, cache, retrieval)
+    return _ingress_deployment(config).bind(config, secret, model_identity(config.llm), llm, embedding, cache, retrieval)
 
 
 def _ingress_deployment(config: AppConfig) -> serve.Deployment:

@@ -39,6 +39,8 @@ def _check_serve(content: dict[str, Any]) -> Iterator[str]:
     except ValidationError as error:
         for each in error.errors():
             yield f"{'.'.join(map(str, each['loc']))}: {each['msg']}"
+    except Exception as error:  # Ray's own checks stumble over values of types that they did not expect
+        yield f"applications: Ray cannot read the file ({type(error).__name__}: {error}); look for an empty or misplaced list item"
 
 
 def _unknown_keys(value: Any, schema: Any, path: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,8 +83,10 @@ class Endpoint:
         except ApiError as error:
             await self._send(_error_reply(error), send, exchange)
         except (ClientDisconnectedError, OSError):
-            exchange.status = CLIENT_CLOSED_REQUEST
-            self._metrics.disconnected(self._route)
+            self._client_left(exchange)
+        except asyncio.CancelledError:  # Serve does so too, when it is the first to see that the client has left
+            self._client_left(exchange)
+            raise
         finally:
             self._record(exchange)
 
@@ -110,6 +112,10 @@ class Endpoint:
             await reply.send(timed)
         finally:
             await reply.close()
+
+    def _client_left(self, exchange: _Exchange) -> None:
+        exchange.status = CLIENT_CLOSED_REQUEST
+        self._metrics.disconnected(self._route)
 
     def _record(self, exchange: _Exchange) -> None:
         duration = time.perf_counter() - exchange.started
@@ -156,7 +162,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
             return bytes(body)
 
 
-async def until_disconnect(receive: Receive, work: Any) -> None:
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
     """Runs `work` to its end, or cancels it when the client leaves. Raises `ClientDisconnectedError` then."""
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_disconnected(receive))

@@ -94,6 +94,8 @@ def to_api_error(error: Exception) -> ApiError:
             return InvalidRequestError(str(error), param="top_k" if "top_k" in str(error) else "query", code="invalid_value")
         case KeyFormatError():
             return InvalidRequestError("The request has a number or a text that cannot be kept.", code="invalid_value")
+        case TimeoutError():
+            return UnavailableError("A part of the application did not answer in time. Try again.", code="unavailable")
         case DeploymentError() | RetrievalError() | CacheError():
             return UnavailableError("A part of the application did not answer. Try again.", code="unavailable")
         case _:

@@ -1,5 +1,6 @@
 """The routes of the application, as a Starlette application over the pipeline and its services."""
 
+import asyncio
 import base64
 import time
 from collections.abc import Awaitable, Callable
@@ -13,15 +14,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from cache.entry import Vector
 from deployments.embedding import Embedded
+from deployments.errors import DeploymentError
 from deployments.private_server import LOAD_PATH
 from deployments.replica_client import Call
+from deployments.replicas import Replica
 from serve_app.endpoint import Endpoint, Handler, HttpRequest
 from serve_app.errors import ApiError, InvalidRequestError, MethodError, NotFoundError, to_api_error
 from serve_app.openai.requests import EmbeddingRequest, Parser, parse_chat, parse_completion, parse_embedding
-from serve_app.pipeline import Caller, Pipeline, read_answer
+from serve_app.parts import Parts
+from serve_app.pipeline import Pipeline
+from serve_app.relay import read_answer
 from serve_app.replies import Reply, json_reply
-from serve_app.tenants import TENANT_HEADER
+from serve_app.tenants import TENANT_HEADER, Caller
 from serve_app.vector_stores import VectorStoreRoutes
 
 PROBE_TIMEOUT_S = 2.0
@@ -65,7 +71,7 @@ class OpenAIRoutes:
     async def embeddings(self, request: HttpRequest) -> Reply:
         asked = parse_embedding(request.body)
         config = self._pipeline.config.embedding
-        self._pipeline.authenticator.namespace(caller_of(request).tenant)
+        self._pipeline.authenticator.namespace(caller_of(request).tenant)  # refuses a name that is none
         if asked.model != config.name:
             raise NotFoundError("The model does not exist, or it does not make embeddings.", param="model", code="model_not_found")
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
@@ -87,45 +93,60 @@ def _embedding_body(asked: EmbeddingRequest, model: str, embedded: list[Embedded
     return {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
 
 
-def _encode(vector: Any, encoding: str) -> Any:
+def _encode(vector: Vector, encoding: str) -> str | list[float]:
     values = np.ascontiguousarray(vector, dtype="<f4")
-    return base64.b64encode(values.tobytes()).decode() if encoding == "base64" else values.tolist()
+    if encoding == "base64":
+        return base64.b64encode(values.tobytes()).decode()
+    numbers: list[float] = values.tolist()
+    return numbers
+
+
+class ReportedLoad(msgspec.Struct):
+    """What a replica's private server says of its engine."""
+
+    running: int
+    waiting: int
+    kv_usage: float
+    draining: bool
 
 
 class OperationsRoutes:
     """Health, readiness, metrics."""
 
-    def __init__(self, pipeline: Pipeline, ready: Callable[[], bool], scrape: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(self, pipeline: Pipeline, parts: Parts, scrape: Callable[[], Awaitable[bytes]]) -> None:
         self._pipeline = pipeline
-        self._ready = ready
+        self._parts = parts
         self._scrape = scrape
+        self._was_ready = False
 
     async def health(self, request: HttpRequest) -> Reply:
         """This process answers."""
         return json_reply({"status": "ok"})
 
     async def ready(self, request: HttpRequest) -> Reply:
-        """As many replicas as configured answer, and every part that a request needs is there."""
-        replicas = [await self._probe(replica) for replica in self._pipeline.directory.replicas]
+        """At first when as many replicas answer as are configured and no part is still starting; then while one answers."""
+        replicas = await asyncio.gather(*(self._probe(replica) for replica in self._pipeline.directory.replicas))
         alive = sum(1 for replica in replicas if "running" in replica)
         wanted = self._pipeline.config.llm.replicas.min
-        ready = alive >= wanted and self._ready()
-        status = {"status": "ready" if ready else "starting", "replicas_wanted": wanted, "replicas": replicas}
+        self._was_ready = self._was_ready or (alive >= wanted and self._parts.settled)
+        ready = self._was_ready and alive > 0
+        status = {"status": "ready" if ready else "starting", "replicas_wanted": wanted, "replicas": replicas, "parts": self._parts.states}
         return json_reply(status, 200 if ready else 503, {} if ready else {"retry-after": "1"})
 
-    async def _probe(self, replica: Any) -> dict[str, Any]:
+    async def _probe(self, replica: Replica) -> dict[str, Any]:
         try:
-            answer = await self._pipeline.client.probe(Call("GET", LOAD_PATH, {}), replica, PROBE_TIMEOUT_S)
-            return {"id": replica.id, **msgspec.json.decode(await read_answer(answer))}
-        except Exception as error:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                answer = await self._pipeline.client.probe(Call("GET", LOAD_PATH, {}), replica)
+                return {"id": replica.id, **msgspec.structs.asdict(msgspec.json.decode(await read_answer(answer), type=ReportedLoad))}
+        except (DeploymentError, TimeoutError, msgspec.DecodeError) as error:
             return {"id": replica.id, "error": to_api_error(error).code}
 
     async def metrics(self, request: HttpRequest) -> Reply:
         return Reply(200, {}, "text/plain; version=0.0.4; charset=utf-8", await self._scrape())
 
 
-def create_app(pipeline: Pipeline, ready: Callable[[], bool], scrape: Callable[[], Awaitable[bytes]]) -> Starlette:
-    """`ready`: whether the parts besides the LLM replicas are there; `scrape`: the application's metrics as text."""
+def create_app(pipeline: Pipeline, parts: Parts, scrape: Callable[[], Awaitable[bytes]]) -> Starlette:
+    """`parts`: those that the ingress waits for; `scrape`: the application's metrics as text."""
     limit = pipeline.config.ingress.max_body_bytes
 
     def route(path: str, methods: dict[str, Handler]) -> list[Route]:
@@ -134,7 +155,7 @@ def create_app(pipeline: Pipeline, ready: Callable[[], bool], scrape: Callable[[
             for method, handler in methods.items()
         ]
 
-    openai, operations = OpenAIRoutes(pipeline), OperationsRoutes(pipeline, ready, scrape)
+    openai, operations = OpenAIRoutes(pipeline), OperationsRoutes(pipeline, parts, scrape)
     routes = [
         *route("/v1/models", {"GET": openai.models}),
         *route("/v1/models/{model:path}", {"GET": openai.model}),

@@ -1,6 +1,7 @@
 """Writes answers to the store off the reply's path, through a bounded queue."""
 
 import asyncio
+import contextlib
 import logging
 
 from cache.entry import Entry
@@ -11,6 +12,7 @@ log = logging.getLogger("ray.serve")
 
 MAX_WAITING = 1000
 WRITE_TIMEOUT_S = 10.0
+DRAIN_LIMIT_S = 5.0
 
 
 class Keeper:
@@ -42,9 +44,11 @@ class Keeper:
             finally:
                 self._queue.task_done()
 
-    async def drain(self) -> None:
-        """Returns when everything accepted so far has been written or given up."""
-        await self._queue.join()
+    async def drain(self, limit_s: float = DRAIN_LIMIT_S) -> None:
+        """Returns when everything accepted so far has been written or given up, or after `limit_s` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._queue.join()
 
     async def stop(self) -> None:
         if self._task:

@@ -21,18 +21,6 @@ class Metrics(Protocol):
         """A client left before its answer was complete."""
 
 
-class NoMetrics:
-    """Counts nothing."""
-
-    def request(self, route: str, status: int, cache: str, duration_s: float, first_byte_s: float | None) -> None: ...
-
-    def cache(self, tier: str, outcome: str) -> None: ...
-
-    def write_skipped(self, reason: str) -> None: ...
-
-    def disconnected(self, route: str) -> None: ...
-
-
 class RayMetrics:
     """Exported by Ray's agent on each node. To be made inside a replica."""
 

@@ -1,13 +1,23 @@
 """What the pipeline calls: contracts, and their implementations over Ray's handles."""
 
+import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
 
 from cache.entry import Entry, Vector
-from deployments.embedding import Embedded
+from cache.errors import EmbedderError
+from deployments.embedding import BATCH_TEXTS, Embedded
+from deployments.errors import PartError
 from retrieval.documents import SearchHit, SearchResult
+
+T = TypeVar("T")
+CALL_TIMEOUT_S = 30.0
+DOCUMENTS_TIMEOUT_S = 600.0
+"""Adding documents encodes them: about 100 chunks in 10 s on one core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +53,27 @@ class EmbeddingService(Protocol):
     async def embed(self, texts: list[str]) -> list[Embedded]: ...
 
 
-class RetrievalService(Protocol):
-    """Documents of a namespace. Raises the errors of `retrieval.errors`."""
+class DocumentService(Protocol):
+    """Documents of a namespace. Raises the errors of `retrieval.errors`, and `DeploymentError`."""
 
     async def search(self, namespace: str, store_ids: list[str], query: str, top_k: int) -> list[SearchHit]: ...
 
     async def call(self, method: str, *args: Any) -> Any:
         """Any other method of `retrieval.service.RetrievalService`, by name."""
+
+
+async def answer_of(call: Awaitable[T], what: str, limit_s: float = CALL_TIMEOUT_S) -> T:
+    """The result of a call through Ray's handle, or the error that the other process raised, without that process's stack.
+
+    Raises `PartError` when the part does not answer within `limit_s` seconds, or not at all.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            return await call
+    except RayTaskError as error:
+        raise error.cause from None
+    except (RayError, RayServeException, TimeoutError) as error:
+        raise PartError(f"{what} did not answer") from error
 
 
 class RemoteCache:
@@ -59,15 +83,15 @@ class RemoteCache:
         self._handle = handle
 
     async def find_exact(self, namespace: str, key: str) -> Entry | None:
-        found: Entry | None = await self._handle.find_exact.remote(namespace, key)
+        found: Entry | None = await answer_of(self._handle.find_exact.remote(namespace, key), "the cache")
         return found
 
     async def search(self, namespace: str, fingerprint: str, vector: Vector) -> SemanticHit | SemanticMiss:
-        found = await self._handle.search.remote(namespace, fingerprint, vector)
+        found = await answer_of(self._handle.search.remote(namespace, fingerprint, vector), "the cache")
         return SemanticHit(*found) if isinstance(found, tuple) else SemanticMiss(found)
 
     async def keep(self, entry: Entry) -> None:
-        await self._handle.keep.remote(entry)
+        await answer_of(self._handle.keep.remote(entry), "the cache")
 
 
 class RemoteEmbedding:
@@ -77,15 +101,19 @@ class RemoteEmbedding:
         self._handle = handle
 
     async def embed_one(self, text: str) -> Embedded:
-        embedded: Embedded = await self._handle.embed_one.remote(text)
+        embedded: Embedded | EmbedderError = await answer_of(self._handle.embed_one.remote(text), "the encoder")
+        if isinstance(embedded, EmbedderError):
+            raise embedded
         return embedded
 
     async def embed(self, texts: list[str]) -> list[Embedded]:
-        embedded: list[Embedded] = await self._handle.embed.remote(texts)
-        return embedded
+        """In calls of at most `BATCH_TEXTS`, so that each is short and other callers get their turn between them."""
+        parts = [texts[start : start + BATCH_TEXTS] for start in range(0, len(texts), BATCH_TEXTS)]
+        batches = [await answer_of(self._handle.embed.remote(part), "the encoder") for part in parts]
+        return [embedded for batch in batches for embedded in batch]
 
 
-class RemoteRetrieval:
+class RemoteDocuments:
     """The retrieval deployment, through its handle."""
 
     def __init__(self, handle: Any) -> None:
@@ -96,7 +124,4 @@ class RemoteRetrieval:
         return result.hits
 
     async def call(self, method: str, *args: Any) -> Any:
-        try:
-            return await self._handle.call.remote(method, *args)
-        except RayTaskError as error:  # its text has the stack of the other process
-            raise error.cause from None
+        return await answer_of(self._handle.call.remote(method, *args), "the document store", DOCUMENTS_TIMEOUT_S)

@@ -1,6 +1,7 @@
 """Who a request is from. Until there are keys, the tenant is a header, on loopback addresses only."""
 
 import re
+from dataclasses import dataclass
 
 from cache.keys import namespace_of
 from serve_app.errors import InvalidRequestError
@@ -8,6 +9,16 @@ from serve_app.errors import InvalidRequestError
 TENANT_HEADER = "x-mygo-tenant"
 DEFAULT_TENANT = "default"
 _NAME = re.compile(r"[A-Za-z0-9._@:-]{1,128}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What a request's headers say."""
+
+    request_id: str
+    tenant: str | None
+    no_store: bool = False
+    no_cache: bool = False
 
 
 class Authenticator:

@@ -1,6 +1,7 @@
 """The routes for document collections: OpenAI's shapes, and documents given as texts."""
 
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Meta
@@ -16,7 +17,7 @@ from serve_app.tenants import TENANT_HEADER
 Attributes = dict[str, str | float | bool]
 
 
-class NewStore(msgspec.Struct):
+class NewStore(msgspec.Struct, forbid_unknown_fields=True):
     name: str = ""
     metadata: dict[str, str] = {}
 
@@ -31,9 +32,16 @@ class NewDocuments(msgspec.Struct, forbid_unknown_fields=True):
     documents: Annotated[list[NewDocument], Meta(min_length=1, max_length=1000)]
 
 
-class Search(msgspec.Struct):
+class Search(msgspec.Struct, forbid_unknown_fields=True):
     query: Annotated[str, Meta(min_length=1)]
     max_num_results: Annotated[int, Meta(ge=1)] = 10
+
+
+class Page(msgspec.Struct):
+    """A part of a list: at most `limit` items behind the one with the id `after`, in the order of their ids."""
+
+    limit: Annotated[int, Meta(ge=1, le=100)] = 20
+    after: str = ""
 
 
 class VectorStoreRoutes:
@@ -53,17 +61,18 @@ class VectorStoreRoutes:
         }
 
     async def _call(self, request: HttpRequest, method: str, *args: Any) -> Any:
-        if self._pipeline.retrieval is None:
+        if self._pipeline.documents is None:
             raise NotFoundError("Retrieval is turned off here.")
         namespace = self._pipeline.authenticator.namespace(request.headers.get(TENANT_HEADER))
-        return await self._pipeline.retrieval.call(method, namespace, *args)
+        return await self._pipeline.documents.call(method, namespace, *args)
 
     async def create_store(self, request: HttpRequest) -> Reply:
         asked = check(parse_object(request.body or b"{}"), NewStore)
         return json_reply(_store(await self._call(request, "create_store", asked.name, asked.metadata)))
 
     async def list_stores(self, request: HttpRequest) -> Reply:
-        return json_reply({"object": "list", "data": [_store(each) for each in await self._call(request, "list_stores")]})
+        page = _page(request)
+        return _list([_store(each) for each in await self._call(request, "list_stores", page.limit + 1, page.after)], page)
 
     async def get_store(self, request: HttpRequest) -> Reply:
         return json_reply(_store(await self._call(request, "get_store", request.path_params["store_id"])))
@@ -80,8 +89,8 @@ class VectorStoreRoutes:
         return json_reply({"object": "list", "data": [{"id": each, "object": "vector_store.document"} for each in ids]})
 
     async def list_documents(self, request: HttpRequest) -> Reply:
-        documents = await self._call(request, "list_documents", request.path_params["store_id"])
-        return json_reply({"object": "list", "data": [_document(each) for each in documents]})
+        page, store_id = _page(request), request.path_params["store_id"]
+        return _list([_document(each) for each in await self._call(request, "list_documents", store_id, page.limit + 1, page.after)], page)
 
     async def delete_document(self, request: HttpRequest) -> Reply:
         document_id = request.path_params["document_id"]
@@ -98,6 +107,21 @@ class VectorStoreRoutes:
         found = await self._call(request, "search", store_ids, asked.query, asked.max_num_results)
         page = {"object": "vector_store.search_results.page", "search_query": [asked.query], "has_more": False, "next_page": None}
         return json_reply({**page, "data": [_hit(each) for each in found.hits]})
+
+
+def _page(request: HttpRequest) -> Page:
+    """Raises `InvalidRequestError`."""
+    asked = {key: value for key, value in parse_qsl(request.query) if key in ("limit", "after")}
+    if asked.get("limit", "1").isdecimal():
+        return check({**asked, **({"limit": int(asked["limit"])} if "limit" in asked else {})}, Page)
+    raise InvalidRequestError("limit must be a number.", param="limit", code="invalid_value")
+
+
+def _list(items: list[dict[str, Any]], page: Page) -> Reply:
+    """`items` has one more than the page if there are more."""
+    shown = items[: page.limit]
+    ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {"first_id": None, "last_id": None}
+    return json_reply({"object": "list", "data": shown, **ends, "has_more": len(items) > len(shown)})
 
 
 def _store(info: VectorStoreInfo) -> dict[str, Any]:

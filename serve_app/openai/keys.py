@@ -24,12 +24,19 @@ _NOT_THE_ANSWER = frozenset(
 )
 """Fields that never change what is answered. Every other one is part of the key, also those not known here."""
 
-_ONE_OF_MANY = ("logprobs", "top_logprobs", "prompt_logprobs", "echo")
+_TIED_TO_WORDING = ("logprobs", "top_logprobs")
+_NOT_KEPT = ("return_token_ids", "return_tokens_as_token_ids", "prompt_logprobs")
+"""Fields that ask for what a kept answer does not hold."""
 
 
 def key_material(request: Generation) -> dict[str, Any]:
     """The fields that decide the answer. A retrieval request must carry its documents in `messages` by now."""
     return {key: value for key, value in request.body.items() if key not in _NOT_THE_ANSWER}
+
+
+def is_cacheable(request: Generation) -> bool:
+    """Whether a kept answer could be replayed with everything that this request asks for."""
+    return not any(request.body.get(field) for field in _NOT_KEPT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,7 @@ def question_of(request: Generation, max_chars: int) -> Question | None:
     """None when the request is not eligible: an answer to another wording would not be an answer to it."""
     if request.kind != "chat" or request.retrieval or request.body.get("n", 1) != 1:
         return None
-    if any(request.body.get(field) for field in _ONE_OF_MANY):
+    if not is_cacheable(request) or any(request.body.get(field) for field in _TIED_TO_WORDING):
         return None
     *history, last = request.body["messages"]
     text = last.get("content")

@@ -17,7 +17,6 @@ from serve_app.errors import InvalidRequestError
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Count = Annotated[int, Meta(ge=1)]
-Probability = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 MAX_N = 128
 MAX_DEPTH = 64

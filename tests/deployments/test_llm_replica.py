@@ -88,9 +88,10 @@ async def test_a_stop_finishes_what_runs_and_takes_nothing_new() -> None:
     assert body.endswith(b"data: [DONE]\n\n")
 
 
-@pytest.mark.parametrize(
-    ("in_cluster", "replicas", "parallel", "expected"), [(0, 2, None, 0), (2, 2, None, 1), (1, 2, None, 0.5), (8, 2, 4, 4), (8, 4, None, 1)]
-)
+SHARES = [(0, 2, None, 0), (2, 2, None, 1), (1, 2, None, 0.5), (8, 2, 4, 4), (8, 4, None, 1), (3, 2, 2, 2)]
+
+
+@pytest.mark.parametrize(("in_cluster", "replicas", "parallel", "expected"), SHARES)
 def test_gpus_are_reserved_where_there_are_some(in_cluster: float, replicas: int, parallel: int | None, expected: float) -> None:
     config = LlmConfig.model_validate(
         {"replicas": {"max": replicas}, "engine": VllmEngineConfig(args=VllmArgs(tensor_parallel_size=parallel)).model_dump()}

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -121,7 +120,7 @@ class System:
 
     def stop(self) -> None:
         """Ends it as an operator would, then makes sure that nothing stays."""
-        everyone = self.descendants()
+        everyone = [*self.descendants(), psutil.Process(self._process.pid)] if self._process.poll() is None else []
         self.http.close()
         if self._process.poll() is None:
             self.send_signal(signal.SIGTERM)
@@ -148,8 +147,3 @@ def title(process: psutil.Process) -> str:
 def report(text: str) -> None:
     """Shown in the test run's output: start-up is the longest silence in it."""
     sys.__stderr__.write(f"\n[e2e] {text}\n")  # type: ignore[union-attr]
-
-
-def copy_logs(system: System, target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    shutil.copy(system.log, target)

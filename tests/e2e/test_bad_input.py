@@ -68,7 +68,7 @@ def test_refused(http: httpx.Client, chat: dict[str, Any], system: System, case:
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert error["type"] == "invalid_request_error"
-    if case.param or case.body:
+    if case.param or case.body is not None:
         assert error["param"] == case.param
     assert CANARY not in response.text
     assert response.headers["x-request-id"]

@@ -25,8 +25,10 @@ from serve_app.openai import sse
 from serve_app.pipeline import Pipeline
 from serve_app.services import SemanticHit, SemanticMiss
 from serve_app.tenants import Authenticator
+from serve_app.tiers import CacheTiers
 
 MODEL = "m"
+MODEL_IDENTITY = "m as configured"
 SECRET = b"a secret of the tests"
 CONTEXT = 100
 NOW = 1_700_000_000.0
@@ -189,8 +191,10 @@ class FakeReplicas:
         self.answers.append(answer)
         return answer
 
-    async def probe(self, call: Call, replica: Replica, timeout_s: float) -> Answer:
+    async def probe(self, call: Call, replica: Replica) -> Answer:
         return await self.send(call, [replica])
+
+    async def close(self) -> None: ...
 
 
 def _engine_answer(call: Call) -> FakeAnswer:
@@ -265,17 +269,16 @@ class World:
         self.directory.replace([Replica("r1", "http://r1", CONTEXT, 16)])
         self.keeper = Keeper(self.cache, self.metrics)
         self.lru = AnswerLru(self.config.cache.exact.max_bytes, self.clock)
+        tiers = CacheTiers(self.config.cache, MODEL_IDENTITY, self.lru, self.cache, self.embedding, self.keeper, self.metrics, self.clock)
         self.pipeline = Pipeline(
             config=self.config,
             authenticator=Authenticator(SECRET),
-            lru=self.lru,
-            cache=self.cache,
+            tiers=tiers,
             embedding=self.embedding,
-            retrieval=self.retrieval if self.config.retrieval.enabled else None,
+            documents=self.retrieval if self.config.retrieval.enabled else None,
             directory=self.directory,
             policy=RoundRobin(),
             client=self.replicas,
-            keeper=self.keeper,
             metrics=self.metrics,
             clock=self.clock,
         )

@@ -30,7 +30,7 @@ INTERNAL = [
     (KeyFormatError(CANARY), 400, "invalid_request_error", None, "invalid_value"),
     (RuntimeError(CANARY), 500, "server_error", None, "internal_error"),
     (KeyError(CANARY), 500, "server_error", None, "internal_error"),
-    (TimeoutError(CANARY), 500, "server_error", None, "internal_error"),
+    (TimeoutError(CANARY), 503, "service_unavailable", None, "unavailable"),
 ]
 
 

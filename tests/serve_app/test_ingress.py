@@ -16,6 +16,7 @@ from retrieval.service import RetrievalService
 from retrieval.store import DocumentStore
 from serve_app.ingress import create_app
 from serve_app.openai import sse
+from serve_app.parts import Parts, State
 from tests.serve_app.fakes import MODEL, TEXT, FakeAnswer, LocalRetrieval, World, floats_of, make_world, streamed, whole
 
 CANARY = "canary_7f3a9"
@@ -31,11 +32,14 @@ async def world() -> AsyncIterator[World]:
     await world.keeper.stop()
 
 
-def client_of(world: World, *, ready: bool = True) -> httpx.AsyncClient:
+def client_of(world: World, *, part: State = "ready") -> httpx.AsyncClient:
+    parts = Parts({})
+    parts.states["cache"] = part
+
     async def scrape() -> bytes:
         return METRICS
 
-    return httpx.AsyncClient(transport=httpx.ASGITransport(create_app(world.pipeline, lambda: ready, scrape)), base_url="http://test")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(create_app(world.pipeline, parts, scrape)), base_url="http://test")
 
 
 @pytest.fixture
@@ -155,7 +159,7 @@ async def test_a_body_over_the_limit(http: httpx.AsyncClient, path: str) -> None
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings", "/v1/vector_stores"])
 async def test_a_tenants_name_that_is_none(http: httpx.AsyncClient, path: str) -> None:
-    body = {**CHAT, "input": "x"} | ({"model": ENCODER} if path.endswith("embeddings") else {})
+    body = {"/v1/chat/completions": CHAT, "/v1/embeddings": {"model": ENCODER, "input": "x"}}.get(path, {})
     response = await http.post(path, json=body, headers={"x-mygo-tenant": f"{CANARY} or 1=1"})
     assert (response.status_code, error_of(response)["param"]) == (400, "x-mygo-tenant")
 
@@ -252,7 +256,7 @@ async def test_ready(http: httpx.AsyncClient) -> None:
     response = await http.get("/readyz")
     assert response.status_code == 200
     load = {"running": 0, "waiting": 0, "kv_usage": 0.0, "draining": False}
-    assert response.json() == {"status": "ready", "replicas_wanted": 1, "replicas": [{"id": "r1", **load}]}
+    assert response.json() == {"status": "ready", "replicas_wanted": 1, "replicas": [{"id": "r1", **load}], "parts": {"cache": "ready"}}
 
 
 async def test_not_ready_without_replicas(http: httpx.AsyncClient, world: World) -> None:
@@ -278,7 +282,7 @@ async def test_ready_with_as_many_replicas_as_wanted(http: httpx.AsyncClient, wo
 
 
 async def test_not_ready_while_a_part_is_missing(world: World) -> None:
-    async with client_of(world, ready=False) as http:
+    async with client_of(world, part="starting") as http:
         assert (await http.get("/readyz")).status_code == 503
 
 
@@ -295,7 +299,7 @@ async def test_metrics(http: httpx.AsyncClient) -> None:
 async def stores(world: World, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     embedder = HashedWordsEmbedder()
     service = RetrievalService(DocumentStore(f"sqlite:///{tmp_path}/d.db", embedder.name), embedder, RetrievalConfig(), world.clock)
-    world.pipeline = replace(world.pipeline, retrieval=LocalRetrieval(service))
+    world.pipeline = replace(world.pipeline, documents=LocalRetrieval(service))
     async with client_of(world) as http:
         yield http
     service.close()

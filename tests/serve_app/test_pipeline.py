@@ -12,12 +12,13 @@ import pytest
 from deployments.errors import NoReplicaError, ReplicaLostError
 from deployments.replicas import Replica
 from retrieval.errors import UnknownStoreError
-from serve_app import pipeline
+from serve_app import relay, tiers
 from serve_app.errors import ApiError, InvalidRequestError, NotFoundError, UpstreamError, to_api_error
 from serve_app.openai import sse
 from serve_app.openai.requests import Generation, parse_chat, parse_completion
-from serve_app.pipeline import Caller
 from serve_app.replies import Reply
+from serve_app.tenants import Caller
+from tests.serve_app import fakes
 from tests.serve_app.fakes import CONTEXT, MODEL, NOW, TEXT, USAGE, FakeAnswer, World, make_world, new_text, streamed, whole
 
 CANARY = "canary_7f3a9"
@@ -212,13 +213,42 @@ async def test_a_paraphrase_with_other_parameters_is_a_miss(world: World) -> Non
     assert (await ask(world, chat("Explain caches.", temperature=0)))[0] == "miss"
 
 
-async def test_vectors_of_another_encoder_are_another_partition(world: World) -> None:
+async def test_another_model_under_the_same_name_has_answers_of_its_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await ask(world, chat())
-    other = make_world(embedding={"source": "fake"})
-    other.cache.entries += world.cache.entries
-    other.embedding.means["Explain caches."] = "What is a cache?"
-    assert (await ask(other, chat("Explain caches.")))[0] == "miss"
-    await other.keeper.stop()
+    monkeypatch.setattr(fakes, "MODEL_IDENTITY", "m after an update")
+    updated = make_world()
+    updated.cache.entries += world.cache.entries
+    updated.embedding.means["Explain caches."] = "What is a cache?"
+    assert (await ask(updated, chat()))[0] == "miss"
+    assert (await ask(updated, chat("Explain caches."), caller()))[0] == "semantic"
+    assert updated.cache.entries[-1].fingerprint != world.cache.entries[0].fingerprint
+    await updated.keeper.stop()
+
+
+async def test_the_semantic_tier_works_without_the_exact_one() -> None:
+    world = make_world(cache={"exact": {"enabled": False}})
+    world.embedding.means["Explain caches."] = "What is a cache?"
+    assert [(await ask(world, chat(text)))[0] for text in ("What is a cache?", "What is a cache?", "Explain caches.")] == [
+        "miss",
+        "semantic",
+        "semantic",
+    ]
+    assert len(world.lru) == 0
+    await world.keeper.stop()
+
+
+async def test_what_a_kept_answer_does_not_hold_is_computed(world: World) -> None:
+    await ask(world, chat())
+    asked = chat(prompt_logprobs=1)
+    assert [(await ask(world, asked))[0], (await ask(world, asked))[0]] == ["bypass", "bypass"]
+    assert len(world.cache.entries) == 1
+
+
+async def test_an_answer_that_is_not_understood_reaches_the_client(world: World) -> None:
+    strange = b'{"choices": 7, "usage": {}}'
+    world.replicas.script.append(FakeAnswer([strange]))
+    assert await ask(world, chat()) == ("miss", strange)
+    assert world.metrics.skipped == ["not_understood"]
 
 
 # Tenants
@@ -352,12 +382,12 @@ async def test_the_shorter_time_to_live_counts(asked: dict[str, Any], kept_for: 
 async def test_a_broken_cache_does_not_stop_an_answer(
     world: World, monkeypatch: pytest.MonkeyPatch, part: str, hangs: bool, outcome: str
 ) -> None:
-    monkeypatch.setattr(pipeline, "CACHE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(tiers, "LOOKUP_TIMEOUT_S", 0.01)
     fault = world.embedding.fault if part == "embedding" else getattr(world.cache, part)
     fault.hangs, fault.error = hangs, RuntimeError(CANARY)
     assert await ask(world, chat()) == ("miss", whole(TEXT))
     tier = "exact" if part == "finds" else "semantic"
-    assert (tier, outcome) in world.metrics.lookups
+    assert [each for lookup_tier, each in world.metrics.lookups if lookup_tier == tier] == [outcome]
     assert (await ask(world, chat()))[0] == "exact"
 
 
@@ -491,7 +521,7 @@ async def test_errors_of_the_engine_become_ours(world: World) -> None:
 
 
 async def test_a_long_error_is_not_read_to_its_end(world: World) -> None:
-    pieces: list[bytes | Exception | None] = [b"x" * pipeline.MAX_ERROR_BYTES, b"x", None]
+    pieces: list[bytes | Exception | None] = [b"x" * relay.MAX_ERROR_BYTES, b"x", None]
     world.replicas.script.append(FakeAnswer(pieces, 500))
     with pytest.raises(UpstreamError):
         await asyncio.wait_for(world.pipeline.generate(chat(), caller()), 5)

@@ -9,7 +9,7 @@ from ray.exceptions import RayTaskError
 from deployments.embedding import Embedded
 from retrieval.documents import Chunk, SearchHit, SearchResult
 from retrieval.errors import UnknownStoreError
-from serve_app.services import RemoteCache, RemoteEmbedding, RemoteRetrieval, SemanticHit, SemanticMiss
+from serve_app.services import RemoteCache, RemoteDocuments, RemoteEmbedding, SemanticHit, SemanticMiss
 from tests.cache.entries import make_entry, unit
 
 
@@ -56,12 +56,12 @@ async def test_the_encoders_answers() -> None:
 async def test_the_documents_answers() -> None:
     hit = SearchHit(Chunk("a#0", "a", 0, "x"), 0.5)
     handle = FakeHandle(SearchResult([hit], {"vs": 1}))
-    assert await RemoteRetrieval(handle).search("n", ["vs"], "q", 3) == [hit]
+    assert await RemoteDocuments(handle).search("n", ["vs"], "q", 3) == [hit]
     assert handle.calls == [("call", "search", "n", ["vs"], "q", 3)]
 
 
 async def test_an_error_of_the_other_process_is_raised_as_itself() -> None:
     error = RayTaskError("call", "a stack of another process", UnknownStoreError("no"))
     with pytest.raises(UnknownStoreError) as caught:
-        await RemoteRetrieval(FakeHandle(error)).call("get_store", "n", "vs")
+        await RemoteDocuments(FakeHandle(error)).call("get_store", "n", "vs")
     assert "stack" not in str(caught.value)

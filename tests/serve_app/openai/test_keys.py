@@ -131,7 +131,6 @@ NOT_ELIGIBLE: list[dict[str, Any]] = [
     {"logprobs": True},
     {"logprobs": True, "top_logprobs": 3},
     {"prompt_logprobs": 1},
-    {"echo": True},
     {"retrieval": {"vector_store_ids": ["vs"]}},
     {"messages": [USER, {"role": "assistant", "content": "A cache"}]},
     {"messages": [USER, {"role": "tool", "content": "4", "tool_call_id": "c"}]},

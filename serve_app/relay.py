@@ -1,0 +1,110 @@
+"""Sends a request to a replica's engine, and its answer to the client."""
+
+import hashlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from deployments.errors import DeploymentError, ReplicaLostError
+from deployments.replica_client import Answer, Call, ReplicaClient
+from deployments.replicas import Replica
+from serve_app.errors import ApiError, to_api_error
+from serve_app.openai import answers, engine_errors, sse
+from serve_app.openai.requests import Generation
+from serve_app.replies import JSON_TYPE, SSE_TYPE, Reply
+from serve_app.tenants import Caller
+from serve_app.tiers import CacheTiers, Lookup
+
+log = logging.getLogger("ray.serve")
+
+MAX_ERROR_BYTES = 64 * 1024
+_OURS = ("cache", "retrieval", "request_id", "priority")
+"""Fields that the engine does not get: the application's own, and those that are not a client's to set."""
+
+
+class _Tokenized(msgspec.Struct):
+    """What an engine's `/tokenize` says of a prompt; an error of its has no count."""
+
+    count: int
+
+
+async def send(client: ReplicaClient, request: Generation, caller: Caller, namespace: str, ranked: list[Replica]) -> Answer:
+    """The answer of the first replica that gives one. Raises `ApiError` for the engine's errors, and `DeploymentError`."""
+    headers = {"content-type": JSON_TYPE, "x-request-id": caller.request_id}
+    answer = await client.send(Call("POST", request.path, headers, msgspec.json.encode(_engine_body(request, namespace))), ranked)
+    if answer.status >= 400:
+        raise await _engine_error(client, request, answer, ranked)
+    return answer
+
+
+def _engine_body(request: Generation, namespace: str) -> dict[str, Any]:
+    """What the engine gets: the tenant's salt keeps its KV apart, and the usage is always asked for."""
+    body = {key: value for key, value in request.body.items() if key not in _OURS}
+    salt = body.get("cache_salt")
+    body["cache_salt"] = namespace if salt is None else hashlib.sha256(f"{namespace}/{salt}".encode()).hexdigest()
+    if request.stream:
+        body["stream_options"] = {**body.get("stream_options", {}), "include_usage": True}
+    return body
+
+
+async def _engine_error(client: ReplicaClient, request: Generation, answer: Answer, ranked: list[Replica]) -> ApiError:
+    raw = await read_answer(answer, MAX_ERROR_BYTES)
+    error = engine_errors.from_engine(answer.status, raw, request.prompt_field)
+    if isinstance(error, engine_errors.ContextLengthError):
+        return await _exact_length(client, request, error, ranked)
+    return error
+
+
+async def _exact_length(
+    client: ReplicaClient, request: Generation, error: engine_errors.ContextLengthError, ranked: list[Replica]
+) -> ApiError:
+    """Engines stop counting where a prompt gets too long; its writer wants to know by how much."""
+    body = {key: request.body[key] for key in ("model", request.prompt_field)}
+    call = Call("POST", "/tokenize", {"content-type": JSON_TYPE}, msgspec.json.encode(body))
+    try:
+        raw = await read_answer(await client.send(call, ranked))
+        return error.with_length(msgspec.json.decode(raw, type=_Tokenized).count)
+    except (DeploymentError, msgspec.DecodeError):  # the prompt is too long, however long it is
+        return error
+
+
+async def relay(request: Generation, answer: Answer, tiers: CacheTiers, lookup: Lookup) -> Reply:
+    """The reply that carries a replica's answer; once that is complete, it is kept."""
+    headers = {"x-mygo-cache": "miss" if lookup.read else "bypass", "x-mygo-replica": answer.replica}
+    if request.stream:
+        return Reply(200, headers, SSE_TYPE, _stream(request, answer, tiers, lookup), answer.close)
+    raw = await read_answer(answer)
+    tiers.keep(lookup, answers.from_json, raw)
+    return Reply(200, headers, JSON_TYPE, raw)
+
+
+async def _stream(request: Generation, answer: Answer, tiers: CacheTiers, lookup: Lookup) -> AsyncIterator[bytes]:
+    """The replica's bytes as they come; what is kept is read from a copy, once the last one is there."""
+    copy = sse.StreamCopy(tiers.copy_limit(lookup))
+    usage = None if request.include_usage else sse.UsageFilter()
+    try:
+        async for chunk in answer.chunks():
+            if copy.feed(chunk):
+                tiers.keep(lookup, answers.from_stream, copy.raw)
+            if data := usage.feed(chunk) if usage else chunk:
+                yield data
+    except ReplicaLostError as error:
+        log.warning("replica lost in the middle of a stream", extra={"replica": answer.replica})
+        yield sse.END + sse.event(to_api_error(error).body())
+    finally:
+        await answer.close()
+
+
+async def read_answer(answer: Answer, limit: int | None = None) -> bytes:
+    """The body, or its first `limit` bytes."""
+    data = bytearray()
+    try:
+        async for chunk in answer.chunks():
+            data += chunk
+            if limit and len(data) > limit:
+                break
+    finally:
+        await answer.close()
+    return bytes(data)
