@@ -1,5 +1,6 @@
 """The routes for document collections: OpenAI's shapes, and documents given as texts."""
 
+import re
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
@@ -15,6 +16,7 @@ from serve_app.replies import Reply, json_reply
 from serve_app.tenants import TENANT_HEADER
 
 Attributes = dict[str, str | float | bool]
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 class NewStore(msgspec.Struct, forbid_unknown_fields=True):
@@ -112,7 +114,7 @@ class VectorStoreRoutes:
 def _page(request: HttpRequest) -> Page:
     """Raises `InvalidRequestError`."""
     asked = {key: value for key, value in parse_qsl(request.query) if key in ("limit", "after")}
-    if asked.get("limit", "1").isdecimal():
+    if _NUMBER.fullmatch(asked.get("limit", "1")):
         return check({**asked, **({"limit": int(asked["limit"])} if "limit" in asked else {})}, Page)
     raise InvalidRequestError("limit must be a number.", param="limit", code="invalid_value")
 

@@ -124,6 +124,8 @@ BAD: list[tuple[str, Any, int, str | None]] = [
     ("/v1/embeddings", {"model": ENCODER, "input": "x", "encoding_format": CANARY}, 400, "encoding_format"),
     ("/v1/vector_stores", {"name": 7}, 400, "name"),
     ("/v1/vector_stores/vs/documents", {"documents": []}, 400, "documents"),
+    ("/v1/vector_stores", {"file_ids": [CANARY]}, 400, None),
+    ("/v1/vector_stores/vs/search", {"query": "x", "filters": {CANARY: CANARY}}, 400, None),
     ("/v1/vector_stores/vs/documents", {"documents": [{"text": "x", CANARY: 1}]}, 400, "documents[0]"),
     ("/v1/vector_stores/vs/documents", {"documents": [{"id": CANARY}]}, 400, "documents[0].text"),
     ("/v1/vector_stores/vs/search", {"query": ""}, 400, "query"),
@@ -286,6 +288,12 @@ async def test_not_ready_while_a_part_is_missing(world: World) -> None:
         assert (await http.get("/readyz")).status_code == 503
 
 
+async def test_a_part_that_failed_is_reported_and_holds_nothing_back(world: World) -> None:
+    async with client_of(world, part="failed") as http:
+        response = await http.get("/readyz")
+        assert (response.status_code, response.json()["parts"]) == (200, {"cache": "failed"})
+
+
 async def test_metrics(http: httpx.AsyncClient) -> None:
     response = await http.get("/metrics")
     assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -327,6 +335,24 @@ async def test_a_store_and_its_documents(stores: httpx.AsyncClient) -> None:
     assert [each["id"] for each in (await stores.get("/v1/vector_stores")).json()["data"]] == [store["id"]]
     documents = (await stores.get(f"{path}/documents")).json()["data"]
     assert [(each["id"], each["attributes"]) for each in documents] == [("moon", {}), ("tea", {"hot": True})]
+
+
+async def test_long_lists_come_in_pages(stores: httpx.AsyncClient) -> None:
+    path = await new_store(stores)
+    first = (await stores.get(f"{path}/documents", params={"limit": 1})).json()
+    assert ([each["id"] for each in first["data"]], first["has_more"]) == (["moon"], True)
+    second = (await stores.get(f"{path}/documents", params={"limit": 1, "after": first["last_id"]})).json()
+    assert ([each["id"] for each in second["data"]], second["has_more"], second["first_id"]) == (["tea"], False, "tea")
+    last = (await stores.get(f"{path}/documents", params={"after": second["last_id"]})).json()
+    assert (last["data"], last["first_id"], last["last_id"], last["has_more"]) == ([], None, None, False)
+    await stores.post("/v1/vector_stores", json={})
+    assert (await stores.get("/v1/vector_stores", params={"limit": 1, "order": "asc"})).json()["has_more"]
+
+
+@pytest.mark.parametrize("limit", ["0", "101", "-1", "1.5", CANARY, "9" * 5000, "\u00b2", "\u0663"])
+async def test_a_page_of_no_size(stores: httpx.AsyncClient, limit: str) -> None:
+    response = await stores.get("/v1/vector_stores", params={"limit": limit})
+    assert (response.status_code, error_of(response)["param"]) == (400, "limit")
 
 
 async def test_a_search_finds_the_nearest_text(stores: httpx.AsyncClient) -> None:

@@ -68,6 +68,13 @@ async def test_what_does_not_fit_the_queue_is_counted(keeper: Keeper, cache: Fak
     assert len(cache.entries) == MAX_WAITING
 
 
+async def test_a_drain_has_a_limit(keeper: Keeper, cache: FakeCache) -> None:
+    cache.writes.hangs = True
+    keeper.keep(make_entry())
+    await asyncio.wait_for(keeper.drain(limit_s=0.02), 5)
+    assert cache.entries == []
+
+
 async def test_draining_and_stopping_a_keeper_that_kept_nothing(keeper: Keeper) -> None:
     await asyncio.wait_for(keeper.drain(), 5)
     await keeper.stop()

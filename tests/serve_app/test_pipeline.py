@@ -448,6 +448,7 @@ async def test_an_answer_over_the_limit_is_not_kept(stream: bool) -> None:
     _, body = await ask(world, chat(stream=stream))
     assert text_of(body) == long
     assert world.cache.entries == []
+    assert stream or world.metrics.skipped == ["too_large"]
     assert len(world.lru) == 0
 
 

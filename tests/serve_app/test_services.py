@@ -1,15 +1,17 @@
 """The services over Ray's handles: what a handle gives becomes what the pipeline knows."""
 
+import asyncio
 from typing import Any
 
 import numpy as np
 import pytest
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
-from deployments.embedding import Embedded
+from deployments.embedding import BATCH_TEXTS, Embedded
+from deployments.errors import PartError
 from retrieval.documents import Chunk, SearchHit, SearchResult
 from retrieval.errors import UnknownStoreError
-from serve_app.services import RemoteCache, RemoteDocuments, RemoteEmbedding, SemanticHit, SemanticMiss
+from serve_app.services import RemoteCache, RemoteDocuments, RemoteEmbedding, SemanticHit, SemanticMiss, answer_of
 from tests.cache.entries import make_entry, unit
 
 
@@ -53,6 +55,15 @@ async def test_the_encoders_answers() -> None:
     assert handle.calls == [("embed", ["x"])]
 
 
+async def test_many_texts_are_encoded_in_short_calls() -> None:
+    embedded = Embedded(np.zeros(2, np.float32), 3)
+    handle = FakeHandle([embedded])
+    texts = [str(i) for i in range(2 * BATCH_TEXTS + 1)]
+    assert await RemoteEmbedding(handle).embed(texts) == [embedded] * 3
+    assert [text for _, batch in handle.calls for text in batch] == texts
+    assert max(len(batch) for _, batch in handle.calls) == BATCH_TEXTS
+
+
 async def test_the_documents_answers() -> None:
     hit = SearchHit(Chunk("a#0", "a", 0, "x"), 0.5)
     handle = FakeHandle(SearchResult([hit], {"vs": 1}))
@@ -65,3 +76,17 @@ async def test_an_error_of_the_other_process_is_raised_as_itself() -> None:
     with pytest.raises(UnknownStoreError) as caught:
         await RemoteDocuments(FakeHandle(error)).call("get_store", "n", "vs")
     assert "stack" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [RayActorError(), TimeoutError()], ids=lambda error: type(error).__name__)
+async def test_a_part_that_does_not_answer_is_named(error: Exception) -> None:
+    with pytest.raises(PartError, match="the cache did not answer"):
+        await RemoteCache(FakeHandle(error)).find_exact("n", "k")
+
+
+async def test_a_part_is_not_waited_for_without_end() -> None:
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(PartError, match="the encoder did not answer"):
+        await answer_of(hang(), "the encoder", limit_s=0.01)

@@ -7,7 +7,7 @@ import pytest
 
 from cache.keys import exact_key, fingerprint
 from serve_app.errors import InvalidRequestError
-from serve_app.openai.keys import key_material, last_question, question_of
+from serve_app.openai.keys import is_cacheable, key_material, last_question, question_of
 from serve_app.openai.requests import parse_chat, parse_completion
 
 USER = {"role": "user", "content": "What is a cache?"}
@@ -160,6 +160,12 @@ ELIGIBLE: list[dict[str, Any]] = [
 @pytest.mark.parametrize("change", ELIGIBLE, ids=lambda change: str(change)[:60])
 def test_requests_that_another_answer_may_serve(change: dict[str, Any]) -> None:
     assert is_eligible(**change)
+
+
+@pytest.mark.parametrize("change", [{"prompt_logprobs": 1}, {"return_token_ids": True}, {"return_tokens_as_token_ids": True}], ids=str)
+def test_requests_for_what_a_kept_answer_lacks_are_not_cacheable(change: dict[str, Any]) -> None:
+    assert is_cacheable(parse_chat(json.dumps(CHAT).encode()))
+    assert not is_cacheable(parse_chat(json.dumps({**CHAT, **change}).encode()))
 
 
 def test_text_completions_are_not_eligible() -> None:
