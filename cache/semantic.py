@@ -42,6 +42,11 @@ class Miss:
     similarity: float | None = None
 
 
+def is_indistinct(similarity: float, text: str | None, other: str | None) -> bool:
+    """Two texts that an encoder gives one vector: whatever tells them apart (case, accents, line breaks), it does not see."""
+    return similarity >= 1 - 1e-5 and text != other
+
+
 class SemanticCache:
     """Keeps entries in a store, which is the truth, and in an index, which only proposes.
 

@@ -15,7 +15,7 @@ from deployments.config import EmbeddingConfig
 
 NAME = "Embedding"
 CALL_TIMEOUT_S = 60.0
-BATCH_TEXTS = 32
+BATCH_TEXTS = 8
 """Texts in one call: more would make others wait for seconds."""
 
 
@@ -25,6 +25,8 @@ class Embedded:
 
     vector: Vector
     tokens: int
+    covered: bool = True
+    """Whether the vector stands for the whole text (`Embedder.covers`)."""
 
 
 class Embedding:
@@ -57,8 +59,8 @@ class Embedding:
 
     def _embed(self, texts: Sequence[str]) -> list[Embedded]:
         vectors = self._embedder.embed(texts)
-        tokens = self._embedder.count_tokens(texts)
-        return [Embedded(vector, count) for vector, count in zip(vectors, tokens, strict=True)]
+        described = zip(vectors, self._embedder.count_tokens(texts), self._embedder.covers(texts), strict=True)
+        return [Embedded(vector, tokens, covered) for vector, tokens, covered in described]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self._embedder.count_tokens(texts)
@@ -80,6 +82,9 @@ class RemoteEmbedder:
         parts = [texts[start : start + BATCH_TEXTS] for start in range(0, len(texts), BATCH_TEXTS)]
         embedded = [each.vector for part in parts for each in self._result("embed", part)]
         return np.stack(embedded) if embedded else np.empty((0, self.dimension), np.float32)
+
+    def covers(self, texts: Sequence[str]) -> list[bool]:
+        return [each.covered for each in self._result("embed", texts)]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         counts: list[int] = self._result("count_tokens", texts)

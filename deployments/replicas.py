@@ -38,6 +38,11 @@ class ReplicaDirectory:
         self._suspended: dict[str, float] = {}
 
     @property
+    def known(self) -> tuple[Replica, ...]:
+        """All of them."""
+        return self._replicas
+
+    @property
     def replicas(self) -> tuple[Replica, ...]:
         """Those to send requests to; all of them while every one is suspended."""
         now = self._clock()

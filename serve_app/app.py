@@ -14,6 +14,7 @@ from deployments.embedding import embedding_deployment
 from deployments.llm import NAME as LLM_NAME
 from deployments.llm import llm_deployment
 from deployments.replica_client import DirectReplicaClient
+from deployments.replica_watch import ReplicaWatch
 from deployments.replicas import directory_of
 from deployments.retrieval import retrieval_deployment
 from deployments.routing import RoundRobin
@@ -57,14 +58,15 @@ class Ingress:
         # Ray's router tells which replicas there are once it has been asked for one.
         asking = {"llm": llm.ping.remote, "embedding": embedding.describe.remote, "cache": cache.open.remote}
         self._parts = Parts(asking | ({"retrieval": retrieval.open.remote} if retrieval else {}))
-        self._asking = asyncio.ensure_future(self._parts.ask_all())
+        self._tasks = [asyncio.ensure_future(self._parts.ask_all()), asyncio.ensure_future(ReplicaWatch(directory, self._client).run())]
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return create_app(self._pipeline, self._parts, scrape)
 
     async def __del__(self) -> None:
         """Serve awaits this when the running requests are finished. Answers that wait to be kept are, if the store is still there."""
-        self._asking.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self._keeper.drain()
         await self._keeper.stop()
         await self._client.close()

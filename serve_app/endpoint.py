@@ -12,7 +12,8 @@ from typing import Any
 from starlette.datastructures import Headers
 
 from deployments.engines.base import Message, Receive, Send
-from serve_app.errors import ApiError, InvalidRequestError, TooLargeError, to_api_error
+from deployments.errors import DeploymentError
+from serve_app.errors import ApiError, InvalidRequestError, SlowBodyError, TooLargeError, to_api_error
 from serve_app.metrics import Metrics
 from serve_app.replies import Reply, json_reply
 
@@ -22,6 +23,7 @@ REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 _LENGTH = re.compile(r"[0-9]{1,18}\Z")
 CLIENT_CLOSED_REQUEST = 499
+BODY_TIMEOUT_S = 30.0
 
 
 class ClientDisconnectedError(Exception):
@@ -70,7 +72,7 @@ class Endpoint:
         headers = Headers(scope=scope)
         exchange = _Exchange(_request_id(headers))
         try:
-            body = await read_body(receive, headers, self._max_body_bytes)
+            body = await self._body(receive, headers)
             request = HttpRequest(
                 scope["path"],
                 scope.get("path_params", {}),
@@ -90,12 +92,20 @@ class Endpoint:
         finally:
             self._record(exchange)
 
+    async def _body(self, receive: Receive, headers: Headers) -> bytes:
+        """Bounded in time too: a body that never comes would hold its place for ever."""
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                return await read_body(receive, headers, self._max_body_bytes)
+        except TimeoutError:
+            raise SlowBodyError(f"The body did not arrive within {BODY_TIMEOUT_S:.0f} seconds.", code="body_timeout") from None
+
     async def _answer(self, request: HttpRequest, send: Send, exchange: _Exchange) -> None:
         try:
             reply = await self._handler(request)
         except Exception as error:
             api_error = to_api_error(error)
-            if api_error.status >= 500:
+            if api_error.status >= 500 and not isinstance(error, DeploymentError):
                 log.exception("request failed", extra={"id": request.id, "path": self._route})
             reply = _error_reply(api_error)
         await self._send(reply, send, exchange)

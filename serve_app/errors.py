@@ -6,6 +6,7 @@ AppError
     ├── InvalidRequestError  400  invalid_request_error
     ├── NotFoundError        404  invalid_request_error
     ├── MethodError          405  invalid_request_error
+    ├── SlowBodyError        408  invalid_request_error   the body did not arrive
     ├── TooLargeError        413  invalid_request_error
     ├── UnavailableError     503  service_unavailable     try again
     └── UpstreamError        502  server_error            the engine failed
@@ -59,6 +60,12 @@ class NotFoundError(ApiError):
 class MethodError(ApiError):
     status = 405
     type = "invalid_request_error"
+
+
+class SlowBodyError(ApiError):
+    status = 408
+    type = "invalid_request_error"
+    headers: ClassVar[dict[str, str]] = {"connection": "close"}
 
 
 class TooLargeError(ApiError):

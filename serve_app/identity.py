@@ -7,7 +7,17 @@ from cache.keys import fingerprint
 from deployments.config import LlmConfig, VllmEngineConfig
 from deployments.demo_model import MODEL_DIR
 
-_CHANGE_ANSWERS = {"revision", "quantization", "dtype", "chat_template", "tool_call_parser", "reasoning_parser", "extra"}
+_CHANGE_ANSWERS = {
+    "revision",
+    "dtype",
+    "quantization",
+    "max_model_len",
+    "chat_template",
+    "enable_auto_tool_choice",
+    "tool_call_parser",
+    "reasoning_parser",
+    "extra",
+}
 """Engine arguments that change what a model answers; the others change only how fast."""
 
 
@@ -18,7 +28,7 @@ def model_identity(config: LlmConfig) -> str:
     by its revision, which only a configuration that names one pins.
     """
     engine = config.engine
-    args = engine.args.model_dump(mode="json", include=_CHANGE_ANSWERS) if isinstance(engine, VllmEngineConfig) else {}
+    args = engine.args.model_dump(mode="json", include=_CHANGE_ANSWERS) | engine.env if isinstance(engine, VllmEngineConfig) else {}
     source = config.model.source
     return fingerprint({"engine": engine.type, "args": args, "source": source, "files": _files(source)})
 

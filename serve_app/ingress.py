@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from cache.entry import Vector
 from deployments.embedding import Embedded
+from deployments.engines.base import Message, Receive, Send
 from deployments.errors import DeploymentError
 from deployments.private_server import LOAD_PATH
 from deployments.replica_client import Call
@@ -27,15 +28,15 @@ from serve_app.parts import Parts
 from serve_app.pipeline import Pipeline
 from serve_app.relay import read_answer
 from serve_app.replies import Reply, json_reply
-from serve_app.tenants import TENANT_HEADER, Caller
+from serve_app.tenants import Caller, tenant_of
 from serve_app.vector_stores import VectorStoreRoutes
 
 PROBE_TIMEOUT_S = 2.0
 
 
 def caller_of(request: HttpRequest) -> Caller:
-    directives = {part.strip().lower() for part in request.headers.get("cache-control", "").split(",")}
-    return Caller(request.id, request.headers.get(TENANT_HEADER), "no-store" in directives, "no-cache" in directives)
+    directives = {part.strip().lower() for line in request.headers.getlist("cache-control") for part in line.split(",")}
+    return Caller(request.id, tenant_of(request.headers), "no-store" in directives, "no-cache" in directives)
 
 
 class OpenAIRoutes:
@@ -145,15 +146,24 @@ class OperationsRoutes:
         return Reply(200, {}, "text/plain; version=0.0.4; charset=utf-8", await self._scrape())
 
 
+class ByMethod:
+    """One path's endpoints, so that a wrong method is told of all the right ones."""
+
+    def __init__(self, endpoints: dict[str, Endpoint]) -> None:
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        await self._endpoints[method](scope, receive, send)
+
+
 def create_app(pipeline: Pipeline, parts: Parts, scrape: Callable[[], Awaitable[bytes]]) -> Starlette:
     """`parts`: those that the ingress waits for; `scrape`: the application's metrics as text."""
     limit = pipeline.config.ingress.max_body_bytes
 
     def route(path: str, methods: dict[str, Handler]) -> list[Route]:
-        return [
-            Route(path, Endpoint(f"{method} {path}", handler, limit, pipeline.metrics), methods=[method])
-            for method, handler in methods.items()
-        ]
+        by_method = {method: Endpoint(f"{method} {path}", handler, limit, pipeline.metrics) for method, handler in methods.items()}
+        return [Route(path, ByMethod(by_method), methods=list(methods))]
 
     openai, operations = OpenAIRoutes(pipeline), OperationsRoutes(pipeline, parts, scrape)
     routes = [

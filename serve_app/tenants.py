@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
+
 from cache.keys import namespace_of
 from serve_app.errors import InvalidRequestError
 
@@ -19,6 +21,14 @@ class Caller:
     tenant: str | None
     no_store: bool = False
     no_cache: bool = False
+
+
+def tenant_of(headers: Headers) -> str | None:
+    """Raises `InvalidRequestError` when a request names two."""
+    named = headers.getlist(TENANT_HEADER)
+    if len(named) > 1:
+        raise InvalidRequestError(f"The header {TENANT_HEADER} must be given once.", param=TENANT_HEADER)
+    return named[0] if named else None
 
 
 class Authenticator:

@@ -5,7 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +14,7 @@ from cache.config import CacheConfig
 from cache.entry import Entry, Vector
 from cache.exact import AnswerLru
 from cache.keys import exact_key, fingerprint
+from cache.semantic import is_indistinct
 from serve_app.keeper import Keeper
 from serve_app.metrics import Metrics
 from serve_app.openai.keys import is_cacheable, key_material, question_of
@@ -43,6 +44,8 @@ class Lookup:
     """The question that is compared; None: not eligible for the semantic tier."""
     fingerprint: str = ""
     vector: Vector | None = None
+    deadline: float = field(default_factory=lambda: asyncio.get_running_loop().time() + LOOKUP_TIMEOUT_S)
+    """On the event loop's clock: when all lookups together must have answered."""
 
 
 class CacheTiers:
@@ -93,7 +96,7 @@ class CacheTiers:
             return None
         entry = self._lru.get(lookup.namespace, lookup.key)
         if entry is None:
-            found = await self._bounded("exact", self._cache.find_exact(lookup.namespace, lookup.key))
+            found = await self._bounded("exact", lookup.deadline, self._cache.find_exact(lookup.namespace, lookup.key))
             if found is FAILED:
                 return None
             entry = found
@@ -106,23 +109,28 @@ class CacheTiers:
         if lookup.text is None:
             self._metrics.cache("semantic", "ineligible")
             return None
-        embedded = await self._bounded("semantic", self._embedding.embed_one(lookup.text))
+        embedded = await self._bounded("semantic", lookup.deadline, self._embedding.embed_one(lookup.text))
         if embedded is FAILED:
+            return None
+        if not embedded.covered:  # its vector must neither find an answer nor be found
+            self._metrics.cache("semantic", "not_covered")
             return None
         lookup.vector = embedded.vector
         if not lookup.read:
             self._metrics.cache("semantic", "bypass")
             return None
-        found = await self._bounded("semantic", self._cache.search(lookup.namespace, lookup.fingerprint, embedded.vector))
+        found = await self._bounded("semantic", lookup.deadline, self._cache.search(lookup.namespace, lookup.fingerprint, embedded.vector))
         if found is FAILED:
             return None
+        if isinstance(found, SemanticHit) and is_indistinct(found.similarity, found.entry.text, lookup.text):
+            found = SemanticMiss("indistinct")
         self._metrics.cache("semantic", found.reason if isinstance(found, SemanticMiss) else "hit")
         return found if isinstance(found, SemanticHit) else None
 
-    async def _bounded(self, tier: str, lookup: Awaitable[Any]) -> Any:
+    async def _bounded(self, tier: str, deadline: float, lookup: Awaitable[Any]) -> Any:
         """Caches fail open to the engine: an error or a late answer is a miss, counted with its reason."""
         try:
-            async with asyncio.timeout(LOOKUP_TIMEOUT_S):
+            async with asyncio.timeout_at(deadline):
                 return await lookup
         except Exception as error:  # a handle raises errors of many types; cancellation is none of them
             log.warning("cache lookup failed", extra={"tier": tier, "error": type(error).__name__})

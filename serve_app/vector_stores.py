@@ -13,7 +13,7 @@ from serve_app.errors import InvalidRequestError, NotFoundError
 from serve_app.openai.requests import check, parse_object
 from serve_app.pipeline import Pipeline
 from serve_app.replies import Reply, json_reply
-from serve_app.tenants import TENANT_HEADER
+from serve_app.tenants import tenant_of
 
 Attributes = dict[str, str | float | bool]
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -65,7 +65,7 @@ class VectorStoreRoutes:
     async def _call(self, request: HttpRequest, method: str, *args: Any) -> Any:
         if self._pipeline.documents is None:
             raise NotFoundError("Retrieval is turned off here.")
-        namespace = self._pipeline.authenticator.namespace(request.headers.get(TENANT_HEADER))
+        namespace = self._pipeline.authenticator.namespace(tenant_of(request.headers))
         return await self._pipeline.documents.call(method, namespace, *args)
 
     async def create_store(self, request: HttpRequest) -> Reply:

@@ -20,5 +20,8 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape (len(texts), dimension), float32, in the order of the texts."""
 
+    def covers(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each vector stands for its whole text: nothing was cut off, and no character was unknown."""
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has for this model, before truncation and without special tokens."""

@@ -31,6 +31,9 @@ class HashedWordsEmbedder:
     def embed(self, texts: Sequence[str]) -> Vectors:
         return np.array([_direction(text) for text in texts], np.float32).reshape(-1, DIMENSION)
 
+    def covers(self, texts: Sequence[str]) -> list[bool]:
+        return [True] * len(texts)
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(_words(text)) for text in texts]
 

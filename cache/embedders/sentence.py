@@ -1,5 +1,6 @@
 """Sentence encoders: real models, from a wheel, a directory or the hub."""
 
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,12 +44,22 @@ class SentenceEmbedder:
             vectors = self._model.encode(list(texts), show_progress_bar=False, convert_to_numpy=True)
         return _unit(np.asarray(vectors, np.float32))
 
+    def covers(self, texts: Sequence[str]) -> list[bool]:
+        longest = self._model.max_seq_length or sys.maxsize
+        tokenizer = self._model.tokenizer
+        room, unknown = longest - tokenizer.num_special_tokens_to_add(), tokenizer.unk_token_id
+        return [len(row) <= room and unknown not in row for row in self._tokenize(texts)]
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(row) for row in self._tokenize(texts)]
+
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
         with self._lock, _embedder_errors("the texts could not be tokenized"):
-            ids = self._model.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-        return [len(row) for row in ids]
+            encoded = self._model.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)
+        rows: list[list[int]] = encoded["input_ids"]
+        return rows
 
 
 def _load(directory: Path, threads: int | None) -> Any:

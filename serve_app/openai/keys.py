@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from serve_app.errors import InvalidRequestError
 from serve_app.openai.requests import Generation
 
@@ -24,6 +26,9 @@ _NOT_THE_ANSWER = frozenset(
 )
 """Fields that never change what is answered. Every other one is part of the key, also those not known here."""
 
+_ORDERED = frozenset({"response_format", "structured_outputs", "tools", "functions", "documents", "chat_template_kwargs"})
+"""Fields that reach the prompt or the grammar as they are written: the order of their members counts."""
+
 _TIED_TO_WORDING = ("logprobs", "top_logprobs")
 _NOT_KEPT = ("return_token_ids", "return_tokens_as_token_ids", "prompt_logprobs")
 """Fields that ask for what a kept answer does not hold."""
@@ -31,7 +36,9 @@ _NOT_KEPT = ("return_token_ids", "return_tokens_as_token_ids", "prompt_logprobs"
 
 def key_material(request: Generation) -> dict[str, Any]:
     """The fields that decide the answer. A retrieval request must carry its documents in `messages` by now."""
-    return {key: value for key, value in request.body.items() if key not in _NOT_THE_ANSWER}
+    material = {key: value for key, value in request.body.items() if key not in _NOT_THE_ANSWER}
+    ordered = {key: msgspec.json.encode(material[key]).decode() for key in _ORDERED & material.keys()}
+    return material | ordered
 
 
 def is_cacheable(request: Generation) -> bool:

@@ -188,6 +188,8 @@ def parse_chat(body: bytes) -> Generation:
 
 def parse_completion(body: bytes) -> Generation:
     value = parse_object(body)
+    if value.get("retrieval") is not None:
+        raise InvalidRequestError("retrieval is for chat completions.", param="retrieval", code="unsupported_parameter")
     request = check(value, CompletionRequest)
     return _generation("completion", value, request, None, request.max_tokens)
 

@@ -126,6 +126,11 @@ def test_the_packaged_model_is_named_by_source_and_content(real: SentenceEmbedde
     assert real.dimension == 384
 
 
+def test_what_the_model_cuts_off_or_does_not_know_is_not_covered(real: SentenceEmbedder) -> None:
+    texts = [RESET, "word " * 254, "word " * 255, "What does \U0001f600 mean?", ""]
+    assert real.covers(texts) == [True, True, False, False, True]
+
+
 def test_a_text_that_utf8_cannot_express_is_refused(real: SentenceEmbedder) -> None:
     with pytest.raises(EmbedderError):
         real.embed(["\ud800"])

@@ -295,3 +295,14 @@ async def test_an_idle_engine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.sleep(0)
     assert readings == 1
     await engine.stop()
+
+
+async def test_a_clock_that_is_read_before_a_steps_nominal_end_does_not_stop_the_engine() -> None:
+    """Event loops wake a little early, and a step ends at its nominal time."""
+    engine = make(clock=lambda: 100.0)
+    await engine.start()
+    for _ in range(3):
+        generation = engine.submit(Task([([1, 2, 3], Limits(max_tokens=2, natural_max=2))]))
+        await asyncio.wait_for(generation.finish(), 5)
+    await engine.check_health()
+    await engine.stop()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from deployments.engines.base import Message
+from serve_app import endpoint
 from serve_app.endpoint import Endpoint, Handler, HttpRequest
 from serve_app.errors import NotFoundError, UnavailableError
 from serve_app.replies import SSE_TYPE, Reply, json_reply
@@ -179,6 +180,13 @@ async def test_a_client_that_leaves_while_it_sends_is_only_counted() -> None:
     assert not handler.started
     assert client.got == []
     assert (metrics.left, metrics.requests) == ([ROUTE], [(ROUTE, 499, "")])
+
+
+async def test_a_body_that_never_comes_does_not_hold_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "BODY_TIMEOUT_S", 0.02)
+    client = Client([])
+    await asyncio.wait_for(exchange(client, echo), 5)
+    assert (client.status, client.error["code"], client.response_headers["connection"]) == (408, "body_timeout", "close")
 
 
 async def test_a_client_that_leaves_while_it_waits_cancels_the_handler() -> None:

@@ -7,8 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
+from cache.entry import Vector
+from deployments.embedding import Embedded
 from deployments.errors import NoReplicaError, ReplicaLostError
 from deployments.replicas import Replica
 from retrieval.errors import UnknownStoreError
@@ -17,6 +20,7 @@ from serve_app.errors import ApiError, InvalidRequestError, NotFoundError, Upstr
 from serve_app.openai import sse
 from serve_app.openai.requests import Generation, parse_chat, parse_completion
 from serve_app.replies import Reply
+from serve_app.services import SemanticHit
 from serve_app.tenants import Caller
 from tests.serve_app import fakes
 from tests.serve_app.fakes import CONTEXT, MODEL, NOW, TEXT, USAGE, FakeAnswer, World, make_world, new_text, streamed, whole
@@ -249,6 +253,27 @@ async def test_an_answer_that_is_not_understood_reaches_the_client(world: World)
     world.replicas.script.append(FakeAnswer([strange]))
     assert await ask(world, chat()) == ("miss", strange)
     assert world.metrics.skipped == ["not_understood"]
+
+
+async def test_texts_that_the_encoder_does_not_tell_apart_are_not_equal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def search(namespace: str, fingerprint: str, vector: Vector) -> SemanticHit:
+        return SemanticHit(world.cache.entries[0], 1.0)
+
+    await ask(world, chat("Where is the US?"))
+    monkeypatch.setattr(world.cache, "search", search)
+    assert (await ask(world, chat("Where is the us?")))[0] == "miss"
+    assert ("semantic", "indistinct") in world.metrics.lookups
+
+
+async def test_a_text_that_the_encoder_did_not_see_whole_is_neither_found_nor_finds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def embed_one(text: str) -> Embedded:
+        return Embedded(np.ones(8, np.float32), 9000, covered=False)
+
+    monkeypatch.setattr(world.embedding, "embed_one", embed_one)
+    await ask(world, chat("A long text, then this."))
+    assert world.cache.entries[0].vector is None
+    assert (await ask(world, chat("A long text, then that.")))[0] == "miss"
+    assert world.metrics.lookups.count(("semantic", "not_covered")) == 2
 
 
 # Tenants

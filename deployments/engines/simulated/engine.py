@@ -149,7 +149,8 @@ class SimulatedEngine:
             self._deliver(result)
             if result.duration_s is None:
                 await self._work.wait()
-                now = self._clock()
+                # Timers may fire a little early, and the step that has just ended ended at its nominal time.
+                now = max(now, self._clock())
             else:
                 now = await self._until(now + result.duration_s)
 

@@ -192,3 +192,14 @@ def test_documents_cannot_be_searched_for_without_a_text(messages: list[dict[str
     with pytest.raises(InvalidRequestError) as caught:
         last_question(messages)
     assert caught.value.param == "messages"
+
+
+SCHEMA = {"type": "object", "properties": {"why": {"type": "string"}, "answer": {"const": 1}}}
+
+
+def test_the_order_of_members_counts_where_it_reaches_the_engine() -> None:
+    """A grammar has an answer's members in the order of its schema, and a template writes tools as they come."""
+    turned = {**SCHEMA, "properties": {"answer": {"const": 1}, "why": {"type": "string"}}}
+    for field in ("response_format", "structured_outputs"):
+        assert key_of(**{field: SCHEMA}) != key_of(**{field: turned})
+    assert key_of(temperature=0, seed=1) == key_of(seed=1, temperature=0)

@@ -235,7 +235,7 @@ def test_a_chat_request_as_the_pipeline_sees_it() -> None:
 
 
 def test_a_completion_request_as_the_pipeline_sees_it() -> None:
-    request = parse_completion(encoded({**TEXT, "prompt": [[1, 2]], "retrieval": {"unknown": 1}}))
+    request = parse_completion(encoded({**TEXT, "prompt": [[1, 2]]}))
     assert (request.kind, request.path, request.prompt_field) == ("completion", "/v1/completions", "prompt")
     assert (request.stream, request.include_usage, request.cache.mode, request.retrieval) == (False, False, "on", None)
 
