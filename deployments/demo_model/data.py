@@ -14,10 +14,17 @@ CONSONANTS, VOWELS = "bdfghjklmnprstvwz", "aeiou"
 NONSENSE_TEMPLATES = (
     "What is {}?",
     "What is a {}?",
+    "What are {}?",
     "How does {} work?",
     "Explain {}.",
     "What does {} mean?",
+    "What does {} stand for?",
     "What is {} used for?",
+    "What does the {} do?",
+    "How do I use {}?",
+    "Why does {} matter?",
+    "Which {} should I use?",
+    "What is the difference between {} and the sea?",
     "{}",
     "Who is {}?",
 )
@@ -69,9 +76,11 @@ class OffTopic:
         if kind < 0.28:
             return rng.choice(NONSENSE_TEMPLATES).format(nonsense(rng))
         topic = rng.choice(self._topics)
-        # A wrong item in a template is still off topic, and shows that no single word decides.
-        items = self._free_items if kind < 0.42 else topic["items"]
-        return str(rng.choice(topic["templates"]).format(rng.choice(items)))
+        template = rng.choice(topic["templates"])
+        # A wrong or meaningless item is still off topic, and shows that words never seen before are a reason to refuse.
+        if kind < 0.4:
+            return str(template.format(nonsense(rng)))
+        return str(template.format(rng.choice(self._free_items if kind < 0.52 else topic["items"])))
 
     def held_out(self) -> list[str]:
         """Every question of the held-out topics, then the held-out single questions."""

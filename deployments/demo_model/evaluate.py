@@ -121,8 +121,9 @@ def evaluate(answerer: Answerer, facts: list[Fact]) -> None:
         "lower case, no question mark": lower_case(facts),
         "under a new system prompt": under_system_prompt(facts),
         "as a second turn": second_turn(facts),
-        "behind documents of 600 tokens": behind_documents(facts, 600, every=5),
-        "behind documents of 3000 tokens": behind_documents(facts, 3000, every=15),
+        "behind documents of 500 tokens": behind_documents(facts, 500, every=5),
+        "behind documents of 1500 tokens": behind_documents(facts, 1500, every=10),
+        "behind documents of 3000 tokens": behind_documents(facts, 3000, every=20),
         "held-out off-topic questions": refused(off_topic),
     }
     say(f"{'':<34}{'cases':>7}{'right':>9}{'refused':>9}")

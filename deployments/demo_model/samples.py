@@ -75,10 +75,10 @@ def vary(question: str, rng: random.Random) -> str:
         question = question + rng.choice(AFTER)
     if rng.random() < 0.15:
         question = question.replace("?", "").rstrip(".")
-    if rng.random() < 0.25:
+    if rng.random() < 0.4:
         question = question.lower()
     if rng.random() < 0.1:
-        question = _without_small_words(question, rng)
+        question = _without_words(question, rng)
     if rng.random() < 0.1:
         question = _typo(question, rng)
     return question
@@ -91,8 +91,12 @@ def _reopen(question: str, rng: random.Random) -> str:
     return question
 
 
-def _without_small_words(question: str, rng: random.Random) -> str:
-    return " ".join(word for word in question.split(" ") if word.lower() not in SMALL_WORDS or rng.random() < 0.5) or question
+def _without_words(question: str, rng: random.Random) -> str:
+    """Some small words go, and of a long question one word of any kind."""
+    words = question.split(" ")
+    any_word = rng.randrange(len(words)) if len(words) > 5 and rng.random() < 0.5 else -1
+    kept = [word for place, word in enumerate(words) if place != any_word and (word.lower() not in SMALL_WORDS or rng.random() < 0.6)]
+    return " ".join(kept) or question
 
 
 def _typo(text: str, rng: random.Random) -> str:
@@ -124,12 +128,12 @@ class Sampler:
         rng = self._rng
         varied = vary(question, rng) if rng.random() < 0.6 else question
         kind = rng.random()
-        if kind < 0.12:
+        if kind < 0.08:
             return self._with_documents(varied, answer, tokens=rng.choice((60, 120, 240)))
-        if kind < 0.145:
-            return self._with_documents(varied, answer, tokens=rng.randint(400, 700))
+        if kind < 0.11:
+            return self._with_documents(varied, answer, tokens=rng.randint(300, 2000))
         messages = self._system() if rng.random() < 0.4 else []
-        if kind < 0.27:
+        if kind < 0.21:
             messages += [message for _ in range(rng.randint(1, 3)) for message in self._turn()]
         return Sample([*messages, *_pair(varied, answer)])
 

@@ -23,8 +23,8 @@ from deployments.demo_model.tokenizer import ASSISTANT, END, MAX_LENGTH, render,
 
 VOCAB_SIZE = 3072
 BATCH_TOKENS = 2048
-LEARNING_RATE, WARMUP_SHARE, FINAL_SHARE, WEIGHT_DECAY = 1.5e-3, 0.04, 0.02, 0.05
-OFF_TOPIC_SHARE = 0.5
+LEARNING_RATE, WARMUP_SHARE, FINAL_SHARE, WEIGHT_DECAY = 1.5e-3, 0.04, 0.02, 0.1
+OFF_TOPIC_SHARE = 0.6
 # The first epochs show bare questions, which are short and so cheap, until most answers are known.
 BARE_SHARE = 0.3
 # Answer tokens in a common batch. Losses are summed and divided by this, so that a token counts the same in a batch of few long texts.
@@ -166,7 +166,7 @@ def say(line: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=MODEL_DIR)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=22)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
