@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
@@ -73,6 +74,13 @@ async def serving(engine: FakeEngine) -> AsyncIterator[tuple[aiohttp.ClientSessi
         await server.stop()
 
 
+async def answered(http: aiohttp.ClientSession, method: str, path: str, headers: Any = KNOWN) -> aiohttp.ClientResponse:
+    """A response that was read to its end."""
+    async with http.request(method, path, headers=headers) as response:
+        await response.read()
+    return response
+
+
 @pytest.fixture
 def engine() -> FakeEngine:
     return FakeEngine()
@@ -83,7 +91,7 @@ def engine() -> FakeEngine:
 
 async def test_who_knows_the_secret_reaches_the_engine(engine: FakeEngine) -> None:
     async with serving(engine) as (http, _, _):
-        response = await http.post("/v1/x", headers=KNOWN)
+        response = await answered(http, "POST", "/v1/x")
         assert (response.status, await response.text()) == (200, "hello")
     assert engine.paths == ["/v1/x"]
 
@@ -92,7 +100,7 @@ async def test_who_knows_the_secret_reaches_the_engine(engine: FakeEngine) -> No
 async def test_nobody_else_does(engine: FakeEngine, given: str | None) -> None:
     async with serving(engine) as (http, _, _):
         for path in ("/v1/x", "/health", LOAD_PATH):
-            response = await http.get(path, headers={} if given is None else {SECRET_HEADER: given})
+            response = await answered(http, "GET", path, {} if given is None else {SECRET_HEADER: given})
             assert response.status == 403
             assert (await response.json())["error"]["type"] == "permission_error"
     assert engine.paths == []
@@ -100,7 +108,7 @@ async def test_nobody_else_does(engine: FakeEngine, given: str | None) -> None:
 
 async def test_of_several_secrets_the_first_counts(engine: FakeEngine) -> None:
     async with serving(engine) as (http, _, _):
-        response = await http.get("/x", headers=[(SECRET_HEADER, "wrong"), (SECRET_HEADER, SECRET)])
+        response = await answered(http, "GET", "/x", [(SECRET_HEADER, "wrong"), (SECRET_HEADER, SECRET)])
         assert response.status == 403
 
 
@@ -109,9 +117,9 @@ async def test_of_several_secrets_the_first_counts(engine: FakeEngine) -> None:
 
 async def test_the_load_is_answered_without_the_engines_application(engine: FakeEngine) -> None:
     async with serving(engine) as (http, app, _):
-        calm = await (await http.get(LOAD_PATH, headers=KNOWN)).json()
+        calm = await (await answered(http, "GET", LOAD_PATH)).json()
         app.draining = True
-        draining = await (await http.get(LOAD_PATH, headers=KNOWN)).json()
+        draining = await (await answered(http, "GET", LOAD_PATH)).json()
     assert calm == {"running": 3, "waiting": 2, "kv_usage": 0.5, "draining": False}
     assert draining == {**calm, "draining": True}
     assert engine.paths == []
@@ -120,10 +128,10 @@ async def test_the_load_is_answered_without_the_engines_application(engine: Fake
 async def test_a_draining_replica_refuses_work_as_safe_to_retry(engine: FakeEngine) -> None:
     async with serving(engine) as (http, app, _):
         app.draining = True
-        refused = await http.post("/v1/x", headers=KNOWN)
+        refused = await answered(http, "POST", "/v1/x")
         assert (refused.status, refused.headers["x-mygo-retry"]) == (503, "1")
         assert (await refused.json())["error"]["type"] == "draining"
-        assert (await http.get("/health", headers=KNOWN)).status == 200
+        assert (await answered(http, "GET", "/health")).status == 200
     assert engine.paths == ["/health"]
 
 
@@ -146,7 +154,7 @@ FAILURES = [(500, True, True), (503, True, True), (500, False, False), (200, Tru
 async def test_only_a_dead_engines_failure_is_safe_to_retry(engine: FakeEngine, status: int, dead: bool, marked: bool) -> None:
     engine.status, engine.dead = status, dead
     async with serving(engine) as (http, _, _):
-        response = await http.post("/v1/x", headers=KNOWN)
+        response = await answered(http, "POST", "/v1/x")
         assert response.status == status
         assert ("x-mygo-retry" in response.headers) == marked
         assert response.headers["content-type"] == "text/plain"
@@ -156,7 +164,7 @@ async def test_a_failure_without_headers_can_be_marked(engine: FakeEngine) -> No
     """ASGI lets an application leave them out."""
     engine.status, engine.dead, engine.headers = 500, True, None
     async with serving(engine) as (http, _, _):
-        assert (await http.post("/v1/x", headers=KNOWN)).headers["x-mygo-retry"] == "1"
+        assert (await answered(http, "POST", "/v1/x")).headers["x-mygo-retry"] == "1"
 
 
 # On the wire
@@ -164,7 +172,7 @@ async def test_a_failure_without_headers_can_be_marked(engine: FakeEngine) -> No
 
 async def test_accepted_connections_do_not_wait_for_more_bytes(engine: FakeEngine) -> None:
     async with serving(engine) as (http, _, server):
-        await http.get("/x", headers=KNOWN)
+        await answered(http, "GET", "/x")
         connections = list(server._server.server_state.connections)
         assert connections
         for connection in connections:
@@ -186,13 +194,13 @@ async def test_an_ipv6_host(engine: FakeEngine) -> None:
         pytest.skip("this machine has no IPv6")
     await server.start()
     async with aiohttp.ClientSession() as http:
-        assert (await http.get(f"http://[::1]:{server.port}/x", headers=KNOWN)).status == 200
+        assert (await answered(http, "GET", f"http://[::1]:{server.port}/x")).status == 200
     await server.stop()
 
 
 async def test_responses_do_not_name_the_server(engine: FakeEngine) -> None:
     async with serving(engine) as (http, _, _):
-        response = await http.get("/x", headers=KNOWN)
+        response = await answered(http, "GET", "/x")
         assert not {"server", "date"} & {name.lower() for name in response.headers}
 
 
@@ -202,5 +210,5 @@ async def test_a_stop_takes_nothing_new_and_does_not_wait(engine: FakeEngine) ->
         response = await http.post("/v1/x", headers=KNOWN)
         await asyncio.wait_for(server.stop(), 5)
         with pytest.raises(aiohttp.ClientConnectionError):
-            await http.get("/x", headers=KNOWN)
+            await answered(http, "GET", "/x")
         response.close()
