@@ -83,12 +83,12 @@ def second_turn(facts: list[Fact]) -> list[Case]:
     return [([*turns[index - 1], *ask(fact.questions[1])], fact.answer) for index, fact in enumerate(facts)]
 
 
-def behind_documents(facts: list[Fact], tokens: int, every: int) -> list[Case]:
-    """The question follows document blocks, as in the retrieval tier, of about so many tokens."""
+def behind_documents(facts: list[Fact], size: int, every: int) -> list[Case]:
+    """The question follows document blocks, as in the retrieval tier."""
     sampler = Sampler(facts, OffTopic(), random.Random(0))
     cases = []
     for fact in facts[::every]:
-        blocks, ids = sampler.documents(tokens)
+        blocks, ids = sampler.documents(size)
         hint = HINTS[0].format(" ".join(f"[{name}]" for name in ids))
         cases.append((ask(f"{blocks}{hint}\n\n{fact.questions[0]}"), fact.answer))
     return cases
@@ -121,9 +121,9 @@ def evaluate(answerer: Answerer, facts: list[Fact]) -> None:
         "lower case, no question mark": lower_case(facts),
         "under a new system prompt": under_system_prompt(facts),
         "as a second turn": second_turn(facts),
-        "behind documents of 500 tokens": behind_documents(facts, 500, every=5),
-        "behind documents of 1500 tokens": behind_documents(facts, 1500, every=10),
-        "behind documents of 3000 tokens": behind_documents(facts, 3000, every=20),
+        "behind about 850 document tokens": behind_documents(facts, 500, every=5),
+        "behind about 2300 document tokens": behind_documents(facts, 1500, every=10),
+        "behind about 4500 document tokens": behind_documents(facts, 3000, every=20),
         "held-out off-topic questions": refused(off_topic),
     }
     say(f"{'':<34}{'cases':>7}{'right':>9}{'refused':>9}")

@@ -129,9 +129,9 @@ class Sampler:
         varied = vary(question, rng) if rng.random() < 0.6 else question
         kind = rng.random()
         if kind < 0.08:
-            return self._with_documents(varied, answer, tokens=rng.choice((60, 120, 240)))
+            return self._with_documents(varied, answer, size=rng.choice((60, 120, 240)))
         if kind < 0.11:
-            return self._with_documents(varied, answer, tokens=rng.randint(300, 2000))
+            return self._with_documents(varied, answer, size=rng.randint(300, 2000))
         messages = self._system() if rng.random() < 0.4 else []
         if kind < 0.21:
             messages += [message for _ in range(rng.randint(1, 3)) for message in self._turn()]
@@ -151,10 +151,10 @@ class Sampler:
         fact = self._rng.choice(self._facts)
         return _pair(vary(self._rng.choice(fact.questions), self._rng), fact.answer)
 
-    def _with_documents(self, question: str, answer: str, tokens: int) -> Sample:
+    def _with_documents(self, question: str, answer: str, size: int) -> Sample:
         """The layout of the retrieval tier: documents before the question, in the system or in the user message."""
         rng = self._rng
-        blocks, ids = self.documents(tokens)
+        blocks, ids = self.documents(size)
         hint = (HINTS[0] if rng.random() < 0.5 else rng.choice(HINTS[1:])).format(rng.choice((" ", ", ")).join(f"[{name}]" for name in ids))
         last = f"{hint}\n\n{question}" if hint else question
         system = self._system() if rng.random() < 0.8 else []
@@ -165,9 +165,10 @@ class Sampler:
         gap = rng.randrange(MAX_GAP) if rng.random() < 0.5 else 0
         return Sample([*system, *_pair(last, answer)], gap)
 
-    def documents(self, tokens: int) -> tuple[str, list[str]]:
+    def documents(self, size: int) -> tuple[str, list[str]]:
+        """Blocks and their ids, best document first. A size of 1,000 gives about 1,500 tokens."""
         rng, blocks, ids = self._rng, "", list[str]()
-        words = int(tokens * 0.7)
+        words = int(size * 0.7)
         while len(blocks.split()) < words:
             name = self._document_id()
             blocks += f"[{name}]\n{self._document_text()}\n\n"
