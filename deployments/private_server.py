@@ -101,6 +101,7 @@ class PrivateServer:
             log_config=None,
             access_log=False,
             timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=1,
             lifespan="off",
             ws="none",
             server_header=False,

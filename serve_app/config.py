@@ -61,11 +61,14 @@ def load_config(args: dict[str, Any]) -> AppConfig:
         raise ConfigError("\n".join(_describe(each) for each in error.errors())) from None
 
 
+_SECRET_KEYS = {"secret", "database_url", "env"}
+
+
 def _describe(error: Any) -> str:
     key = ".".join(_path(error["loc"])) or "args"
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key; allowed here: {', '.join(_siblings(error['loc']))}"
-    got = "a secret" if "secret" in key else repr(error["input"])
+    got = "a secret" if any(part in _SECRET_KEYS for part in error["loc"]) else repr(error["input"])
     message = error["msg"][0].lower() + error["msg"][1:]
     return f"{key}: got {got[:200]}; {message}"
 
