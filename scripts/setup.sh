@@ -6,6 +6,7 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$ROOT" || exit 1
 UV_VERSION=0.13.8
 TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-true}" # trust what the machine trusts, as pip does
 
 say() { printf '[mygo] %s\n' "$*" >&2; }
 
