@@ -83,16 +83,16 @@ async def relay(request: Generation, answer: Answer, tiers: CacheTiers, lookup: 
 async def _stream(request: Generation, answer: Answer, tiers: CacheTiers, lookup: Lookup) -> AsyncIterator[bytes]:
     """The replica's bytes as they come; what is kept is read from a copy, once the last one is there."""
     copy = sse.StreamCopy(tiers.copy_limit(lookup))
-    usage = None if request.include_usage else sse.UsageFilter()
+    events = sse.WholeEvents(drop_usage=not request.include_usage)
     try:
         async for chunk in answer.chunks():
             if copy.feed(chunk):
                 tiers.keep(lookup, answers.from_stream, copy.raw)
-            if data := usage.feed(chunk) if usage else chunk:
-                yield data
+            if whole := events.feed(chunk):
+                yield whole
     except ReplicaLostError as error:
         log.warning("replica lost in the middle of a stream", extra={"replica": answer.replica})
-        yield sse.END + sse.event(to_api_error(error).body())
+        yield sse.event(to_api_error(error).body())
     finally:
         await answer.close()
 

@@ -21,14 +21,15 @@ def payloads(raw: bytes) -> Iterator[bytes]:
             yield each[len(b"data: ") :]
 
 
-class UsageFilter:
-    """Removes the event that carries only the usage, for clients that did not ask for it.
+class WholeEvents:
+    """Passes events on unchanged, each as soon as it is complete, so that a stream that breaks off ends between two.
 
-    The engine is always asked for it, because a kept answer must know its usage. Everything else passes unchanged, as
-    soon as its event is complete.
+    With `drop_usage`, for clients that did not ask for it, the event that carries only the usage is removed: the engine is
+    always asked for it, because a kept answer must know its usage.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, drop_usage: bool = True) -> None:
+        self._drop_usage = drop_usage
         self._rest = b""
 
     def feed(self, chunk: bytes) -> bytes:
@@ -39,7 +40,7 @@ class UsageFilter:
             self._rest = data
             return b""
         whole, self._rest = data[: end + len(END)], data[end + len(END) :]
-        if _USAGE_ONLY not in whole:
+        if not self._drop_usage or _USAGE_ONLY not in whole:
             return whole
         return b"".join(each + END for each in whole.split(END)[:-1] if not _is_usage_only(each))
 

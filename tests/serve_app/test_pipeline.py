@@ -517,11 +517,12 @@ async def test_a_whole_answer_is_closed_though_reading_it_fails(world: World) ->
     assert world.cache.entries == []
 
 
-async def test_a_replica_lost_in_mid_stream_ends_it_with_an_error_event(world: World) -> None:
+@pytest.mark.parametrize("include_usage", [False, True])
+async def test_a_replica_lost_in_mid_stream_ends_it_with_an_error_event(world: World, include_usage: bool) -> None:
     first = streamed(TEXT)[0]
     world.replicas.script.append(FakeAnswer([first, streamed(TEXT)[1][:-20], ReplicaLostError(CANARY)]))
-    _, body = await ask(world, chat(stream=True))
-    last = msgspec.json.decode(list(sse.payloads(body))[-1])
+    _, body = await ask(world, chat(stream=True, stream_options={"include_usage": include_usage}))
+    *_, last = [msgspec.json.decode(payload) for payload in sse.payloads(body)]  # no half event before it
     assert (last["error"]["type"], last["error"]["code"]) == ("service_unavailable", "replica_lost")
     assert body.startswith(first)
     assert CANARY.encode() not in body

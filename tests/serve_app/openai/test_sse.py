@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.openai.sse import DONE, END, StreamCopy, UsageFilter, event, payloads
+from serve_app.openai.sse import DONE, END, StreamCopy, WholeEvents, event, payloads
 
 USAGE = {"prompt_tokens": 1, "total_tokens": 2, "completion_tokens": 1}
 USAGE_ONLY = event({"id": "x", "choices": [], "usage": USAGE})
@@ -31,14 +31,14 @@ cut_places = st.lists(st.integers(0, 10_000), max_size=12)
 @given(st.lists(texts, max_size=5), cut_places)
 def test_only_the_usage_event_is_removed_however_the_stream_is_cut(said: list[str], cuts: list[int]) -> None:
     kept = b"".join(chunk_event(text) for text in said)
-    usage = UsageFilter()
+    usage = WholeEvents()
     passed = b"".join(usage.feed(piece) for piece in pieces(kept + USAGE_ONLY + DONE, cuts))
     assert passed == kept + DONE
 
 
 @given(st.lists(texts, min_size=1, max_size=3))
 def test_an_event_passes_as_soon_as_it_is_complete(said: list[str]) -> None:
-    usage = UsageFilter()
+    usage = WholeEvents()
     for text in said:
         raw = chunk_event(text)
         assert usage.feed(raw[:-1]) == b""
@@ -57,12 +57,12 @@ OTHER_EVENTS: list[Any] = [
 
 @pytest.mark.parametrize("value", OTHER_EVENTS, ids=str)
 def test_other_events_are_not_removed(value: Any) -> None:
-    assert UsageFilter().feed(event(value)) == event(value)
+    assert WholeEvents().feed(event(value)) == event(value)
 
 
 @pytest.mark.parametrize("raw", [b': "choices":[]\n\n', b'data: {"choices":[], broken\n\n', b'data: {"choices":[]\n\n', b"\n\n"])
 def test_what_is_no_json_event_passes(raw: bytes) -> None:
-    assert UsageFilter().feed(raw) == raw
+    assert WholeEvents().feed(raw) == raw
 
 
 @given(st.lists(texts, max_size=5), cut_places)
