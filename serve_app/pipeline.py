@@ -51,10 +51,12 @@ class Pipeline:
         self._admit(request)  # 2
         request = await self._retrieve(request, namespace)  # 5
         lookup = self.tiers.lookup(request, caller, namespace)
-        if entry := await self.tiers.exact(lookup):  # 3
-            return self._replay(request, caller, entry, "exact", 1.0)
-        if hit := await self.tiers.semantic(lookup):  # 4
-            return self._replay(request, caller, hit.entry, "semantic", hit.similarity)
+        entry = await self.tiers.exact(lookup)  # 3
+        if entry and (reply := self._replay(request, caller, entry, "exact", 1.0)):
+            return reply
+        hit = await self.tiers.semantic(lookup)  # 4
+        if hit and (reply := self._replay(request, caller, hit.entry, "semantic", hit.similarity)):
+            return reply
         # 6: the engine renders and tokenizes
         ranked = self.policy.rank(self.directory.replicas)  # 7
         answer = await send(self.client, request, caller, namespace, ranked)  # 8
@@ -83,8 +85,13 @@ class Pipeline:
         hits = await self.documents.search(namespace, asked.vector_store_ids, last_question(messages), asked.top_k)
         return replace(request, body={**request.body, "messages": assemble(messages, hits)})
 
-    def _replay(self, request: Generation, caller: Caller, entry: Entry, tier: str, similarity: float) -> Reply:
-        answer = msgspec.json.decode(entry.answer)
+    def _replay(self, request: Generation, caller: Caller, entry: Entry, tier: str, similarity: float) -> Reply | None:
+        """None for an answer that was damaged in the store: a doubt, and so a miss."""
+        try:
+            answer = msgspec.json.decode(entry.answer)
+        except msgspec.DecodeError:
+            self.metrics.cache(tier, "damaged")
+            return None
         created = int(self.clock())
         response_id = f"{'chatcmpl' if request.kind == 'chat' else 'cmpl'}-{caller.request_id}"
         headers = {"x-mygo-cache": tier, "x-mygo-similarity": f"{similarity:.4f}", "x-mygo-entry": entry.id}

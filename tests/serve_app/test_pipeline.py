@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -274,6 +275,14 @@ async def test_a_text_that_the_encoder_did_not_see_whole_is_neither_found_nor_fi
     assert world.cache.entries[0].vector is None
     assert (await ask(world, chat("A long text, then that.")))[0] == "miss"
     assert world.metrics.lookups.count(("semantic", "not_covered")) == 2
+
+
+async def test_an_answer_that_was_damaged_in_the_store_is_a_miss(world: World) -> None:
+    await ask(world, chat())
+    world.lru.clear()
+    world.cache.entries[0] = replace(world.cache.entries[0], answer=b"{")
+    assert await ask(world, chat()) == ("miss", whole(TEXT))
+    assert ("exact", "damaged") in world.metrics.lookups
 
 
 # Tenants
