@@ -65,6 +65,8 @@ class System:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                # HAProxy's own ports are fixed by default: another application on this machine may have them.
+                env=os.environ | {"RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()), "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port())},
             )
 
     @property
