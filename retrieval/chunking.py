@@ -36,7 +36,7 @@ def split(text: str, count_tokens: CountTokens, max_tokens: int, overlap: int) -
         raise ValueError(f"max_tokens {max_tokens}, overlap {overlap}: allowed are max_tokens >= 1 and 0 <= overlap <= max_tokens / 2")
     atoms, costs = _atoms(text, count_tokens, overlap or max_tokens)
     if max(costs, default=0) > max_tokens:
-        raise DocumentError(f"the document has a character of more than {max_tokens} tokens")
+        raise DocumentError(f"the document has a character of more than {max_tokens} tokens", "documents.text")
     spans = _windows([_strength(atom) for atom in atoms], costs, max_tokens, overlap)
     return _fitting(atoms, spans, count_tokens, max_tokens)
 

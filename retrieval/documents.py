@@ -97,25 +97,27 @@ def chunk_id(document_id: str, ordinal: int) -> str:
 def check_document(document: Document, max_bytes: int) -> None:
     """Raises `DocumentError` for a document that cannot be kept. The message never repeats the document."""
     if not _DOCUMENT_ID.fullmatch(document.id):
-        raise DocumentError("a document's id has 1 to 64 letters, digits and any of _ . : - and begins with a letter or digit")
+        raise DocumentError(
+            "a document's id has 1 to 64 letters, digits and any of _ . : - and begins with a letter or digit", "documents.id"
+        )
     if not is_unicode(document.text):
-        raise DocumentError("the document's text is not valid Unicode")
+        raise DocumentError("the document's text is not valid Unicode", "documents.text")
     size = len(document.text.encode())
     if size > max_bytes:
-        raise DocumentError(f"the document has {size} bytes; allowed: at most {max_bytes}")
+        raise DocumentError(f"the document has {size} bytes; allowed: at most {max_bytes}", "documents.text")
     if not document.text.strip():
-        raise DocumentError("the document has no text")
-    check_attributes(document.attributes)
+        raise DocumentError("the document has no text", "documents.text")
+    check_attributes(document.attributes, "documents.attributes")
 
 
-def check_attributes(attributes: Attributes) -> None:
-    """OpenAI's limits, for a document's attributes and a collection's metadata. Raises `DocumentError`."""
+def check_attributes(attributes: Attributes, field: str) -> None:
+    """OpenAI's limits, for a document's attributes and a collection's metadata. Raises `DocumentError`, which names `field`."""
     if len(attributes) > MAX_ATTRIBUTES:
-        raise DocumentError(f"{len(attributes)} attributes; allowed: at most {MAX_ATTRIBUTES}")
+        raise DocumentError(f"{len(attributes)} attributes; allowed: at most {MAX_ATTRIBUTES}", field)
     if not all(len(key) <= MAX_KEY_CHARS and is_unicode(key) for key in attributes):
-        raise DocumentError(f"an attribute's key is a text of at most {MAX_KEY_CHARS} characters")
+        raise DocumentError(f"an attribute's key is a text of at most {MAX_KEY_CHARS} characters", field)
     if not all(_is_value(value) for value in attributes.values()):
-        raise DocumentError(f"an attribute is a text of at most {MAX_VALUE_CHARS} characters, a finite number or a boolean")
+        raise DocumentError(f"an attribute is a text of at most {MAX_VALUE_CHARS} characters, a finite number or a boolean", field)
 
 
 def is_unicode(text: str) -> bool:

@@ -2,10 +2,13 @@
 
 RetrievalError
 ├── UnknownStoreError     no collection of this id in this namespace
-├── DocumentError         a document or collection cannot be taken; the message names the reason
-├── QueryError            a search cannot be made; the message names the reason
+├── InputError            what was given cannot be taken; `field` names what is at fault, the message says why
+│   ├── DocumentError     a document or collection
+│   └── QueryError        a search
 └── StorageError          the document store did not answer, or holds what it cannot use
 """
+
+from typing import Self
 
 
 class RetrievalError(Exception):
@@ -16,12 +19,23 @@ class UnknownStoreError(RetrievalError):
     """No collection of this id in this namespace."""
 
 
-class DocumentError(RetrievalError):
-    """A document or collection cannot be taken; the message names the reason."""
+class InputError(RetrievalError):
+    """What was given cannot be taken. `field` names what is at fault; the message says why, never what was given."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:  # it travels between processes
+        return type(self), (str(self), self.field)
 
 
-class QueryError(RetrievalError):
-    """A search cannot be made; the message names the reason."""
+class DocumentError(InputError):
+    """A document or collection cannot be taken."""
+
+
+class QueryError(InputError):
+    """A search cannot be made."""
 
 
 class StorageError(RetrievalError):

@@ -3,10 +3,7 @@
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
 from cache.embedders.base import Embedder
-from cache.entry import Vector, Vectors
 from retrieval.chunking import split
 from retrieval.config import RetrievalConfig
 from retrieval.documents import (
@@ -35,10 +32,8 @@ def random_store_id() -> str:
 class RetrievalService:
     """Collections, documents and search in namespaces that do not see each other. Thread-safe; every call may block on I/O.
 
-    What needs vectors comes in two forms: whole (`add_documents`, `search`), with the service's own encoder, and in parts
-    for a caller that encodes elsewhere: `prepare`, encode the chunks' texts, `commit`; encode the query, `search_vector`.
-    The vectors must be those that `embedder` would give. Every call may raise `StorageError`; one that names a collection,
-    `UnknownStoreError`, be it of another namespace or of none; one that encodes, `cache.errors.EmbedderError`.
+    Every call may raise `StorageError`; one that names a collection, `UnknownStoreError`, be it of another namespace or of
+    none; one that encodes, `cache.errors.EmbedderError`.
     """
 
     def __init__(
@@ -60,8 +55,8 @@ class RetrievalService:
     def create_store(self, namespace: str, name: str, metadata: Mapping[str, str] | None = None) -> VectorStoreInfo:
         """Raises `DocumentError` for a name or metadata that cannot be kept."""
         if len(name) > MAX_NAME_CHARS or not name.isprintable():
-            raise DocumentError(f"a collection's name is printable and has at most {MAX_NAME_CHARS} characters")
-        check_attributes(metadata or {})
+            raise DocumentError(f"a collection's name is printable and has at most {MAX_NAME_CHARS} characters", "name")
+        check_attributes(metadata or {}, "metadata")
         return self._store.create_store(namespace, self._new_store_id(), name, metadata or {}, self._clock())
 
     def list_stores(self, namespace: str, limit: int = PAGE, after: str = "") -> list[VectorStoreInfo]:
@@ -75,29 +70,18 @@ class RetrievalService:
         self._store.delete_store(namespace, store_id)
 
     def add_documents(self, namespace: str, store_id: str, documents: Sequence[Document]) -> list[str]:
-        """All of the documents or, on an error, none. Returns their ids; see `prepare` and `commit`."""
-        self._store.version(namespace, store_id)  # an unknown collection is refused before the work
-        chunks = self.prepare(documents)
-        vectors = self._embedder.embed([chunk.text for chunk in chunks])
-        return self.commit(namespace, store_id, documents, chunks, vectors)
+        """All of the documents or, on an error, none; a reader sees all of them or none. Returns their ids, in their order.
 
-    def prepare(self, documents: Sequence[Document]) -> list[Chunk]:
-        """The chunks of the documents, to be encoded. Of documents with one id the last counts. Raises `DocumentError`."""
+        Replaces documents of the same ids; of documents with one id the last counts. Raises `DocumentError`.
+        """
+        self._store.version(namespace, store_id)  # an unknown collection is refused before the work
         for document in documents:
             check_document(document, self._config.max_document_bytes)
-        return [chunk for document in _distinct(documents) for chunk in self._chunks(document)]
-
-    def commit(self, namespace: str, store_id: str, documents: Sequence[Document], chunks: Sequence[Chunk], vectors: Vectors) -> list[str]:
-        """Keeps what `prepare` made of these documents, with the vector of each chunk, shape (len(chunks), dimension).
-
-        Replaces documents of the same ids. A reader sees all of it or none. Returns the documents' ids, in their order.
-        """
-        if vectors.shape != (len(chunks), self._embedder.dimension) or not np.isfinite(vectors).all():
-            raise ValueError(f"{len(chunks)} chunks need as many finite vectors of {self._embedder.dimension} dimensions: {vectors.shape}")
-        if {chunk.document_id for chunk in chunks} != {document.id for document in documents}:
-            raise ValueError("the chunks are not those of the documents")
-        if documents:
-            self._store.put_documents(namespace, store_id, _distinct(documents), chunks, vectors, self._clock())
+        distinct = list({document.id: document for document in documents}.values())
+        chunks = [chunk for document in distinct for chunk in self._chunks(document)]
+        vectors = self._embedder.embed([chunk.text for chunk in chunks])
+        if distinct:
+            self._store.put_documents(namespace, store_id, distinct, chunks, vectors, self._clock())
         return [document.id for document in documents]
 
     def delete_document(self, namespace: str, store_id: str, document_id: str) -> bool:
@@ -112,18 +96,15 @@ class RetrievalService:
         return self._store.get_document(namespace, store_id, document_id)
 
     def search(self, namespace: str, store_ids: Sequence[str], query: str, top_k: int) -> SearchResult:
-        """The `top_k` chunks nearest to the query. Raises `QueryError` for a blank query; see `search_vector`."""
-        self._check_top_k(top_k)
-        if not query.strip():
-            raise QueryError("the query has no text")
-        return self.search_vector(namespace, store_ids, self._embedder.embed([query])[0], top_k)
+        """The `top_k` chunks of all these collections that are nearest to the query: best first, ties by chunk id.
 
-    def search_vector(self, namespace: str, store_ids: Sequence[str], vector: Vector, top_k: int) -> SearchResult:
-        """The `top_k` chunks of all these collections that are nearest to a unit vector: best first, ties by chunk id.
-
-        A chunk that several collections hold is one hit. Raises `QueryError` for a `top_k` out of range.
+        A chunk that several collections hold is one hit. Raises `QueryError` for a blank query or a `top_k` out of range.
         """
-        self._check_top_k(top_k)
+        if not 1 <= top_k <= self._config.max_top_k:
+            raise QueryError(f"top_k is {top_k}; allowed: 1 to {self._config.max_top_k}", "top_k")
+        if not query.strip():
+            raise QueryError("the query has no text", "query")
+        vector = self._embedder.embed([query])[0]
         found = {store_id: self._search.search(namespace, store_id, vector, top_k) for store_id in dict.fromkeys(store_ids)}
         hits = _merged([hit for store_hits, _ in found.values() for hit in store_hits])
         return SearchResult(hits[:top_k], {store_id: version for store_id, (_, version) in found.items()})
@@ -131,18 +112,10 @@ class RetrievalService:
     def close(self) -> None:
         self._store.close()
 
-    def _check_top_k(self, top_k: int) -> None:
-        if not 1 <= top_k <= self._config.max_top_k:
-            raise QueryError(f"top_k is {top_k}; allowed: 1 to {self._config.max_top_k}")
-
     def _chunks(self, document: Document) -> list[Chunk]:
         config = self._config
         texts = split(document.text, self._embedder.count_tokens, config.chunk_tokens, config.chunk_overlap_tokens)
         return [Chunk(chunk_id(document.id, i), document.id, i, text, document.attributes) for i, text in enumerate(texts)]
-
-
-def _distinct(documents: Sequence[Document]) -> list[Document]:
-    return list({document.id: document for document in documents}.values())
 
 
 def _merged(hits: Sequence[SearchHit]) -> list[SearchHit]:

@@ -13,8 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.command == "doctor":
         return _doctor(options.config)
-    run(options.config, dashboard=options.dashboard, drain_limit_s=options.drain_limit)
-    return 0
+    return run(options.config, dashboard=options.dashboard, verbose=options.verbose, drain_limit_s=options.drain_limit)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (doctor, serve):
         command.add_argument("config", type=Path, help="a Ray Serve configuration file, for example config.yaml")
     serve.add_argument("--dashboard", action="store_true", help="also start Ray's dashboard, which `serve status` and `serve deploy` need")
+    serve.add_argument("--verbose", action="store_true", help="show what every process logs, not only the start and the end")
     serve.add_argument("--drain-limit", type=float, default=120, metavar="S", help="seconds that streams may take to finish on a stop")
     return parser
 

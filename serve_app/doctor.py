@@ -15,6 +15,7 @@ from serve_app.config import AppConfig, load_config, require_safe_exposure
 from serve_app.errors import ConfigError
 
 IMPORT_PATH = "serve_app.app:build"
+MAX_PORT = 65535
 
 
 def check_file(path: Path) -> list[str]:
@@ -77,8 +78,10 @@ def _check_applications(content: dict[str, Any]) -> Iterator[str]:
     if not isinstance(applications, list) or not applications:
         yield f"applications: must be a list with one application whose import_path is {IMPORT_PATH}"
         return
-    options = content.get("http_options")
-    host = (options if isinstance(options, dict) else {}).get("host", "0.0.0.0")  # noqa: S104  # Ray's own default
+    options = content["http_options"] if isinstance(content.get("http_options"), dict) else {}
+    host, port = options.get("host", "0.0.0.0"), options.get("port", 8000)  # noqa: S104  # Ray's own defaults
+    if isinstance(port, int) and not 1 <= port <= MAX_PORT:
+        yield f"http_options.port: got {port}; allowed: 1 to {MAX_PORT}"
     ours = [index for index, each in enumerate(applications) if isinstance(each, dict) and each.get("import_path") == IMPORT_PATH]
     if not ours:
         yield f"applications: none has the import_path {IMPORT_PATH}"

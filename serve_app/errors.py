@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from cache.errors import CacheError, KeyFormatError
 from deployments.errors import DeploymentError, NoReplicaError, ReplicaLostError
-from retrieval.errors import DocumentError, QueryError, RetrievalError, UnknownStoreError
+from retrieval.errors import InputError, RetrievalError, UnknownStoreError
 
 
 class AppError(Exception):
@@ -95,10 +95,8 @@ def to_api_error(error: Exception) -> ApiError:
             return UnavailableError("The replica was lost. Try again.", code="replica_lost")
         case UnknownStoreError():
             return NotFoundError("There is no such vector store.", param="vector_store_id", code="not_found")
-        case DocumentError():
-            return InvalidRequestError(str(error), param="documents", code="invalid_value")
-        case QueryError():
-            return InvalidRequestError(str(error), param="top_k" if "top_k" in str(error) else "query", code="invalid_value")
+        case InputError():
+            return InvalidRequestError(str(error), param=error.field, code="invalid_value")
         case KeyFormatError():
             return InvalidRequestError("The request has a number or a text that cannot be kept.", code="invalid_value")
         case TimeoutError():

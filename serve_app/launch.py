@@ -1,4 +1,4 @@
-"""Ray's `serve run`, with a stop that finishes running streams.
+"""Ray's `serve run`, with a check of the ports before, a word when the application is ready, and a stop that finishes running streams.
 
 `serve run` itself ends everything at once: on Ctrl-C Serve kills its proxies first, and with them every open connection.
 """
@@ -6,10 +6,17 @@
 import contextlib
 import os
 import signal
+import socket
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+from serve_app.announcer import Announcer
 
 ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -18,38 +25,90 @@ ENVIRONMENT = {
     # Ray would report to its makers.
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+HAPROXY_PORTS = {"RAY_SERVE_HAPROXY_METRICS_PORT": 9101, "RAY_SERVE_HAPROXY_STATS_PORT": 8404}
+"""HAProxy's own, with Ray's defaults: two applications on one machine would collide there."""
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 """Requests and answers pass through it only when they take Ray's handle; Ray's default is 30 % of the memory."""
 POLL_S = 0.2
 
 
-def run(config: Path, *, dashboard: bool, drain_limit_s: float) -> None:
-    """Runs the application until SIGINT or SIGTERM, then drains it. Does not return."""
-    for name, value in ENVIRONMENT.items():  # read by Ray when it is imported
-        os.environ.setdefault(name, value)
+def say(text: str) -> None:
+    """A line of ours among those of Ray."""
+    sys.stderr.write("".join(f"[mygo] {line}\n" for line in text.splitlines()))
+    sys.stderr.flush()
+
+
+def run(config: Path, *, dashboard: bool, verbose: bool, drain_limit_s: float) -> int:
+    """Runs the application until SIGINT or SIGTERM, then drains it. Returns the exit code: 1 when it could not start."""
+    options = yaml.safe_load(config.read_text()).get("http_options") or {}
+    host, port = options.get("host", "127.0.0.1"), options.get("port", 8000)
+    if not is_free(host, port):
+        say(f"error: port {port} is in use\nwhat to do: stop what listens there, or change http_options.port in {config}")
+        return 1
+    set_environment(is_free)
     import ray
     from ray import serve
     from ray.serve.scripts import cli
 
-    _connect(ray, dashboard)
+    session = _connect(ray, dashboard, verbose)
+    say(f"logs: {session}/logs/serve")
+    announcer = Announcer(f"http://{host}:{port}", lambda: serve.status().applications, say, stop=_interrupt)
     shutdown = serve.shutdown
 
     def drain_and_shutdown() -> None:
-        sys.stderr.write("Finishing what runs; press Ctrl-C again to stop at once.\n")
-        with contextlib.suppress(KeyboardInterrupt):
-            _drain(serve, drain_limit_s)
+        announcer.stop()
+        if not announcer.failed:
+            say("stopping: finishing what runs; press Ctrl-C again to stop at once")
+            with contextlib.suppress(KeyboardInterrupt):
+                _drain(serve, drain_limit_s)
         shutdown()
+        say("stopped")
 
     serve.shutdown = drain_and_shutdown
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    cli(["run", str(config)])
+    threading.Thread(target=announcer.run, daemon=True).start()
+    with contextlib.suppress(SystemExit):  # the way out of `serve run`
+        cli(["run", str(config)])
+    return int(announcer.failed)
 
 
-def _connect(ray: Any, dashboard: bool) -> None:
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(namespace="serve")
-    else:
-        ray.init(namespace="serve", include_dashboard=dashboard, object_store_memory=OBJECT_STORE_BYTES)
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def set_environment(is_free: Callable[[str, int], bool]) -> None:
+    """What Ray reads when it is imported; what the caller has set stays."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name, port in HAPROXY_PORTS.items():
+        if name not in os.environ and not is_free("0.0.0.0", port):  # noqa: S104
+            os.environ[name] = str(_any_port())
+            say(f"port {port} is in use: HAProxy takes {os.environ[name]} ({name})")
+
+
+def _any_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def _interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _connect(ray: Any, dashboard: bool, verbose: bool) -> str:
+    """Joins the cluster that `RAY_ADDRESS` names, or starts one here. Returns the directory of its logs and sockets."""
+    ours = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": dashboard, "object_store_memory": OBJECT_STORE_BYTES}
+    session: str = ray.init(namespace="serve", log_to_driver=verbose, **ours).address_info["session_dir"]
+    return session
 
 
 def _drain(serve: Any, limit_s: float) -> None:

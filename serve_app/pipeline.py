@@ -83,7 +83,8 @@ class Pipeline:
             raise InvalidRequestError(f"retrieval.top_k must be at most {limit}.", param="retrieval.top_k", code="invalid_value")
         messages = request.body["messages"]
         hits = await self.documents.search(namespace, asked.vector_store_ids, last_question(messages), asked.top_k)
-        return replace(request, body={**request.body, "messages": assemble(messages, hits)})
+        documents = tuple(hit.chunk.id for hit in hits)
+        return replace(request, body={**request.body, "messages": assemble(messages, hits)}, documents=documents)
 
     def _replay(self, request: Generation, caller: Caller, entry: Entry, tier: str, similarity: float) -> Reply | None:
         """None for an answer that was damaged in the store: a doubt, and so a miss."""
@@ -94,7 +95,7 @@ class Pipeline:
             return None
         created = int(self.clock())
         response_id = f"{'chatcmpl' if request.kind == 'chat' else 'cmpl'}-{caller.request_id}"
-        headers = {"x-mygo-cache": tier, "x-mygo-similarity": f"{similarity:.4f}", "x-mygo-entry": entry.id}
+        headers = {**request.headers, "x-mygo-cache": tier, "x-mygo-similarity": f"{similarity:.4f}", "x-mygo-entry": entry.id}
         if request.stream:
             return Reply(200, headers, SSE_TYPE, answers.to_stream(answer, response_id, created, request.include_usage))
         return Reply(200, headers, JSON_TYPE, answers.to_json(answer, response_id, created))

@@ -72,7 +72,7 @@ async def _exact_length(
 
 async def relay(request: Generation, answer: Answer, tiers: CacheTiers, lookup: Lookup) -> Reply:
     """The reply that carries a replica's answer; once that is complete, it is kept."""
-    headers = {"x-mygo-cache": "miss" if lookup.read else "bypass", "x-mygo-replica": answer.replica}
+    headers = {**request.headers, "x-mygo-cache": "miss" if lookup.read else "bypass", "x-mygo-replica": answer.replica}
     if request.stream:
         return Reply(200, headers, SSE_TYPE, _stream(request, answer, tiers, lookup), answer.close)
     raw = await read_answer(answer)

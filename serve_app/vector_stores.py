@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Meta
 
-from retrieval.documents import DocumentInfo, SearchHit, VectorStoreInfo, new_document
+from retrieval.documents import Document, DocumentInfo, SearchHit, VectorStoreInfo, new_document
 from serve_app.endpoint import Handler, HttpRequest
 from serve_app.errors import InvalidRequestError, NotFoundError
 from serve_app.openai.requests import check, parse_object
@@ -59,7 +59,7 @@ class VectorStoreRoutes:
             store: {"GET": self.get_store, "DELETE": self.delete_store},
             f"{store}/search": {"POST": self.search},
             f"{store}/documents": {"GET": self.list_documents, "POST": self.add_documents},
-            document: {"DELETE": self.delete_document},
+            document: {"GET": self.get_document, "DELETE": self.delete_document},
         }
 
     async def _call(self, request: HttpRequest, method: str, *args: Any) -> Any:
@@ -94,10 +94,18 @@ class VectorStoreRoutes:
         page, store_id = _page(request), request.path_params["store_id"]
         return _list([_document(each) for each in await self._call(request, "list_documents", store_id, page.limit + 1, page.after)], page)
 
+    async def get_document(self, request: HttpRequest) -> Reply:
+        store_id, document_id = request.path_params["store_id"], request.path_params["document_id"]
+        document: Document | None = await self._call(request, "get_document", store_id, document_id)
+        if document is None:
+            raise _no_document()
+        shown = {"id": document.id, "object": "vector_store.document", "text": document.text}
+        return json_reply({**shown, "attributes": dict(document.attributes)})
+
     async def delete_document(self, request: HttpRequest) -> Reply:
         document_id = request.path_params["document_id"]
         if not await self._call(request, "delete_document", request.path_params["store_id"], document_id):
-            raise NotFoundError("There is no such document.", param="document_id", code="not_found")
+            raise _no_document()
         return json_reply({"id": document_id, "object": "vector_store.document.deleted", "deleted": True})
 
     async def search(self, request: HttpRequest) -> Reply:
@@ -109,6 +117,10 @@ class VectorStoreRoutes:
         found = await self._call(request, "search", store_ids, asked.query, asked.max_num_results)
         page = {"object": "vector_store.search_results.page", "search_query": [asked.query], "has_more": False, "next_page": None}
         return json_reply({**page, "data": [_hit(each) for each in found.hits]})
+
+
+def _no_document() -> NotFoundError:
+    return NotFoundError("There is no such document.", param="document_id", code="not_found")
 
 
 def _page(request: HttpRequest) -> Page:

@@ -8,7 +8,11 @@ import msgspec
 
 from serve_app.errors import ApiError, InvalidRequestError, NotFoundError, UnavailableError, UpstreamError
 
-_CONTEXT = re.compile(r"maximum context length is (\d+) tokens.*?(\d+) (?:input|prompt)? ?tokens", re.DOTALL)
+_CONTEXT = re.compile(
+    r"maximum context length is (?P<limit>\d+) tokens.*?(?P<length>\d+) (?:input|prompt)? ?tokens"
+    r"|[Ii]nput length \((?P<length_2>\d+)\) exceeds model's maximum context length \((?P<limit_2>\d+)\)",
+    re.DOTALL,
+)
 _FIELD = re.compile(r"[A-Za-z_][\w.\[\]]*\Z")
 
 
@@ -34,7 +38,8 @@ def from_engine(status: int, raw: bytes, prompt_field: str) -> ApiError:
     error = _error_object(raw)
     message, param = str(error.get("message", "")), error.get("param")
     if context := _CONTEXT.search(message):
-        return ContextLengthError(int(context.group(1)), int(context.group(2)), prompt_field)
+        limit, length = (int(context[name] or context[f"{name}_2"]) for name in ("limit", "length"))
+        return ContextLengthError(limit, length, prompt_field)
     if status == HTTPStatus.NOT_FOUND:
         return NotFoundError("The model does not exist.", param="model", code="model_not_found")
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):

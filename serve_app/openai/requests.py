@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, inspect
 
 from serve_app.errors import InvalidRequestError
 
@@ -135,14 +135,15 @@ def check(value: dict[str, Any], kind: type[T]) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise _field_error(str(error)) from None
+        raise _field_error(str(error), kind) from None
 
 
 _AT = re.compile(r" - at `\$([^`]*)`$")
+_INDEX = re.compile(r"\[.*\]")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 
 
-def _field_error(text: str) -> InvalidRequestError:
+def _field_error(text: str, kind: Any) -> InvalidRequestError:
     """Turns msgspec's message into ours: it may quote values where it speaks of enumerations and unknown fields."""
     at = _AT.search(text)
     path = at.group(1).lstrip(".").replace("[...]", "") if at else ""
@@ -151,10 +152,41 @@ def _field_error(text: str) -> InvalidRequestError:
         path = f"{path}.{missing.group(1)}".lstrip(".")
         return InvalidRequestError(f"{path} is required.", param=path, code="missing_required_parameter")
     if message.startswith("Invalid enum value"):
-        message = "Not an allowed value"
+        message = f"Not an allowed value{_allowed(kind, path, _values)}"
     elif message.startswith("Object contains unknown field"):
-        message = "Has an unknown field"
+        message = f"Has an unknown field{_allowed(kind, path, _fields)}"
     return InvalidRequestError(f"{path}: {message}.", param=path or None, code="invalid_value")
+
+
+def _allowed(kind: Any, path: str, names: Callable[[inspect.Type], list[str]]) -> str:
+    """The values that a field takes, or the fields that it has: of the type at `path`, a path of msgspec's, below `kind`."""
+    types = [inspect.type_info(kind)]
+    for name in (_INDEX.sub("", part) for part in path.split(".") if part):
+        types = [field.type for each in _plain(types) for field in getattr(each, "fields", ()) if field.encode_name == name]
+    known = [name for each in _plain(types) for name in names(each)]
+    return f"; allowed: {', '.join(known)}" if known else ""
+
+
+def _plain(types: list[inspect.Type]) -> list[inspect.Type]:
+    """Choices and lists taken apart."""
+    plain: list[inspect.Type] = []
+    for each in types:
+        match each:
+            case inspect.UnionType():
+                plain += _plain(list(each.types))
+            case inspect.ListType():
+                plain += _plain([each.item_type])
+            case _:
+                plain.append(each)
+    return plain
+
+
+def _values(kind: inspect.Type) -> list[str]:
+    return [str(value) for value in kind.values] if isinstance(kind, inspect.LiteralType) else []
+
+
+def _fields(kind: inspect.Type) -> list[str]:
+    return [field.encode_name for field in kind.fields] if isinstance(kind, inspect.StructType) else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +202,13 @@ class Generation:
     cache: CacheOptions
     retrieval: RetrievalOptions | None
     max_tokens: int | None
+    documents: tuple[str, ...] = ()
+    """Ids of the chunks that the prompt was given, in its order."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every answer to it says in its headers."""
+        return {"x-mygo-documents": ",".join(self.documents)} if self.retrieval else {}
 
     @property
     def path(self) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,20 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def http(system: System) -> httpx.Client:
-    return system.http
+def tenant() -> dict[str, str]:
+    """The header of a tenant that no other test has, so that no test hits what another asked."""
+    return {"x-mygo-tenant": f"test-{secrets.token_hex(8)}"}
 
 
 @pytest.fixture
-def client(system: System) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{system.url}/v1", api_key="unused", max_retries=0, timeout=60) as client:
+def http(system: System, tenant: dict[str, str]) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=system.url, timeout=60, headers=tenant) as client:
+        yield client
+
+
+@pytest.fixture
+def client(system: System, tenant: dict[str, str]) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{system.url}/v1", api_key="unused", max_retries=0, timeout=60, default_headers=tenant) as client:
         yield client
 
 
@@ -47,7 +55,7 @@ WORDS = ["anchor", "basket", "candle", "dragon", "ember", "forest", "glacier", "
 
 @pytest.fixture
 def chat(system: System) -> dict[str, Any]:
-    """A request for a short answer that no other test has made, nor one that means the same."""
+    """A request for a short answer, a new one for each test."""
     content = f"Write a line about {' and '.join(random.sample(WORDS, 4))}, number {random.randrange(10**9)}."
     return {"model": system.model, "messages": [{"role": "user", "content": content}], "max_tokens": 16, "temperature": 0}
 

@@ -44,16 +44,6 @@ def test_long_document_is_found_by_each_of_its_parts(service: RetrievalService) 
         assert word in service.search("a", [store.id], word, 1).hits[0].chunk.text.split()
 
 
-def test_vectors_may_be_computed_elsewhere(service: RetrievalService) -> None:
-    whole, parts = (service.create_store("a", "").id for _ in range(2))
-    service.add_documents("a", whole, [BEES, LONG])
-    chunks = service.prepare([BEES, LONG])
-    vectors = EMBEDDER.embed([chunk.text for chunk in chunks])
-    assert service.commit("a", parts, [BEES, LONG], chunks, vectors) == [BEES.id, LONG.id]
-    query = "word7 honey"
-    assert service.search_vector("a", [parts], EMBEDDER.embed([query])[0], 5).hits == service.search("a", [whole], query, 5).hits
-
-
 def test_several_collections_merge_by_score_and_a_shared_chunk_counts_once(service: RetrievalService) -> None:
     first, second = (service.create_store("a", "").id for _ in range(2))
     service.add_documents("a", first, [BEES, Document("doc_z", "honey"), Document("doc_c", "same id here")])
@@ -103,17 +93,6 @@ def test_bad_query_is_refused(service: RetrievalService, query: str, top_k: int)
     store = service.create_store("a", "").id
     with pytest.raises(QueryError):
         service.search("a", [store], query, top_k)
-
-
-def test_vectors_that_do_not_fit_are_refused(service: RetrievalService) -> None:
-    store = service.create_store("a", "").id
-    chunks = service.prepare([BEES])
-    good = EMBEDDER.embed([chunk.text for chunk in chunks])
-    for vectors in (good[:0], good[:, :5], good * np.float32("nan")):
-        with pytest.raises(ValueError, match="finite vectors of 256 dimensions"):
-            service.commit("a", store, [BEES], chunks, vectors)
-    with pytest.raises(ValueError, match="not those of the documents"):
-        service.commit("a", store, [ANTS], chunks, good)
 
 
 CALLS: dict[str, Callable[[RetrievalService, str, str], object]] = {
@@ -238,11 +217,10 @@ def test_loaded_collections_are_bounded(service: RetrievalService, store: Docume
 def test_search_equals_brute_force(service: RetrievalService, store: DocumentStore) -> None:
     store_id = service.create_store("a", "").id
     service.add_documents("a", store_id, [Document(f"doc_{i}", f"word{i} word{i % 7} word{i % 3}") for i in range(60)])
-    query = EMBEDDER.embed(["word2 word5"])[0]
     snapshot = store.load("a", store_id)
-    scores = snapshot.vectors @ query
+    scores = snapshot.vectors @ EMBEDDER.embed(["word2 word5"])[0]
     expected = sorted(zip(scores.tolist(), (chunk.id for chunk in snapshot.chunks), strict=True), key=lambda pair: (-pair[0], pair[1]))[:5]
-    found = service.search_vector("a", [store_id], query, 5).hits
+    found = service.search("a", [store_id], "word2 word5", 5).hits
     assert [hit.chunk.id for hit in found] == [chunk for _, chunk in expected]
     np.testing.assert_allclose([hit.score for hit in found], [score for score, _ in expected], atol=1e-6)
 

@@ -1,6 +1,12 @@
-"""Property tests have no deadline: on shared cores a single example may take any time."""
+from collections.abc import AsyncIterator
 
-from hypothesis import settings
+import pytest
 
-settings.register_profile("shared_cores", deadline=None)
-settings.load_profile("shared_cores")
+from tests.serve_app.fakes import World, make_world
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = make_world()
+    yield world
+    await world.keeper.stop()

@@ -27,6 +27,7 @@ from serve_app.services import SemanticHit, SemanticMiss
 from serve_app.tenants import Authenticator
 from serve_app.tiers import CacheTiers
 
+CANARY = "canary_7f3a9"
 MODEL = "m"
 MODEL_IDENTITY = "m as configured"
 SECRET = b"a secret of the tests"

@@ -58,6 +58,8 @@ def test_a_misspelt_key_is_named_at_every_level(tmp_path: Path, content: dict[st
 
 WRONG: list[tuple[Any, str]] = [
     (serve_file(http_options={"host": "127.0.0.1", "port": "x"}), "http_options.port"),
+    (serve_file(http_options={"host": "127.0.0.1", "port": 80000}), "http_options.port"),
+    (serve_file(http_options={"host": "127.0.0.1", "port": 0}), "http_options.port"),
     (serve_file(http_options="127.0.0.1"), "http_options"),
     (serve_file(http_options=["127.0.0.1"]), "http_options"),
     (serve_file(http_options=None), "http_options"),

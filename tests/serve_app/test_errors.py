@@ -42,7 +42,9 @@ def test_an_error_becomes_an_answer_without_its_text(error: Exception, status: i
     assert CANARY not in json.dumps(answer.body())
 
 
-@pytest.mark.parametrize(("error", "param"), [(DocumentError("too long"), "documents"), (QueryError("no text"), "query")])
+@pytest.mark.parametrize(
+    ("error", "param"), [(DocumentError("too long", "documents.text"), "documents.text"), (QueryError("no text", "query"), "query")]
+)
 def test_reasons_of_the_retrieval_tier_reach_the_client(error: Exception, param: str) -> None:
     answer = to_api_error(error)
     assert (answer.status, answer.message, answer.param) == (400, str(error), param)

@@ -398,14 +398,18 @@ async def test_a_chat_gets_the_documents_of_its_store(stores: httpx.AsyncClient,
     store_id = (await new_store(stores)).rsplit("/", 1)[1]
     response = await stores.post("/v1/chat/completions", json={**CHAT, "retrieval": {"vector_store_ids": [store_id], "top_k": 2}})
     assert response.headers["x-mygo-cache"] == "miss"
+    assert len(response.headers["x-mygo-documents"].split(",")) == 2
     assert all(document["text"] in world.replicas.bodies[-1]["messages"][0]["content"] for document in DOCUMENTS)
 
 
-@pytest.mark.parametrize("document", [{"text": " "}, {"text": "x", "id": f"{CANARY}#"}, {"text": "x", "attributes": {"a": "x" * 1000}}])
-async def test_a_document_that_cannot_be_kept(stores: httpx.AsyncClient, document: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("field", "document"),
+    [("text", {"text": " "}), ("id", {"text": "x", "id": f"{CANARY}#"}), ("attributes", {"text": "x", "attributes": {"a": "x" * 1000}})],
+)
+async def test_a_document_that_cannot_be_kept(stores: httpx.AsyncClient, field: str, document: dict[str, Any]) -> None:
     path = await new_store(stores)
     response = await stores.post(f"{path}/documents", json={"documents": [{"text": "good"}, document]})
-    assert (response.status_code, error_of(response)["param"]) == (400, "documents")
+    assert (response.status_code, error_of(response)["param"]) == (400, f"documents.{field}")
     assert (await stores.get(path)).json()["file_counts"]["total"] == 2
 
 

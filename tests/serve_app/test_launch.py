@@ -1,5 +1,8 @@
 """A stop deletes the applications and waits for them, so that running streams end."""
 
+import socket
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,3 +54,27 @@ def test_every_application_is_deleted_while_the_others_still_run(now: list[float
 def test_the_wait_has_a_limit(now: list[float]) -> None:
     launch._drain(FakeServe(stuck=True), 60)
     assert 60 <= now[0] <= 60 + launch.POLL_S
+
+
+@pytest.fixture
+def occupied() -> Iterator[int]:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        yield sock.getsockname()[1]
+
+
+def test_an_occupied_port_is_said_before_anything_starts(tmp_path: Path, occupied: int, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"http_options: {{host: 127.0.0.1, port: {occupied}}}")
+    assert launch.run(config, dashboard=False, verbose=False, drain_limit_s=1) == 1
+    assert f"port {occupied} is in use" in capsys.readouterr().err
+
+
+def test_haproxy_moves_away_from_a_port_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment: dict[str, str] = {"RAY_USAGE_STATS_ENABLED": "1"}
+    monkeypatch.setattr(launch, "os", SimpleNamespace(environ=environment))
+    launch.set_environment(lambda host, port: port != 9101)
+    assert environment["RAY_SERVE_HAPROXY_METRICS_PORT"] != "9101"
+    assert "RAY_SERVE_HAPROXY_STATS_PORT" not in environment
+    assert environment["RAY_USAGE_STATS_ENABLED"] == "1"

@@ -282,3 +282,19 @@ def test_any_bytes_are_an_object_or_refused(body: bytes) -> None:
         assert error.code == "invalid_json" or error.param  # noqa: PT017
     else:
         assert isinstance(value, dict)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("cache", {"mode": CANARY}, "on, off, exact, refresh"),
+        ("cache", {CANARY: 1}, "mode, ttl_s"),
+        ("retrieval", {"vector_store_ids": ["x"], CANARY: 1}, "vector_store_ids, top_k"),
+        ("messages", [{"role": CANARY}], "system, developer, user, assistant, tool, function"),
+    ],
+)
+def test_an_error_says_what_is_allowed(field: str, value: Any, allowed: str) -> None:
+    with pytest.raises(InvalidRequestError) as raised:
+        parse_chat(json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], field: value}).encode())
+    assert f"allowed: {', '.join(sorted(allowed.split(', ')))}" in raised.value.message or f"allowed: {allowed}." in raised.value.message
+    assert CANARY not in raised.value.message
