@@ -11,6 +11,7 @@ from typing import Any
 POLL_S = 1.0
 PROGRESS_S = 10.0
 FAILED = "DEPLOY_FAILED"
+MAX_REASON = 1500
 
 Probe = Callable[[], tuple[int, dict[str, Any]]]
 
@@ -67,7 +68,13 @@ class Announcer:
             applications = self._applications()
         except Exception:  # Ray itself is still starting, or stopping
             return ""
-        return "\n".join(each.message for each in applications.values() if each.status == FAILED)
+        failed = [each for each in applications.values() if each.status == FAILED]
+        return "\n".join(reason for each in failed for reason in [each.message, *_reasons(each.deployments)])
+
+
+def _reasons(deployments: Mapping[str, Any]) -> list[str]:
+    """Their ends, where the error stands: Ray puts the whole stack before it."""
+    return [f"{name}: {each.message[-MAX_REASON:]}" for name, each in deployments.items() if each.status == FAILED]
 
 
 def progress(body: dict[str, Any]) -> str:

@@ -37,7 +37,9 @@ class Start:
     def _applications(self) -> dict[str, Any]:
         if self._ray == "no controller yet":
             raise RuntimeError(self._ray)
-        return {"mygo": SimpleNamespace(status=self._ray, message="no such model")}
+        llm = SimpleNamespace(status=self._ray, message="x" * 5000 + "no such model")
+        cache = SimpleNamespace(status="HEALTHY", message="")
+        return {"mygo": SimpleNamespace(status=self._ray, message="Failed.", deployments={"Llm": llm, "Cache": cache})}
 
     def _end(self) -> None:
         self.ended = True
@@ -57,7 +59,10 @@ def test_progress_is_said_now_and_then() -> None:
 
 def test_a_start_that_failed_is_explained_and_ended() -> None:
     start = Start((404, "DEPLOYING"), (404, "DEPLOY_FAILED"), (404, "DEPLOY_FAILED"))
-    assert start.said == ["error: the application could not start:\nno such model"]
+    (said,) = start.said
+    assert said.startswith("error: the application could not start:\nFailed.\nLlm: xxx")
+    assert said.endswith("no such model")
+    assert len(said) < 2000
     assert start.ended
     assert start.announcer.failed
 
