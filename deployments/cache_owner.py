@@ -36,8 +36,9 @@ class CacheOwner:
         """Opened at the first call, because only the encoder knows the dimension and it starts beside this process."""
         async with self._lock:
             if self._cache is None:
-                self._encoder, dimension = await self._embedding.describe.remote()
-                self._cache = await asyncio.to_thread(self._open, dimension)
+                described = await self._embedding.describe.remote()
+                self._encoder = described.name
+                self._cache = await asyncio.to_thread(self._open, described.dimension)
         return self._cache
 
     def _open(self, dimension: int) -> SemanticCache:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ray import serve
@@ -27,6 +27,14 @@ class Embedded:
     tokens: int
     covered: bool = True
     """Whether the vector stands for the whole text (`Embedder.covers`)."""
+
+
+class Described(NamedTuple):
+    """What does not change of an encoder (`cache.embedders.base.Embedder`)."""
+
+    name: str
+    dimension: int
+    max_tokens: int
 
 
 class Embedding:
@@ -65,18 +73,16 @@ class Embedding:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self._embedder.count_tokens(texts)
 
-    def describe(self) -> tuple[str, int]:
-        """The encoder's name and dimension."""
-        return self._embedder.name, self._embedder.dimension
+    def describe(self) -> Described:
+        return Described(self._embedder.name, self._embedder.dimension, self._embedder.max_tokens)
 
 
 class RemoteEmbedder:
     """An `Embedder` over the deployment's handle, for library code in worker threads: calls block."""
 
-    def __init__(self, handle: Any, name: str, dimension: int) -> None:
+    def __init__(self, handle: Any, described: Described) -> None:
         self._handle = handle
-        self.name = name
-        self.dimension = dimension
+        self.name, self.dimension, self.max_tokens = described
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         parts = [texts[start : start + BATCH_TEXTS] for start in range(0, len(texts), BATCH_TEXTS)]

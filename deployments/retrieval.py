@@ -29,8 +29,8 @@ class Retrieval:
         """Opened at the first call, because only the encoder knows its name and dimension and it starts beside this process."""
         async with self._lock:
             if self._service is None:
-                name, dimension = await self._embedding.describe.remote()
-                self._service = await asyncio.to_thread(self._open, RemoteEmbedder(self._embedding, name, dimension))
+                embedder = RemoteEmbedder(self._embedding, await self._embedding.describe.remote())
+                self._service = await asyncio.to_thread(self._open, embedder)
         return self._service
 
     def _open(self, embedder: RemoteEmbedder) -> RetrievalService:

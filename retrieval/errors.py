@@ -5,6 +5,7 @@ RetrievalError
 ├── InputError            what was given cannot be taken; `field` names what is at fault, the message says why
 │   ├── DocumentError     a document or collection
 │   └── QueryError        a search
+├── ChunkSizeError        chunks are to be longer than what the encoder reads
 └── StorageError          the document store did not answer, or holds what it cannot use
 """
 
@@ -36,6 +37,10 @@ class DocumentError(InputError):
 
 class QueryError(InputError):
     """A search cannot be made."""
+
+
+class ChunkSizeError(RetrievalError):
+    """Chunks are to be longer than what the encoder reads."""
 
 
 class StorageError(RetrievalError):

@@ -17,7 +17,7 @@ from retrieval.documents import (
     check_document,
     chunk_id,
 )
-from retrieval.errors import DocumentError, QueryError
+from retrieval.errors import ChunkSizeError, DocumentError, QueryError
 from retrieval.search import VectorSearch
 from retrieval.store import DocumentStore
 
@@ -44,7 +44,11 @@ class RetrievalService:
         clock: Callable[[], float],
         new_store_id: Callable[[], str] = random_store_id,
     ) -> None:
-        """`clock` gives seconds since the epoch."""
+        """`clock` gives seconds since the epoch. Raises `ChunkSizeError` for chunks that the encoder would cut."""
+        if config.chunk_tokens > embedder.max_tokens:
+            raise ChunkSizeError(
+                f"retrieval.chunk_tokens is {config.chunk_tokens}; allowed: at most {embedder.max_tokens}, for this encoder"
+            )
         self._store = store
         self._embedder = embedder
         self._config = config

@@ -17,6 +17,10 @@ class Embedder(Protocol):
     def dimension(self) -> int:
         """Length of every vector."""
 
+    @property
+    def max_tokens(self) -> int:
+        """Longest text that a vector stands for, in tokens without special ones; the rest is cut off."""
+
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape (len(texts), dimension), float32, in the order of the texts."""
 

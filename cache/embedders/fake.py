@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,6 +28,10 @@ class HashedWordsEmbedder:
     @property
     def dimension(self) -> int:
         return DIMENSION
+
+    @property
+    def max_tokens(self) -> int:
+        return sys.maxsize
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         return np.array([_direction(text) for text in texts], np.float32).reshape(-1, DIMENSION)

@@ -37,6 +37,11 @@ class SentenceEmbedder:
     def dimension(self) -> int:
         return int(self._model.get_embedding_dimension())
 
+    @property
+    def max_tokens(self) -> int:
+        longest: int = self._model.max_seq_length or sys.maxsize
+        return longest - int(self._model.tokenizer.num_special_tokens_to_add())
+
     def embed(self, texts: Sequence[str]) -> Vectors:
         if not texts:
             return np.empty((0, self.dimension), np.float32)
@@ -45,9 +50,7 @@ class SentenceEmbedder:
         return _unit(np.asarray(vectors, np.float32))
 
     def covers(self, texts: Sequence[str]) -> list[bool]:
-        longest = self._model.max_seq_length or sys.maxsize
-        tokenizer = self._model.tokenizer
-        room, unknown = longest - tokenizer.num_special_tokens_to_add(), tokenizer.unk_token_id
+        room, unknown = self.max_tokens, self._model.tokenizer.unk_token_id
         return [len(row) <= room and unknown not in row for row in self._tokenize(texts)]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:

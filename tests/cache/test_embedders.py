@@ -79,6 +79,12 @@ def test_tokens_are_counted_beyond_what_the_model_reads(embedder: Embedder) -> N
     assert embedder.count_tokens(["", "cat", "the cat sat", "word " * 5_000]) == [0, 1, 3, 5_000]
 
 
+def test_a_text_is_covered_up_to_the_longest(real: SentenceEmbedder) -> None:
+    fits = " ".join(["word"] * real.max_tokens)
+    assert real.count_tokens([fits]) == [real.max_tokens]
+    assert real.covers([fits, f"{fits} word"]) == [True, False]
+
+
 def test_the_name_is_the_same_every_time_and_tells_embedders_apart(embedder: Embedder) -> None:
     assert embedder.name == embedder.name
     assert "@" in embedder.name

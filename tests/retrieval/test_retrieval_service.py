@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cache.embedders.fake import HashedWordsEmbedder
 from retrieval.config import RetrievalConfig
 from retrieval.documents import Document, new_document
-from retrieval.errors import DocumentError, QueryError, UnknownStoreError
+from retrieval.errors import ChunkSizeError, DocumentError, QueryError, UnknownStoreError
 from retrieval.search import VectorSearch
 from retrieval.service import RetrievalService, random_store_id
 from retrieval.store import DocumentStore
@@ -228,3 +228,11 @@ def test_search_equals_brute_force(service: RetrievalService, store: DocumentSto
 def test_random_ids_have_openai_s_form() -> None:
     assert random_store_id() != random_store_id()
     assert len(random_store_id()) == len("vs_") + 24
+
+
+def test_chunks_that_the_encoder_would_cut_are_refused(store: DocumentStore) -> None:
+    class ShortSighted(HashedWordsEmbedder):
+        max_tokens = 100  # type: ignore[assignment]
+
+    with pytest.raises(ChunkSizeError, match=r"chunk_tokens is 200; allowed: at most 100"):
+        RetrievalService(store, ShortSighted(), RetrievalConfig(chunk_tokens=200), lambda: 0.0)
