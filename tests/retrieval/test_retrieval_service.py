@@ -232,7 +232,7 @@ def test_random_ids_have_openai_s_form() -> None:
 
 def test_chunks_that_the_encoder_would_cut_are_refused(store: DocumentStore) -> None:
     class ShortSighted(HashedWordsEmbedder):
-        max_tokens = 100  # type: ignore[assignment]
+        max_tokens = 100
 
     with pytest.raises(ChunkSizeError, match=r"chunk_tokens is 200; allowed: at most 100"):
         RetrievalService(store, ShortSighted(), RetrievalConfig(chunk_tokens=200), lambda: 0.0)
