@@ -21,28 +21,55 @@ class Neighbour:
     similarity: float
 
 
-class VectorIndex(Protocol):
-    """Finds vectors by cosine similarity inside one partition. Thread-safe; may raise `VectorIndexError`.
+@dataclass(frozen=True, slots=True)
+class VectorRecord:
+    """What an index holds of an entry. `namespace` and `fingerprint` are hexadecimal hashes, `id` has letters, digits and `-` only."""
 
-    A partition is (namespace, fingerprint). A search never returns an id of another partition.
-    Vectors that `check_vector` refuses are refused.
+    id: str
+    namespace: str
+    fingerprint: str
+    vector: Vector
+
+
+class VectorIndex(Protocol):
+    """Finds vectors by cosine similarity inside one partition. Thread-safe; every call may block, and may raise `VectorIndexError`.
+
+    A partition is (namespace, fingerprint). A search never returns an id of another partition. What `check_record` refuses is
+    refused. An index may be behind: what was written may be missing from, and what was deleted still be in, a search of the next
+    `staleness_s` seconds; nothing that is found counts before the store has confirmed it.
     """
 
     @property
     def dimension(self) -> int:
         """Length of every vector."""
 
-    def upsert(self, namespace: str, fingerprint: str, entry_id: str, vector: Vector) -> None:
-        """Adds the unit vector under this id, or moves the id to it."""
+    @property
+    def staleness_s(self) -> float:
+        """How far behind a search may be, in seconds. 0: a search sees every finished write."""
+
+    def upsert(self, records: Sequence[VectorRecord]) -> None:
+        """Adds the records, or moves their ids to them. All or, on an error, perhaps some: to be repeated. Idempotent.
+
+        Of records with one id the last counts.
+        """
 
     def delete(self, ids: Sequence[str]) -> None:
         """Forgets these ids. Unknown ids are ignored."""
 
     def search(self, namespace: str, fingerprint: str, vector: Vector, k: int) -> list[Neighbour]:
-        """At most `k` neighbours of a unit vector, closest first. An empty partition has none."""
+        """At most `k` neighbours of a unit vector, closest first. An empty or unknown partition has none.
 
-    def __len__(self) -> int:
-        """How many ids the index holds."""
+        May be approximate in large partitions: then at least 95 of 100 nearest neighbours are found.
+        """
+
+    def scan(self, after: str, limit: int) -> list[str]:
+        """At most `limit` ids above `after`, in ascending order: to compare the index with the store. Sees every finished write."""
+
+    def count(self) -> int:
+        """How many ids the index holds, at most `staleness_s` ago."""
+
+    def close(self) -> None:
+        """Releases connections. Calling it twice is harmless."""
 
 
 def check_vector(vector: Vector, dimension: int) -> None:

@@ -1,0 +1,1 @@
+"""Lexical guards: what tells two questions apart that an encoder takes for one."""

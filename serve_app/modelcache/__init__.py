@@ -1,0 +1,1 @@
+"""ModelCache's protocol: its REST and WebSocket interface, for clients that are not to be changed."""
