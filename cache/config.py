@@ -4,6 +4,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from cache.decision.policy import Budget, BudgetOf
+from cache.policy import Mode, Policy
+from cache.stores.base import Quota
+
 
 class Section(BaseModel):
     """A frozen part of the configuration tree that refuses keys it does not know."""
@@ -20,13 +24,55 @@ class ExactConfig(Section):
 
 
 class SemanticConfig(Section):
-    """The semantic tier, first form: one cosine threshold."""
+    """The semantic tier: answers to questions that mean the same."""
 
     enabled: bool = True
-    threshold: Annotated[float, Field(gt=0, le=1)] = 0.95
-    top_k: Annotated[int, Field(ge=1, le=100)] = 5
+    mode: Mode = "verified"
+    """`verified`: within the error budget, learning from answers that are computed anew now and then. `static`: from
+    `min_probability` on. `shadow`: decide and learn as in `verified`, but never serve. `off`: the same as `enabled: false`."""
+    error_budget: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """The most that may be answered wrongly, as a share of `error_budget_of`."""
+    error_budget_of: BudgetOf = "requests"
+    min_similarity: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """Cosine below which a kept question is not looked at."""
+    min_probability: Annotated[float, Field(gt=0, lt=1)] = 0.88
+    """A kept answer is never served when the verifier gives it less than this."""
+    long_chars: Annotated[int, Field(ge=1)] = 256
+    """Questions longer than this are not for the verifier, but compared by `long_similarity`."""
+    long_similarity: Annotated[float, Field(gt=0, lt=1)] = 0.97
+    top_k: Annotated[int, Field(ge=1, le=100)] = 8
+    """Kept questions that are looked at."""
+    max_verified: Annotated[int, Field(ge=1, le=100)] = 3
+    """Of those, the most that the verifier judges."""
+    audit_share: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Share of the hits whose answer is also computed anew, off the reply's path, to measure how many are wrong."""
+    verifier: str = "none"
+    """`none`: the cosine decides. Or a directory or hub id of a cross-encoder."""
     max_text_chars: Annotated[int, Field(ge=1)] = 8192
-    """Longer questions are not looked up: one vector says too little about them."""
+    """Longer questions are not looked up."""
+
+    def policy(self) -> Policy:
+        return Policy(
+            mode=self.mode if self.enabled else "off",
+            budget=Budget(self.error_budget, self.error_budget_of),
+            min_similarity=self.min_similarity,
+            min_probability=self.min_probability,
+            long_chars=self.long_chars,
+            long_similarity=self.long_similarity,
+            top_k=self.top_k,
+            max_verified=self.max_verified,
+            audit_share=self.audit_share,
+        )
+
+
+class QuotaConfig(Section):
+    """The most that one tenant may keep; past it what saves least goes first. Unset: no limit but that of the whole store."""
+
+    max_entries: Annotated[int, Field(ge=1)] | None = None
+    max_bytes: Annotated[int, Field(ge=1)] | None = None
+
+    def quota(self) -> Quota:
+        return Quota(self.max_entries, self.max_bytes)
 
 
 class CacheConfig(Section):
@@ -35,9 +81,15 @@ class CacheConfig(Section):
     exact: ExactConfig = ExactConfig()
     semantic: SemanticConfig = SemanticConfig()
     ttl_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600.0
+    """Answers older than this are not served. A request may ask for less."""
+    soft_ttl_s: Annotated[float, Field(gt=0)] | None = None
+    """Answers older than this are served, and computed anew in the background. Unset: never."""
+    quota: QuotaConfig = QuotaConfig()
     max_answer_bytes: Annotated[int, Field(ge=1, le=16 * 1024 * 1024 - 1)] = 1024 * 1024
     """Longer answers are not kept."""
     max_entries: Annotated[int, Field(ge=1)] = 100_000
-    """Entries in the store; past it the least recently used go first."""
+    """Entries of all tenants in the store; past it what saves least goes first."""
     database_url: SecretStr | None = None
     """SQLAlchemy URL, a secret because it holds a password. Default: an SQLite file in the data directory."""
+    vector_url: SecretStr = SecretStr("faiss:")
+    """Where the vectors are: `faiss:` in the cache's process, or `milvus://host:port`. They can be rebuilt from the database."""

@@ -1,15 +1,23 @@
 """An SQL database behind a store: SQLite by default, with one writer at a time there."""
 
 import os
+import random
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+T = TypeVar("T")
+TRIES = 8
+BACKOFF_S = 0.01
+CONFLICTS = {1205, 1213, 1020}
+"""MySQL's lock wait timeout, deadlock, and MariaDB's "record has changed since last read"."""
+LOCK_WAIT_S = 60
 BUSY_TIMEOUT_S = 5.0
 """How long a statement waits for another process's SQLite lock."""
 
@@ -23,6 +31,8 @@ class Database:
     """
 
     def __init__(self, url: str, error: type[Exception], pragmas: Sequence[str] = ()) -> None:
+        self.url = url
+        """Holds the password, if there is one."""
         self._error = error
         self._pragmas = ("journal_mode=WAL", *pragmas)
         with self._errors():
@@ -45,12 +55,40 @@ class Database:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
 
+    def transact(self, work: Callable[[Connection], T]) -> T:
+        """The result of `work` in a transaction of `write`, tried again when the database ends it in favour of another one."""
+        for attempt in range(1, TRIES):
+            try:
+                with self.write() as connection:
+                    return work(connection)
+            except self._error as error:
+                if not _is_conflict(error.__cause__):
+                    raise
+                time.sleep(random.uniform(0, BACKOFF_S * attempt))
+        with self.write() as connection:
+            return work(connection)
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[Connection]:
+        """A transaction that only one process at a time has under this name."""
+        with self.write() as connection:
+            if self._is_sqlite:
+                yield connection
+                return
+            if connection.scalar(select(func.get_lock(name, LOCK_WAIT_S))) != 1:
+                raise self._error(f"the database's lock {name} was not free within {LOCK_WAIT_S} s")
+            try:
+                yield connection
+            finally:
+                connection.scalar(select(func.release_lock(name)))
+
     def close(self) -> None:
         self._engine.dispose()
 
     def _open(self, url: URL) -> Engine:
         if url.get_backend_name() != "sqlite":
-            return create_engine(url, hide_parameters=True, pool_pre_ping=True)
+            # MySQL's default also locks the gaps between rows, where writers of new rows would meet in deadlocks.
+            return create_engine(url, hide_parameters=True, pool_pre_ping=True, isolation_level="READ COMMITTED")
         self._prepare_file(url)
         engine = create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S})
         event.listen(engine, "connect", self._configure_sqlite)
@@ -79,3 +117,10 @@ class Database:
             raise self._error(f"the database failed: {error.orig}") from error
         except (SQLAlchemyError, ImportError, ValueError, OverflowError, OSError) as error:
             raise self._error(f"the database failed: {type(error).__name__}: {error}") from error
+
+
+def _is_conflict(error: BaseException | None) -> bool:
+    if not isinstance(error, DBAPIError) or error.orig is None:
+        return False
+    # A second row with a unique key: whoever came first has committed meanwhile, and the next try sees it.
+    return isinstance(error, IntegrityError) or error.orig.args[:1] in {(number,) for number in CONFLICTS}

@@ -4,6 +4,7 @@ CacheError
 ├── StoreError          the SQL store did not answer, or refused
 ├── VectorIndexError    the vector index did not answer, or refused
 ├── EmbedderError       a text could not be embedded
+├── VerifierError       a pair could not be judged
 └── KeyFormatError      a value has no canonical form (NaN, an unsupported type)
 
 Every one of them means a miss to a request; none reaches a client.
@@ -24,6 +25,10 @@ class VectorIndexError(CacheError):
 
 class EmbedderError(CacheError):
     """A text could not be embedded."""
+
+
+class VerifierError(CacheError):
+    """A pair could not be judged."""
 
 
 class KeyFormatError(CacheError):

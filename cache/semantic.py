@@ -1,146 +1,250 @@
-"""The semantic cache, first form: the closest stored question within one cosine threshold."""
+"""The shared cache as one object: what a deployment holds, and calls from several threads."""
 
+import hashlib
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
-from cache.config import SemanticConfig
-from cache.entry import Entry, Vector
-from cache.errors import StoreError, VectorIndexError
-from cache.stores.base import EntryStore
-from cache.vectors.base import Neighbour, VectorIndex, check_vector
+from cache.cascade import SHORT, Cascade, Decision, Query, Reason
+from cache.decision.belief import Belief, Prior
+from cache.decision.beliefs import Beliefs
+from cache.entry import Entry
+from cache.errors import CacheError, StoreError
+from cache.guards.text import normal_form
+from cache.indexer import Differences, Indexer
+from cache.overlay import Overlay
+from cache.policy import Policy
+from cache.stores.base import UNLIMITED, Collected, EntryInfo, EntryStore, Filter, Quota, Stats
+from cache.stores.evidence import Observation, SqlEvidenceStore
+from cache.stores.leases import SqlLeaseStore
+from cache.vectors.base import VectorIndex, VectorRecord, check_vector
+from cache.verifiers.base import Verifier
 
 log = logging.getLogger(__name__)
 
-
-class MissReason(StrEnum):
-    """Why a search found nothing to serve."""
-
-    EMPTY = "empty"
-    """Nothing is kept for this namespace and fingerprint."""
-    BELOW_THRESHOLD = "below_threshold"
-    """The closest question is not close enough."""
-    STALE = "stale"
-    """A question was close enough, but its row is gone, expired, or of another fingerprint."""
+GRACE_S = 60.0
+"""How long a tombstone stays after its vector is gone: a reader may hold its id."""
+GARBAGE_BATCH = 500
+EVICT_EVERY = 100
+"""Entries of a namespace between two looks at its quota."""
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
-    """An entry that may be served."""
+class Found:
+    """A hit, and what led to it."""
 
     entry: Entry
-    similarity: float
+    decision: Decision
+
+    def is_stale(self, now: float) -> bool:
+        """Past its soft end: to be served while a new answer is computed."""
+        return self.entry.stale_at is not None and now >= self.entry.stale_at
 
 
 @dataclass(frozen=True, slots=True)
-class Miss:
-    """Nothing to serve. `similarity` is that of the closest vector, None if there was none."""
+class Known:
+    """The namespace's epoch, and the entry of exactly this request, or else one whose question is worded the same but for what never
+    changes an answer."""
 
-    reason: MissReason
-    similarity: float | None = None
+    epoch: int
+    exact: Entry | None = None
+    reworded: Entry | None = None
 
 
-def is_indistinct(similarity: float, text: str | None, other: str | None) -> bool:
-    """Two texts that an encoder gives one vector: whatever tells them apart (case, accents, line breaks), it does not see."""
-    return similarity >= 1 - 1e-5 and text != other
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a cache is made of. The stores share one database."""
+
+    store: EntryStore
+    evidence: SqlEvidenceStore
+    leases: SqlLeaseStore
+    index: VectorIndex
+    verifier: Verifier
+    embedder: str
+    """Name of the embedder whose vectors the index holds."""
+    priors: dict[str, Prior]
+    """By kind of score, `SHORT` and `LONG`."""
 
 
 class SemanticCache:
-    """Keeps entries in a store, which is the truth, and in an index, which only proposes.
+    """Thread-safe. Any method may raise `StoreError`, `VectorIndexError` or `VerifierError`: to a request that is a miss."""
 
-    Thread-safe if the two are. `clock` gives seconds since the epoch. Any method may raise `StoreError` or
-    `VectorIndexError`; a failed search is to be taken as a miss. The store holds at most `max_entries`, and up to one
-    in a hundred more between two evictions.
-    """
-
-    def __init__(
-        self, store: EntryStore, index: VectorIndex, clock: Callable[[], float], config: SemanticConfig, max_entries: int = 100_000
-    ) -> None:
-        self._store = store
-        self._index = index
+    def __init__(self, parts: Parts, clock: Callable[[], float], quota: Quota = UNLIMITED, overlay: Overlay | None = None) -> None:
+        """`clock` gives seconds since the epoch; `quota` is of each namespace."""
+        self._parts = parts
+        self._store = parts.store
         self._clock = clock
-        self._config = config
-        self._max_entries = max_entries
-        self._evict_every = max(1, max_entries // 100)
+        self._quota = quota
+        self._overlay = overlay or Overlay(clock)
+        self._beliefs = Beliefs(parts.evidence, parts.priors, clock)
+        self._cascade = Cascade(parts.store, parts.evidence, parts.index, self._overlay, parts.verifier, self._beliefs, clock)
+        self._indexer = Indexer(parts.store, parts.index, self._overlay, parts.embedder, clock)
+        self._uses: Counter[str] = Counter()
+        self._puts: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._inserts = 0
+
+    # Look-ups
+
+    def epoch(self, namespace: str) -> int:
+        """To be read before the work on an answer begins, and given to `insert` with it."""
+        return self._store.epoch(namespace)
+
+    def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
+        """What is known of a request without comparing it: see `Known`. `text`: the question, if it may be worded otherwise."""
+        epoch = self._store.epoch(namespace)  # first: what is invalidated from now on is noticed
+        if (entry := self.find_exact(namespace, key)) is not None:
+            return Known(epoch, entry)
+        return Known(epoch, reworded=None if text is None else self.find_normal(namespace, fingerprint, text))
 
     def find_exact(self, namespace: str, key: str) -> Entry | None:
-        """The live entry of exactly this request. Counts as a use of it."""
-        now = self._clock()
-        entry = self._store.find_exact(namespace, key, now)
-        if entry is not None:
-            self._touch(entry, now)
-        return entry
+        """The servable entry of exactly this request. Counts as a use of it."""
+        return self._used(self._store.find_exact(namespace, key, self._clock()))
 
-    def search(self, namespace: str, fingerprint: str, vector: Vector) -> Match | Miss:
-        """The live entry of the closest question, if that is within the threshold. A match counts as a use of it."""
-        neighbours = self._index.search(namespace, fingerprint, vector, self._config.top_k)
-        if not neighbours:
-            return Miss(MissReason.EMPTY)
-        close = [neighbour for neighbour in neighbours if neighbour.similarity >= self._config.threshold]
-        if not close:
-            return Miss(MissReason.BELOW_THRESHOLD, neighbours[0].similarity)
-        return self._confirm(namespace, fingerprint, close)
+    def find_normal(self, namespace: str, fingerprint: str, text: str) -> Entry | None:
+        """The servable entry whose question differs from `text` only in what never changes an answer. Counts as a use of it."""
+        found = self._store.find_normal(namespace, fingerprint, normal_key(text), self._clock())
+        if found is None or self._parts.evidence.denied([found.id], text):
+            return None
+        return self._used(found)
+
+    def search(self, query: Query, policy: Policy) -> Found | Decision:
+        """The answer to an equivalent question, or why there is none. A hit counts as a use."""
+        check_vector(query.vector, self._parts.index.dimension)
+        decision = self._cascade.decide(query, policy)
+        if decision.reason is not Reason.HIT or decision.candidate is None:
+            return decision
+        entry = self._used(self._store.get(query.namespace, decision.candidate.id, self._clock()))
+        if entry is None or entry.fingerprint != query.fingerprint:
+            decision.reason = Reason.STALE
+            return decision
+        return Found(entry, decision)
+
+    # Changes
 
     def insert(self, entry: Entry) -> None:
-        """Keeps an entry in place of the one with its exact key; it can be searched for if it has a vector."""
+        """Keeps an entry in place of the one with its exact key; it can be searched for if it has text and vector."""
         if entry.vector is not None:
-            check_vector(entry.vector, self._index.dimension)
-        # The store first: after a crash in between the index lacks an entry, which costs a miss until it is rebuilt.
-        replaced = self._store.put(entry)
-        if replaced is not None:
-            self._index.delete([replaced])
+            check_vector(entry.vector, self._parts.index.dimension)
+            entry = replace(entry, embedder=self._parts.embedder)
+        if entry.text is not None:
+            entry = replace(entry, normal_key=normal_key(entry.text))
+        self._store.put(entry)
         if entry.vector is not None:
-            self._index.upsert(entry.namespace, entry.fingerprint, entry.id, entry.vector)
-        if self._eviction_is_due():
-            self.evict()
+            self._overlay.add(VectorRecord(entry.id, entry.namespace, entry.fingerprint, entry.vector))
+        if self._is_quota_due(entry.namespace):
+            self._store.evict(entry.namespace, self._quota, self._clock())
 
-    def evict(self) -> int:
-        """Forgets what has expired and, past the limit, what was used longest ago. Returns how many went."""
-        gone = self._store.evict(self._max_entries, self._clock())
-        self._index.delete(gone)
-        return len(gone)
+    def delete(self, namespace: str, ids: Sequence[str]) -> int:
+        """Returns how many of the entries there were."""
+        return self._store.delete(namespace, ids, self._clock())
 
-    def rebuild(self) -> int:
-        """Loads the index from the store and returns the number of vectors. Those of another embedder's dimension stay out."""
-        loaded = 0
-        for entry in self._store.scan(self._clock()):
-            if entry.vector is not None and _fits(entry.vector, self._index.dimension):
-                self._index.upsert(entry.namespace, entry.fingerprint, entry.id, entry.vector)
-                loaded += 1
-        return loaded
+    def invalidate(self, namespace: str, scope: str) -> int:
+        """Ends everything in a scope (see `cache.stores.base`), at once. Returns the new epoch."""
+        return self._store.invalidate(namespace, scope, self._clock())
 
-    def _confirm(self, namespace: str, fingerprint: str, close: Sequence[Neighbour]) -> Match | Miss:
-        """The first neighbour that the store calls live. Vectors of those that it does not are removed."""
+    def page(self, namespace: str, wanted: Filter, after: str, limit: int) -> list[EntryInfo]:
+        return self._store.page(namespace, wanted, after, limit, self._clock())
+
+    def get(self, namespace: str, entry_id: str) -> Entry | None:
+        return self._store.get(namespace, entry_id, self._clock())
+
+    def stats(self, namespace: str) -> Stats:
+        return self._store.stats(namespace, self._clock())
+
+    # What is learnt
+
+    def learn(self, namespace: str, decision: Decision, correct: bool, *, served: bool = False) -> None:
+        """Whether the candidate of a decision would have been right. `served`: it was a hit, checked afterwards."""
+        if decision.candidate is None or decision.score is None:
+            return
         now = self._clock()
-        live = {entry.id: entry for entry in self._store.get_live(namespace, fingerprint, [neighbour.id for neighbour in close], now)}
-        if len(live) < len(close):
-            self._index.delete([neighbour.id for neighbour in close if neighbour.id not in live])
-        for neighbour in close:
-            if neighbour.id in live:
-                self._touch(live[neighbour.id], now)
-                return Match(live[neighbour.id], neighbour.similarity)
-        return Miss(MissReason.STALE, close[0].similarity)
+        seen = Observation(namespace, decision.candidate.id, decision.kind, decision.score, correct, now, served=served)
+        self._parts.evidence.observe([seen])
 
-    def _touch(self, entry: Entry, now: float) -> None:
-        try:
-            self._store.touch(entry.id, now)
-        except StoreError as error:
-            # The entry was read, so it may be served; only the order of eviction suffers.
-            log.warning("a use of a cache entry was not recorded: %s", error)
+    def deny(self, namespace: str, entry_id: str, question: str) -> bool:
+        """The entry was a wrong answer to the question, and never answers it again. False: there is no such entry."""
+        if self._store.get(namespace, entry_id, self._clock()) is None:
+            return False
+        self._parts.evidence.deny(entry_id, question, self._clock())
+        return True
 
-    def _eviction_is_due(self) -> bool:
+    def belief(self, namespace: str, kind: str = SHORT) -> Belief:
+        """What is believed of the namespace's questions, for statistics."""
+        return self._beliefs.tenant(namespace, kind)
+
+    # Single flight
+
+    def acquire(self, namespace: str, key: str, owner: str, for_s: float) -> bool:
+        """Whether `owner` is to compute the answer; False: another one does."""
+        return self._parts.leases.acquire(namespace, key, owner, self._clock(), for_s)
+
+    def release(self, namespace: str, key: str, owner: str) -> None:
+        self._parts.leases.release(namespace, key, owner)
+
+    # Upkeep, called now and then by whoever owns the cache
+
+    def load(self) -> int:
+        """Fills an index in memory after a start."""
+        return self._indexer.load()
+
+    def apply(self) -> int:
+        """Brings the index in step with the store; returns the number of changes."""
+        return self._indexer.apply()
+
+    def reconcile(self) -> Differences:
+        differences = self._indexer.reconcile()
+        if differences.missing or differences.orphaned:
+            log.warning("the vector index differed from the store: %d missing, %d orphaned", differences.missing, differences.orphaned)
+        return differences
+
+    def evict(self, max_entries: int) -> int:
+        """Ends what saves least until the whole store has at most so many entries."""
+        return self._store.evict(None, Quota(max_entries), self._clock())
+
+    def collect(self) -> Collected:
+        """Ends what has expired or was invalidated, and removes what ended a while ago."""
+        self._parts.leases.collect(self._clock())
+        return self._store.collect(self._clock(), GRACE_S, GARBAGE_BATCH)
+
+    def flush_uses(self) -> None:
+        """Writes hit counts. They are gathered in memory: a crash loses those of the last moments, which only eviction misses."""
         with self._lock:
-            self._inserts += 1
-            return self._inserts % self._evict_every == 0
+            uses, self._uses = self._uses, Counter()
+        try:
+            self._store.use(uses, self._clock())
+        except StoreError:
+            with self._lock:
+                self._uses.update(uses)
+            raise
+
+    def close(self) -> None:
+        try:
+            self.flush_uses()
+            self.apply()
+        except CacheError as error:
+            log.warning("the cache was closed with work left, which the next start does: %s", error)
+        self._parts.index.close()
+        self._store.close()
+
+    def _used(self, entry: Entry | None) -> Entry | None:
+        if entry is not None:
+            with self._lock:
+                self._uses[entry.id] += 1
+        return entry
+
+    def _is_quota_due(self, namespace: str) -> bool:
+        if self._quota == UNLIMITED:
+            return False
+        with self._lock:
+            self._puts[namespace] += 1
+            due = self._puts[namespace] >= EVICT_EVERY
+            if due:
+                del self._puts[namespace]
+            return due
 
 
-def _fits(vector: Vector, dimension: int) -> bool:
-    try:
-        check_vector(vector, dimension)
-    except VectorIndexError:
-        return False
-    return True
+def normal_key(text: str) -> str:
+    """Hash of the question's normal form."""
+    return hashlib.sha256(normal_form(text).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,20 +1,26 @@
 """The owner of the embedded stores: SQLite and FAISS live in one process, and every ingress asks it."""
 
 import asyncio
-import dataclasses
+import hashlib
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray import serve
 
+from cache.cascade import Decision, Query
 from cache.config import CacheConfig
-from cache.entry import Entry, Vector
-from cache.keys import fingerprint
-from cache.semantic import Match, SemanticCache
-from cache.stores.sql import open_store
-from cache.vectors.faiss_index import FaissIndex
+from cache.decision.priors import PRIORS
+from cache.entry import Entry
+from cache.errors import CacheError
+from cache.semantic import Found, Known, Parts, SemanticCache
+from cache.stores.evidence import SqlEvidenceStore
+from cache.stores.leases import SqlLeaseStore
+from cache.stores.sql import SqlEntryStore, open_database
+from cache.vectors.factory import open_index
+from deployments.embedding import Described, RemoteVerifier
 
 NAME = "CacheOwner"
 
@@ -26,48 +32,91 @@ class CacheOwner:
 
     def __init__(self, config: CacheConfig, data_dir: Path, embedding: Any) -> None:
         self._config = config
+        self._policy = config.semantic.policy()
         self._url = config.database_url.get_secret_value() if config.database_url else f"sqlite:///{data_dir}/cache.db"
         self._embedding = embedding
         self._cache: SemanticCache | None = None
-        self._encoder = ""
         self._lock = asyncio.Lock()
+        self._upkeep: list[asyncio.Task[None]] = []
+        self._changed = asyncio.Event()
 
     async def _opened(self) -> SemanticCache:
         """Opened at the first call, because only the encoder knows the dimension and it starts beside this process."""
         async with self._lock:
             if self._cache is None:
-                described = await self._embedding.describe.remote()
-                self._encoder = described.name
-                self._cache = await asyncio.to_thread(self._open, described.dimension)
+                self._cache = await asyncio.to_thread(self._open, await self._embedding.describe.remote())
+                self._upkeep = [asyncio.create_task(each) for each in self._jobs(self._cache)]
         return self._cache
 
-    def _open(self, dimension: int) -> SemanticCache:
-        store, index = open_store(self._url), FaissIndex(dimension)
-        cache = SemanticCache(store, index, time.time, self._config.semantic, self._config.max_entries)
-        cache.evict()  # a process that ends before its writes make eviction due would leave what has expired for ever
-        log.info("semantic cache opened", extra={"entries": store.count(), "vectors": cache.rebuild()})
+    def _open(self, encoder: Described) -> SemanticCache:
+        database = open_database(self._url)
+        index = open_index(self._config.vector_url.get_secret_value(), collection_name(encoder), encoder.dimension)
+        parts = Parts(
+            store=SqlEntryStore(database),
+            evidence=SqlEvidenceStore(database),
+            leases=SqlLeaseStore(database),
+            index=index,
+            verifier=RemoteVerifier(self._embedding, encoder.verifier),
+            embedder=encoder.name,
+            priors=PRIORS,
+        )
+        cache = SemanticCache(parts, time.time, self._config.quota.quota())
+        cache.evict(self._config.max_entries)
+        log.info("semantic cache opened", extra={"vectors": cache.load() + cache.apply()})
         return cache
+
+    def _jobs(self, cache: SemanticCache) -> list[Any]:
+        limit = self._config.max_entries
+        return [
+            self._repeat(cache.apply, 1.0, self._changed),
+            self._repeat(cache.flush_uses, 2.0),
+            self._repeat(cache.collect, 10.0),
+            self._repeat(lambda: cache.evict(limit), 30.0),
+            self._repeat(cache.reconcile, 600.0),
+        ]
+
+    async def _repeat(self, work: Callable[[], object], every_s: float, wake: asyncio.Event | None = None) -> None:
+        """Until the process ends. What fails is tried again at the next turn."""
+        while True:
+            try:
+                async with asyncio.timeout(every_s):
+                    await (wake or asyncio.Event()).wait()
+            except TimeoutError:
+                pass
+            if wake:
+                wake.clear()
+            try:
+                await asyncio.to_thread(work)
+            except CacheError as error:
+                log.warning("upkeep of the cache failed", extra={"error": repr(error)[:500]})
 
     async def open(self) -> None:
         """Returns when the cache can be used."""
         await self._opened()
 
-    async def find_exact(self, namespace: str, key: str) -> Entry | None:
-        return await asyncio.to_thread((await self._opened()).find_exact, namespace, key)
+    async def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
+        return await asyncio.to_thread((await self._opened()).find, namespace, key, fingerprint, text)
 
-    async def search(self, namespace: str, partition: str, vector: Vector) -> tuple[Entry, float] | str:
-        """The entry and its similarity, or the reason of the miss."""
-        cache = await self._opened()
-        found = await asyncio.to_thread(cache.search, namespace, self._of_encoder(partition), vector)
-        return (found.entry, found.similarity) if isinstance(found, Match) else str(found.reason)
+    async def epoch(self, namespace: str) -> int:
+        return await asyncio.to_thread((await self._opened()).epoch, namespace)
+
+    async def search(self, query: Query) -> Found | Decision:
+        return await asyncio.to_thread((await self._opened()).search, query, self._policy)
 
     async def keep(self, entry: Entry) -> None:
-        cache = await self._opened()
-        await asyncio.to_thread(cache.insert, dataclasses.replace(entry, fingerprint=self._of_encoder(entry.fingerprint)))
+        await asyncio.to_thread((await self._opened()).insert, entry)
+        self._changed.set()
 
-    def _of_encoder(self, partition: str) -> str:
-        """Vectors of two encoders, or of two revisions of one, must never be compared: each has partitions of its own."""
-        return fingerprint([self._encoder, partition])
+    async def __del__(self) -> None:
+        for task in self._upkeep:
+            task.cancel()
+        if self._cache is not None:
+            await asyncio.to_thread(self._cache.close)
+
+
+def collection_name(encoder: Described) -> str:
+    """Each encoder, and each revision of one, has an index of its own: vectors of two must never be compared."""
+    return f"mygo_{hashlib.sha256(encoder.name.encode()).hexdigest()[:16]}_{encoder.dimension}"
 
 
 def cache_deployment(config: CacheConfig, data_dir: Path, embedding: serve.Application) -> serve.Application:

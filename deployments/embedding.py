@@ -10,11 +10,14 @@ from ray import serve
 
 from cache.embedders.factory import load_embedder
 from cache.entry import Vector, Vectors
-from cache.errors import EmbedderError
+from cache.errors import EmbedderError, VerifierError
+from cache.verifiers.base import Pair
+from cache.verifiers.factory import load_verifier
 from deployments.config import EmbeddingConfig
 
 NAME = "Embedding"
 CALL_TIMEOUT_S = 60.0
+VERIFY_TIMEOUT_S = 2.0
 BATCH_TEXTS = 8
 """Texts in one call: more would make others wait for seconds."""
 
@@ -30,18 +33,23 @@ class Embedded:
 
 
 class Described(NamedTuple):
-    """What does not change of an encoder (`cache.embedders.base.Embedder`)."""
+    """What does not change of the encoder (`cache.embedders.base.Embedder`), and the verifier's name."""
 
     name: str
     dimension: int
     max_tokens: int
+    verifier: str
 
 
 class Embedding:
-    """Answers single texts; Serve's batching runs those that wait together through the encoder at once."""
+    """Answers single texts; Serve's batching runs those that wait together through the encoder at once.
 
-    def __init__(self, config: EmbeddingConfig) -> None:
+    The verifier of the semantic cache lives here too: it shares PyTorch, and on a GPU the device, with the encoder.
+    """
+
+    def __init__(self, config: EmbeddingConfig, verifier: str) -> None:
         self._embedder = load_embedder(config.source, config.threads)
+        self._verifier = load_verifier(verifier, config.threads)
         self.embed_one.set_max_batch_size(config.max_batch_size)
         self.embed_one.set_batch_wait_timeout_s(config.batch_wait_s)
 
@@ -73,8 +81,12 @@ class Embedding:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self._embedder.count_tokens(texts)
 
+    async def verify(self, pairs: Sequence[Pair]) -> list[float | None]:
+        """See `cache.verifiers.base.Verifier.probabilities`."""
+        return await asyncio.to_thread(self._verifier.probabilities, pairs)
+
     def describe(self) -> Described:
-        return Described(self._embedder.name, self._embedder.dimension, self._embedder.max_tokens)
+        return Described(self._embedder.name, self._embedder.dimension, self._embedder.max_tokens, self._verifier.name)
 
 
 class RemoteEmbedder:
@@ -82,7 +94,7 @@ class RemoteEmbedder:
 
     def __init__(self, handle: Any, described: Described) -> None:
         self._handle = handle
-        self.name, self.dimension, self.max_tokens = described
+        self.name, self.dimension, self.max_tokens, _ = described
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         parts = [texts[start : start + BATCH_TEXTS] for start in range(0, len(texts), BATCH_TEXTS)]
@@ -103,11 +115,27 @@ class RemoteEmbedder:
             raise EmbedderError("the embedding deployment did not answer") from error
 
 
-def embedding_deployment(config: EmbeddingConfig) -> serve.Application:
+class RemoteVerifier:
+    """A `Verifier` over the deployment's handle, for library code in worker threads: calls block."""
+
+    def __init__(self, handle: Any, name: str) -> None:
+        self._handle = handle
+        self.name = name
+
+    def probabilities(self, pairs: Sequence[Pair]) -> list[float | None]:
+        try:
+            judged: list[float | None] = self._handle.verify.remote(list(pairs)).result(timeout_s=VERIFY_TIMEOUT_S)
+        except Exception as error:  # Ray raises errors of many types here
+            raise VerifierError("the verifier did not answer") from error
+        return judged
+
+
+def embedding_deployment(config: EmbeddingConfig, verifier: str) -> serve.Application:
+    """`verifier`: as `cache.verifiers.factory.load_verifier` takes it."""
     return serve.deployment(
         Embedding,
         name=NAME,
         num_replicas=config.replicas,
         ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus},
         max_ongoing_requests=1000,
-    ).bind(config)
+    ).bind(config, verifier)

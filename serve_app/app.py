@@ -80,7 +80,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     data_dir = config.data_dir.expanduser()
     # Without keys the application is for this machine only, and so are the replicas' private ports.
     llm = llm_deployment(config.llm, "127.0.0.1", derive(secret, PRIVATE_PORT), ray.cluster_resources().get("GPU", 0))
-    embedding = embedding_deployment(config.embedding)
+    embedding = embedding_deployment(config.embedding, config.cache.semantic.verifier)
     cache = cache_deployment(config.cache, data_dir, embedding)
     retrieval = retrieval_deployment(config.retrieval, data_dir, embedding) if config.retrieval.enabled else None
     return _ingress_deployment(config).bind(config, secret, model_identity(config.llm), llm, embedding, cache, retrieval)

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
-from cache.entry import Entry, Vector
+from cache.cascade import Decision, Query
+from cache.entry import Entry
 from cache.errors import EmbedderError
+from cache.semantic import Found, Known
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
 from retrieval.documents import SearchHit, SearchResult
@@ -20,27 +21,14 @@ INGEST_TIMEOUT_S = 600.0
 """Adding documents encodes them: about 100 chunks in 10 s on one core."""
 
 
-@dataclass(frozen=True, slots=True)
-class SemanticHit:
-    """A kept answer to an equivalent question; `similarity` is their cosine."""
-
-    entry: Entry
-    similarity: float
-
-
-@dataclass(frozen=True, slots=True)
-class SemanticMiss:
-    """Why there is no hit (`cache.semantic` lists the reasons)."""
-
-    reason: str
-
-
 class CacheService(Protocol):
     """The shared cache. Any call may raise, or never return: the caller bounds it and takes failure for a miss."""
 
-    async def find_exact(self, namespace: str, key: str) -> Entry | None: ...
+    async def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known: ...
 
-    async def search(self, namespace: str, fingerprint: str, vector: Vector) -> SemanticHit | SemanticMiss: ...
+    async def epoch(self, namespace: str) -> int: ...
+
+    async def search(self, query: Query) -> Found | Decision: ...
 
     async def keep(self, entry: Entry) -> None: ...
 
@@ -82,13 +70,17 @@ class RemoteCache:
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
-    async def find_exact(self, namespace: str, key: str) -> Entry | None:
-        found: Entry | None = await answer_of(self._handle.find_exact.remote(namespace, key), "the cache")
-        return found
+    async def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
+        known: Known = await answer_of(self._handle.find.remote(namespace, key, fingerprint, text), "the cache")
+        return known
 
-    async def search(self, namespace: str, fingerprint: str, vector: Vector) -> SemanticHit | SemanticMiss:
-        found = await answer_of(self._handle.search.remote(namespace, fingerprint, vector), "the cache")
-        return SemanticHit(*found) if isinstance(found, tuple) else SemanticMiss(found)
+    async def epoch(self, namespace: str) -> int:
+        epoch: int = await answer_of(self._handle.epoch.remote(namespace), "the cache")
+        return epoch
+
+    async def search(self, query: Query) -> Found | Decision:
+        found: Found | Decision = await answer_of(self._handle.search.remote(query), "the cache")
+        return found
 
     async def keep(self, entry: Entry) -> None:
         await answer_of(self._handle.keep.remote(entry), "the cache")

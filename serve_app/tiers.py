@@ -5,21 +5,24 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
 
+from cache.cascade import Decision, Query
 from cache.config import CacheConfig
 from cache.entry import Entry, Vector
 from cache.exact import AnswerLru
 from cache.keys import exact_key, fingerprint
-from cache.semantic import is_indistinct
+from cache.semantic import Found, Known
+from serve_app.epochs import Epochs
 from serve_app.keeper import Keeper
 from serve_app.metrics import Metrics
+from serve_app.openai.answers import completion_tokens
 from serve_app.openai.keys import is_cacheable, key_material, question_of
 from serve_app.openai.requests import Generation
-from serve_app.services import CacheService, EmbeddingService, SemanticHit, SemanticMiss
+from serve_app.services import CacheService, EmbeddingService
 from serve_app.tenants import Caller
 
 log = logging.getLogger("ray.serve")
@@ -40,12 +43,23 @@ class Lookup:
     read: bool
     write: bool
     ttl_s: float
+    tags: tuple[str, ...] = ()
     text: str | None = None
     """The question that is compared; None: not eligible for the semantic tier."""
     fingerprint: str = ""
     vector: Vector | None = None
+    known: Known = Known(0)  # noqa: RUF009  # frozen
+    """What the cache said of this very request."""
     deadline: float = field(default_factory=lambda: asyncio.get_running_loop().time() + LOOKUP_TIMEOUT_S)
     """On the event loop's clock: when all lookups together must have answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticHit:
+    """A kept answer to an equivalent question; `similarity` is their cosine."""
+
+    entry: Entry
+    similarity: float
 
 
 class CacheTiers:
@@ -70,6 +84,7 @@ class CacheTiers:
         self._keeper = keeper
         self._metrics = metrics
         self._clock = clock
+        self._epochs = Epochs(cache, clock)
 
     def lookup(self, request: Generation, caller: Caller, namespace: str) -> Lookup:
         """Raises `KeyFormatError`."""
@@ -82,6 +97,7 @@ class CacheTiers:
             read=cacheable and mode in ("on", "exact") and not (caller.no_cache or caller.no_store),
             write=cacheable and mode != "off" and not caller.no_store,
             ttl_s=min(request.cache.ttl_s or config.ttl_s, config.ttl_s),
+            tags=tuple(dict.fromkeys(request.cache.tags)),
         )
         if config.semantic.enabled and mode in ("on", "refresh") and (lookup.read or lookup.write):
             asked = question_of(request, config.semantic.max_text_chars)
@@ -91,23 +107,51 @@ class CacheTiers:
         return lookup
 
     async def exact(self, lookup: Lookup) -> Entry | None:
+        """The answer to this very request. Also finds what `semantic` and `keep` need to know of it."""
+        if lookup.read and self._config.exact.enabled and (entry := await self._from_lru(lookup)):
+            self._metrics.cache("exact", "hit")
+            return entry
+        if not await self._find(lookup):
+            return None
         if not (lookup.read and self._config.exact.enabled):
             self._metrics.cache("exact", "bypass")
             return None
-        entry = self._lru.get(lookup.namespace, lookup.key)
-        if entry is None:
-            found = await self._bounded("exact", lookup.deadline, self._cache.find_exact(lookup.namespace, lookup.key))
-            if found is FAILED:
-                return None
-            entry = found
-            if entry:
-                self._lru.put(entry)
+        entry = lookup.known.exact
+        if entry:
+            self._lru.put(replace(entry, epoch=lookup.known.epoch))
         self._metrics.cache("exact", "hit" if entry else "miss")
         return entry
+
+    async def _from_lru(self, lookup: Lookup) -> Entry | None:
+        """An entry of this process, if nothing in its namespace was ended since it was put there."""
+        entry = self._lru.get(lookup.namespace, lookup.key)
+        if entry is None:
+            return None
+        epoch = await self._bounded("exact", lookup.deadline, self._epochs.current(lookup.namespace))
+        return entry if epoch == entry.epoch else None
+
+    async def _find(self, lookup: Lookup) -> bool:
+        """Fills `lookup.known`. False: the cache did not answer, and without the epoch nothing may be kept either."""
+        if not (lookup.read or lookup.write):
+            return True
+        call = self._cache.find(lookup.namespace, lookup.key, lookup.fingerprint, lookup.text if lookup.read else None)
+        asked_at = self._clock()
+        found = await self._bounded("exact", lookup.deadline, call)
+        if found is FAILED:
+            lookup.write = False
+            return False
+        lookup.known = found
+        self._epochs.saw(lookup.namespace, found.epoch, asked_at)
+        return True
 
     async def semantic(self, lookup: Lookup) -> SemanticHit | None:
         if lookup.text is None:
             self._metrics.cache("semantic", "ineligible")
+            return None
+        if lookup.read and lookup.known.reworded:
+            self._metrics.cache("semantic", "reworded")
+            return SemanticHit(lookup.known.reworded, 1.0)
+        if not (lookup.read or lookup.write):
             return None
         embedded = await self._bounded("semantic", lookup.deadline, self._embedding.embed_one(lookup.text))
         if embedded is FAILED:
@@ -119,13 +163,13 @@ class CacheTiers:
         if not lookup.read:
             self._metrics.cache("semantic", "bypass")
             return None
-        found = await self._bounded("semantic", lookup.deadline, self._cache.search(lookup.namespace, lookup.fingerprint, embedded.vector))
+        query = Query(lookup.namespace, lookup.fingerprint, lookup.text, embedded.vector)
+        found = await self._bounded("semantic", lookup.deadline, self._cache.search(query))
         if found is FAILED:
             return None
-        if isinstance(found, SemanticHit) and is_indistinct(found.similarity, found.entry.text, lookup.text):
-            found = SemanticMiss("indistinct")
-        self._metrics.cache("semantic", found.reason if isinstance(found, SemanticMiss) else "hit")
-        return found if isinstance(found, SemanticHit) else None
+        decision: Decision = found.decision if isinstance(found, Found) else found
+        self._metrics.cache("semantic", decision.reason if decision.guard is None else f"guard_{decision.guard}")
+        return SemanticHit(found.entry, decision.similarity or 0.0) if isinstance(found, Found) else None
 
     async def _bounded(self, tier: str, deadline: float, lookup: Awaitable[Any]) -> Any:
         """Caches fail open to the engine: an error or a late answer is a miss, counted with its reason."""
@@ -157,9 +201,9 @@ class CacheTiers:
         if answer is None:
             self._metrics.write_skipped("incomplete")
         else:
-            self._keep(lookup, msgspec.json.encode(answer))
+            self._keep(lookup, msgspec.json.encode(answer), completion_tokens(answer))
 
-    def _keep(self, lookup: Lookup, answer: bytes) -> None:
+    def _keep(self, lookup: Lookup, answer: bytes, tokens: int) -> None:
         if len(answer) > self._config.max_answer_bytes:
             self._metrics.write_skipped("too_large")
             return
@@ -174,6 +218,10 @@ class CacheTiers:
             answer=answer,
             created_at=now,
             expires_at=now + lookup.ttl_s,
+            stale_at=None if self._config.soft_ttl_s is None else now + self._config.soft_ttl_s,
+            epoch=lookup.known.epoch,
+            tokens=tokens,
+            tags=lookup.tags,
             vector=lookup.vector,
         )
         if self._config.exact.enabled:

@@ -1,6 +1,23 @@
-"""The tables of the SQL store, in types that SQLite and MySQL both have."""
+"""The tables of the SQL stores, in types that SQLite and MySQL both have. `migrations/` makes and changes them."""
 
-from sqlalchemy import Column, Double, Index, Integer, LargeBinary, MetaData, Named, String, Table, Text, TypedColumns, UniqueConstraint
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Named,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    TypedColumns,
+)
 from sqlalchemy.dialects.mysql import LONGTEXT
 
 metadata = MetaData()
@@ -9,37 +26,161 @@ MAX_ANSWER_BYTES = 2**24 - 1
 """What MySQL's MEDIUMBLOB holds."""
 MAX_VECTOR_BYTES = 2**16 - 1
 """What MySQL's BLOB holds: 16,383 dimensions."""
+MAX_MODEL_CHARS = 255
+MAX_TAG_CHARS = 64
+MAX_SCOPE_CHARS = len("model:") + MAX_MODEL_CHARS
+
+LONG_TEXT = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
+SEQUENCE = BigInteger().with_variant(Integer(), "sqlite")
+"""SQLite numbers rows by itself in a column that is called INTEGER only."""
+
+PENDING, LIVE, DEAD = 0, 1, 2
+
+OPTIONS: dict[str, Any] = {
+    # MySQL's default collation takes "a" and "A" for one key.
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": "utf8mb4_bin",
+}
 
 
 class EntryColumns(TypedColumns):
-    """One row for each `cache.entry.Entry`, and how it has been used. Times are seconds since the epoch."""
+    """One row for each `cache.entry.Entry`, its state and how it has been used. Times are seconds since the epoch."""
 
     id: Named[str] = Column(String(64), primary_key=True)
     namespace: Named[str] = Column(String(64))
     exact_key: Named[str] = Column(String(64))
     fingerprint: Named[str] = Column(String(64))
-    model: Named[str] = Column(String(255))
-    text: Named[str | None] = Column(Text().with_variant(LONGTEXT(), "mysql", "mariadb"))
+    model: Named[str] = Column(String(MAX_MODEL_CHARS))
+    text: Named[str | None] = Column(LONG_TEXT)
     answer: Named[bytes] = Column(LargeBinary(MAX_ANSWER_BYTES))
+    normal_key: Named[str | None] = Column(String(64))
+    embedder: Named[str] = Column(String(255))
     vector: Named[bytes | None] = Column(LargeBinary(MAX_VECTOR_BYTES))
     """float32, little-endian."""
     created_at: Named[float] = Column(Double)
+    stale_at: Named[float | None] = Column(Double)
     expires_at: Named[float] = Column(Double)
-    last_used_at: Named[float] = Column(Double)
+    epoch: Named[int] = Column(BigInteger)
+    state: Named[int] = Column(SmallInteger)
+    ended_at: Named[float | None] = Column(Double)
+    """When it died."""
+    live_key: Named[str | None] = Column(String(64))
+    """`exact_key` while it is not dead, then NULL: what makes keys unique among the living."""
+    tokens: Named[int] = Column(Integer)
+    size: Named[int] = Column(Integer)
     hits: Named[int] = Column(Integer)
+    last_used_at: Named[float] = Column(Double)
+    value: Named[float] = Column(Double)
+    """See `cache.stores.value`: what is lowest is evicted first."""
 
 
-# MySQL's default collation takes "a" and "A" for one key.
 entries = Table(
-    "entries",
+    "cache_entries",
     metadata,
     EntryColumns,
-    UniqueConstraint("namespace", "exact_key", name="uq_entries_key"),
-    Index("ix_entries_expires_at", "expires_at"),
-    Index("ix_entries_last_used_at", "last_used_at"),
-    Index("ix_entries_partition", "namespace", "fingerprint"),
-    mysql_charset="utf8mb4",
-    mysql_collate="utf8mb4_bin",
-    mariadb_charset="utf8mb4",
-    mariadb_collate="utf8mb4_bin",
+    Index("uq_cache_entries_key", "namespace", "live_key", unique=True),
+    Index("ix_cache_entries_normal_key", "namespace", "normal_key"),
+    Index("ix_cache_entries_expires_at", "state", "expires_at"),
+    Index("ix_cache_entries_value", "namespace", "value"),
+    Index("ix_cache_entries_store_value", "value"),
+    **OPTIONS,
 )
+
+
+class TagColumns(TypedColumns):
+    entry_id: Named[str] = Column(String(64), primary_key=True)
+    tag: Named[str] = Column(String(MAX_TAG_CHARS), primary_key=True)
+
+
+tags = Table("cache_tags", metadata, TagColumns, Index("ix_cache_tags_tag", "tag"), **OPTIONS)
+
+
+class EpochColumns(TypedColumns):
+    """The epoch at which each scope of a namespace was last invalidated; the empty scope is the namespace's counter."""
+
+    namespace: Named[str] = Column(String(64), primary_key=True)
+    scope: Named[str] = Column(String(MAX_SCOPE_CHARS), primary_key=True)
+    epoch: Named[int] = Column(BigInteger)
+    raised_at: Named[float] = Column(Double)
+
+
+epochs = Table("cache_epochs", metadata, EpochColumns, **OPTIONS)
+
+
+class OutboxColumns(TypedColumns):
+    """Entries in which the vector index may differ from this database."""
+
+    seq: Named[int] = Column(SEQUENCE, primary_key=True, autoincrement=True)
+    entry_id: Named[str] = Column(String(64))
+    claimed_until: Named[float] = Column(Double)
+
+
+outbox = Table("cache_outbox", metadata, OutboxColumns, Index("ix_cache_outbox_entry_id", "entry_id"), sqlite_autoincrement=True, **OPTIONS)
+
+
+class LeaseColumns(TypedColumns):
+    """Who is computing the answer to a request."""
+
+    namespace: Named[str] = Column(String(64), primary_key=True)
+    exact_key: Named[str] = Column(String(64), primary_key=True)
+    owner: Named[str] = Column(String(64))
+    expires_at: Named[float] = Column(Double)
+
+
+leases = Table("cache_leases", metadata, LeaseColumns, Index("ix_cache_leases_expires_at", "expires_at"), **OPTIONS)
+
+
+class ObservationColumns(TypedColumns):
+    """What was learnt of a kept answer: whether it would have answered another question."""
+
+    seq: Named[int] = Column(SEQUENCE, primary_key=True, autoincrement=True)
+    namespace: Named[str] = Column(String(64))
+    entry_id: Named[str] = Column(String(64))
+    kind: Named[str] = Column(String(16))
+    score: Named[float] = Column(Double)
+    correct: Named[bool] = Column(Boolean)
+    weight: Named[float] = Column(Double)
+    served: Named[bool] = Column(Boolean)
+    """A hit that was audited, or complained of; not an answer that was computed anew to learn."""
+    created_at: Named[float] = Column(Double)
+
+
+observations = Table(
+    "cache_observations",
+    metadata,
+    ObservationColumns,
+    Index("ix_cache_observations_entry_id", "entry_id"),
+    Index("ix_cache_observations_namespace", "namespace", "seq"),
+    **OPTIONS,
+)
+
+
+class DenialColumns(TypedColumns):
+    """Questions that an entry must never answer again: feedback said so."""
+
+    entry_id: Named[str] = Column(String(64), primary_key=True)
+    question: Named[str] = Column(String(64), primary_key=True)
+    """SHA-256 of the question's text."""
+    created_at: Named[float] = Column(Double)
+
+
+denials = Table("cache_denials", metadata, DenialColumns, **OPTIONS)
+
+
+class QueryColumns(TypedColumns):
+    """The query log: one line for each look-up, written later and lost in a crash."""
+
+    seq: Named[int] = Column(SEQUENCE, primary_key=True, autoincrement=True)
+    namespace: Named[str] = Column(String(64))
+    model: Named[str] = Column(String(MAX_MODEL_CHARS))
+    created_at: Named[float] = Column(Double)
+    outcome: Named[str] = Column(String(32))
+    entry_id: Named[str | None] = Column(String(64))
+    similarity: Named[float | None] = Column(Double)
+    seconds: Named[float] = Column(Double)
+    query: Named[str | None] = Column(LONG_TEXT)
+
+
+queries = Table("cache_queries", metadata, QueryColumns, Index("ix_cache_queries_namespace", "namespace", "seq"), **OPTIONS)

@@ -1,110 +1,236 @@
-"""Entries in a SQL database: SQLite by default."""
+"""Entries in a SQL database: SQLite by default, MySQL and its kin."""
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from cache.database import Database
 from cache.entry import Entry, Vector
 from cache.errors import StoreError
-from cache.stores.base import EntryStore
-from cache.stores.schema import entries, metadata
+from cache.stores import outbox
+from cache.stores.base import Candidate, Change, Collected, EntryInfo, Filter, Quota, Stats
+from cache.stores.garbage import collect, evict
+from cache.stores.migrate import migrate
+from cache.stores.rows import COUNTER, end, raise_epoch
+from cache.stores.schema import DEAD, LIVE, PENDING, entries, epochs, tags
+from cache.stores.servable import servable
+from cache.stores.value import value
+from cache.vectors.base import VectorRecord
 
-SCAN_PAGE = 500
-DELETE_BATCH = 500
-ENTRY_COLUMNS = [entries.c[field.name] for field in dataclasses.fields(Entry)]
+READ_COLUMNS = [
+    entries.c[name]
+    for name in (
+        "id",
+        "namespace",
+        "exact_key",
+        "fingerprint",
+        "model",
+        "text",
+        "answer",
+        "created_at",
+        "expires_at",
+        "stale_at",
+        "epoch",
+        "tokens",
+        "normal_key",
+        "embedder",
+    )
+]
 
 
-def open_store(url: str) -> EntryStore:
-    """The store behind an SQLAlchemy URL, its tables created if need be. Raises `StoreError` if it cannot be opened."""
+def open_database(url: str) -> Database:
+    """The database behind an SQLAlchemy URL, with the stores' tables as they are today. Raises `StoreError`."""
     # With synchronous=NORMAL a power cut may cost the last entries, never the file.
-    return SqlEntryStore(Database(url, StoreError, ("synchronous=NORMAL",)))
+    database = Database(url, StoreError, ("synchronous=NORMAL",))
+    migrate(database)
+    return database
 
 
 class SqlEntryStore:
-    """An `EntryStore` on SQLAlchemy Core. `open_store` makes one."""
+    """An `EntryStore` on SQLAlchemy Core."""
 
     def __init__(self, database: Database) -> None:
+        """`database`: of `open_database`, which it closes."""
         self._database = database
-        with database.write() as connection:
-            metadata.create_all(connection)
 
-    def put(self, entry: Entry) -> str | None:
-        same_key = (entries.c.namespace == entry.namespace, entries.c.exact_key == entry.exact_key)
-        with self._database.write() as connection:
+    def put(self, entry: Entry) -> None:
+        row, lines = _row(entry), [{"entry_id": entry.id, "tag": tag} for tag in entry.tags]
+        same_key = (entries.c.namespace == entry.namespace, entries.c.live_key == entry.exact_key)
+
+        def work(connection: Connection) -> None:
             replaced = connection.scalar(select(entries.c.id).where(*same_key).with_for_update())
             if replaced is not None:
-                connection.execute(delete(entries).where(entries.c.id == replaced))
-            connection.execute(insert(entries), _row(entry))
-        return replaced
+                end(connection, [replaced], entry.created_at)
+                raise_epoch(connection, entry.namespace, entry.created_at)
+            connection.execute(insert(entries), row)
+            if lines:
+                connection.execute(insert(tags), lines)
+            if entry.vector is not None:
+                outbox.add(connection, [entry.id])
+
+        self._database.transact(work)
+
+    def epoch(self, namespace: str) -> int:
+        query = select(epochs.c.epoch).where(epochs.c.namespace == namespace, epochs.c.scope == COUNTER)
+        with self._database.read() as connection:
+            return connection.scalar(query) or 0
 
     def find_exact(self, namespace: str, exact_key: str, now: float) -> Entry | None:
-        wanted = (entries.c.namespace == namespace, entries.c.exact_key == exact_key, entries.c.expires_at > now)
-        with self._database.read() as connection:
-            row = connection.execute(select(*ENTRY_COLUMNS).where(*wanted)).first()
-            return None if row is None else _entry(row)
+        return self._first(now, entries.c.namespace == namespace, entries.c.live_key == exact_key)
 
-    def get_live(self, namespace: str, fingerprint: str, ids: Sequence[str], now: float) -> list[Entry]:
-        partition = (entries.c.namespace == namespace, entries.c.fingerprint == fingerprint)
-        query = select(*ENTRY_COLUMNS).where(*partition, entries.c.id.in_(ids), entries.c.expires_at > now)
+    def get(self, namespace: str, entry_id: str, now: float) -> Entry | None:
+        return self._first(now, entries.c.namespace == namespace, entries.c.id == entry_id)
+
+    def find_normal(self, namespace: str, fingerprint: str, normal_key: str, now: float) -> Entry | None:
+        return self._first(now, entries.c.namespace == namespace, entries.c.normal_key == normal_key, entries.c.fingerprint == fingerprint)
+
+    def _first(self, now: float, *wanted: Any) -> Entry | None:
         with self._database.read() as connection:
-            found = {row.id: _entry(row) for row in connection.execute(query)}
+            row = connection.execute(
+                select(*READ_COLUMNS).where(*wanted, servable(now)).order_by(entries.c.created_at.desc()).limit(1)
+            ).first()
+            return None if row is None else _entry(row, _tags(connection, [row.id]))
+
+    def candidates(self, namespace: str, fingerprint: str, ids: Sequence[str], now: float) -> list[Candidate]:
+        columns = (entries.c.id, entries.c.text, entries.c.created_at, entries.c.stale_at)
+        partition = (entries.c.namespace == namespace, entries.c.fingerprint == fingerprint, entries.c.text.is_not(None))
+        query = select(*columns).where(entries.c.id.in_(ids), *partition, servable(now))
+        with self._database.read() as connection:
+            found = {row.id: Candidate(row.id, row.text or "", row.created_at, row.stale_at) for row in connection.execute(query)}
         return [found[entry_id] for entry_id in ids if entry_id in found]
 
-    def touch(self, entry_id: str, now: float) -> None:
-        used = {"hits": entries.c.hits + 1, "last_used_at": now}
-        with self._database.write() as connection:
-            connection.execute(update(entries).where(entries.c.id == entry_id).values(used))
+    def use(self, hits: Mapping[str, int], now: float) -> None:
+        query = select(entries.c.id, entries.c.tokens, entries.c.hits).where(entries.c.id.in_(hits)).with_for_update()
 
-    def scan(self, now: float) -> Iterator[Entry]:
-        # Page by page, so that no read transaction stays open while the caller works.
-        wanted = (entries.c.expires_at > now, entries.c.vector.is_not(None))
-        query = select(*ENTRY_COLUMNS).where(*wanted).order_by(entries.c.id).limit(SCAN_PAGE)
-        last = ""
-        while True:
-            with self._database.read() as connection:
-                page = [_entry(row) for row in connection.execute(query.where(entries.c.id > last))]
-            yield from page
-            if len(page) < SCAN_PAGE:
-                return
-            last = page[-1].id
+        def work(connection: Connection) -> None:
+            for row in connection.execute(query).all():
+                total = row.hits + hits[row.id]
+                used = {"hits": total, "last_used_at": now, "value": value(row.tokens, total, now)}
+                connection.execute(update(entries).where(entries.c.id == row.id).values(used))
 
-    def evict(self, max_entries: int, now: float) -> list[str]:
-        with self._database.write() as connection:
-            expired = connection.scalars(select(entries.c.id).where(entries.c.expires_at <= now)).all()
-            _delete(connection, expired)
-            excess = max(0, _count(connection) - max_entries)
-            oldest_first = select(entries.c.id).order_by(entries.c.last_used_at, entries.c.id)
-            unused = connection.scalars(oldest_first.limit(excess)).all()
-            _delete(connection, unused)
-        return [*expired, *unused]
+        if hits:
+            self._database.transact(work)
+
+    def delete(self, namespace: str, ids: Sequence[str], now: float) -> int:
+        query = select(entries.c.id).where(entries.c.namespace == namespace, entries.c.id.in_(ids), entries.c.state != DEAD)
+
+        def work(connection: Connection) -> int:
+            found = connection.scalars(query.with_for_update()).all()
+            if found:
+                end(connection, found, now)
+                raise_epoch(connection, namespace, now)
+            return len(found)
+
+        return self._database.transact(work)
+
+    def invalidate(self, namespace: str, scope: str, now: float) -> int:
+        def work(connection: Connection) -> int:
+            epoch = raise_epoch(connection, namespace, now)
+            connection.execute(delete(epochs).where(epochs.c.namespace == namespace, epochs.c.scope == scope))
+            connection.execute(insert(epochs), {"namespace": namespace, "scope": scope, "epoch": epoch, "raised_at": now})
+            return epoch
+
+        return self._database.transact(work)
+
+    def page(self, namespace: str, wanted: Filter, after: str, limit: int, now: float) -> list[EntryInfo]:
+        columns = [
+            entries.c[name] for name in ("id", "model", "text", "created_at", "expires_at", "last_used_at", "hits", "tokens", "size")
+        ]
+        query = _filtered(select(*columns), wanted).where(entries.c.namespace == namespace, entries.c.id > after, servable(now))
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(entries.c.id).limit(limit)).all()
+            tagged = _tags(connection, [row.id for row in rows])
+        return [EntryInfo(**row._mapping, tags=tagged.get(row.id, ())) for row in rows]
+
+    def stats(self, namespace: str, now: float) -> Stats:
+        sums = [func.coalesce(func.sum(each), 0) for each in (entries.c.size, entries.c.hits, entries.c.hits * entries.c.tokens)]
+        with self._database.read() as connection:
+            row = connection.execute(select(func.count(), *sums).where(entries.c.namespace == namespace, servable(now))).one()
+        return Stats(*(int(each) for each in row))
+
+    def claim(self, limit: int, now: float, hold_s: float, embedder: str) -> list[Change]:
+        return self._database.transact(lambda connection: outbox.claim(connection, limit, now, hold_s, embedder))
+
+    def confirm(self, changes: Sequence[Change]) -> None:
+        self._database.transact(lambda connection: outbox.confirm(connection, changes))
+
+    def enqueue(self, ids: Sequence[str]) -> None:
+        self._database.transact(lambda connection: outbox.add(connection, ids))
+
+    def backlog(self) -> int:
+        with self._database.read() as connection:
+            return outbox.size(connection)
+
+    def scan(self, after: str, limit: int, now: float, embedder: str) -> list[VectorRecord]:
+        wanted = (entries.c.id > after, entries.c.state == LIVE, entries.c.embedder == embedder, entries.c.vector.is_not(None))
+        query = select(*outbox.RECORD).where(*wanted, servable(now), ~outbox.has_line()).order_by(entries.c.id).limit(limit)
+        with self._database.read() as connection:
+            return [outbox.record(row) for row in connection.execute(query)]
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        query = select(entries.c.id).where(entries.c.id.in_(ids), (entries.c.state != DEAD) | outbox.has_line())
+        with self._database.read() as connection:
+            return set(connection.scalars(query))
+
+    def outdated(self, embedder: str, after: str, limit: int, now: float) -> list[tuple[str, str]]:
+        foreign = (entries.c.id > after, entries.c.embedder != embedder, entries.c.vector.is_not(None), entries.c.text.is_not(None))
+        query = select(entries.c.id, entries.c.text).where(*foreign, servable(now)).order_by(entries.c.id).limit(limit)
+        with self._database.read() as connection:
+            return [(row.id, row.text or "") for row in connection.execute(query)]
+
+    def embed(self, vectors: Mapping[str, Vector], embedder: str) -> None:
+        def work(connection: Connection) -> None:
+            for entry_id, vector in vectors.items():
+                anew = {"vector": vector.astype("<f4").tobytes(), "embedder": embedder, "state": PENDING}
+                if connection.execute(update(entries).where(entries.c.id == entry_id, entries.c.state != DEAD).values(anew)).rowcount:
+                    outbox.add(connection, [entry_id])
+
+        self._database.transact(work)
+
+    def collect(self, now: float, grace_s: float, limit: int) -> Collected:
+        return self._database.transact(lambda connection: collect(connection, now, grace_s, limit))
+
+    def evict(self, namespace: str | None, quota: Quota, now: float) -> int:
+        return self._database.transact(lambda connection: evict(connection, namespace, quota, now))
 
     def count(self) -> int:
         with self._database.read() as connection:
-            return _count(connection)
+            return connection.scalar(select(func.count()).select_from(entries)) or 0
 
     def close(self) -> None:
         self._database.close()
 
 
-def _count(connection: Connection) -> int:
-    return connection.scalar(select(func.count()).select_from(entries)) or 0
+def _filtered(query: Select[Any], wanted: Filter) -> Select[Any]:
+    if wanted.model is not None:
+        query = query.where(entries.c.model == wanted.model)
+    if wanted.tag is not None:
+        query = query.where(entries.c.id.in_(select(tags.c.entry_id).where(tags.c.tag == wanted.tag)))
+    return query if wanted.ids is None else query.where(entries.c.id.in_(wanted.ids))
 
 
-def _delete(connection: Connection, ids: Sequence[str]) -> None:
-    for start in range(0, len(ids), DELETE_BATCH):
-        connection.execute(delete(entries).where(entries.c.id.in_(ids[start : start + DELETE_BATCH])))
+def _tags(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for row in connection.execute(select(tags.c.entry_id, tags.c.tag).where(tags.c.entry_id.in_(ids)).order_by(tags.c.tag)):
+        found[row.entry_id] = (*found.get(row.entry_id, ()), row.tag)
+    return found
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    row = {column.name: getattr(entry, column.name) for column in ENTRY_COLUMNS}
+    row = {column.name: getattr(entry, column.name) for column in READ_COLUMNS}
     vector = None if entry.vector is None else entry.vector.astype("<f4").tobytes()
-    return {**row, "vector": vector, "last_used_at": entry.created_at, "hits": 0}
+    return row | {
+        "vector": vector,
+        "live_key": entry.exact_key,
+        "state": LIVE if vector is None else PENDING,
+        "ended_at": None,
+        "size": entry.size,
+        "hits": 0,
+        "last_used_at": entry.created_at,
+        "value": value(entry.tokens, 0, entry.created_at),
+    }
 
 
-def _entry(row: Row[*tuple[Any, ...]]) -> Entry:
-    vector: Vector | None = None if row.vector is None else np.frombuffer(row.vector, "<f4").astype(np.float32)
-    return Entry(**{**row._mapping, "vector": vector})
+def _entry(row: Row[*tuple[Any, ...]], tagged: Mapping[str, tuple[str, ...]]) -> Entry:
+    return Entry(**row._mapping, tags=tagged.get(row.id, ()))

@@ -1,5 +1,6 @@
 """The contract of vector indexes: a rebuildable way to find candidates."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +12,8 @@ from cache.errors import VectorIndexError
 
 UNIT_TOLERANCE = 1e-3
 """How far a unit vector's length may be from 1."""
+_HASH = re.compile(r"[0-9a-fA-F]{1,64}")
+_ID = re.compile(r"[0-9a-zA-Z-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,26 @@ def check_vector(vector: Vector, dimension: int) -> None:
     length = float(np.linalg.norm(vector))
     if not abs(length - 1) <= UNIT_TOLERANCE:  # also true for NaN
         raise VectorIndexError(f"a unit vector is needed, not one of length {length:g}")
+
+
+def check_partition(namespace: str, fingerprint: str) -> None:
+    """Raises `VectorIndexError` unless both are hexadecimal, of 1 to 64 characters: they become part of filters."""
+    for name, value in (("namespace", namespace), ("fingerprint", fingerprint)):
+        if not _HASH.fullmatch(value):
+            raise VectorIndexError(f"a {name} of 1 to 64 hexadecimal characters is needed")
+
+
+def is_id(text: str) -> bool:
+    """Whether this can be an id: letters, digits and `-`, 1 to 64 of them."""
+    return _ID.fullmatch(text) is not None
+
+
+def check_record(record: VectorRecord, dimension: int) -> None:
+    """Raises `VectorIndexError` unless every index can hold the record. The message repeats no value."""
+    if not is_id(record.id):
+        raise VectorIndexError("an id of 1 to 64 letters, digits and `-` is needed")
+    check_partition(record.namespace, record.fingerprint)
+    check_vector(record.vector, dimension)
 
 
 def cosine(inner_product: float) -> float:

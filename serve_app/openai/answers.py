@@ -95,6 +95,13 @@ def _as_message(choice: dict[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in choice.items() if key not in ("delta", "token_ids")}, "message": message}
 
 
+def completion_tokens(answer: dict[str, Any]) -> int:
+    """Tokens that were computed for it; 0 when it does not say."""
+    usage = answer.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return tokens if isinstance(tokens, int) and tokens >= 0 else 0
+
+
 def to_json(answer: dict[str, Any], response_id: str, created: int) -> bytes:
     return msgspec.json.encode({"id": response_id, "created": created, **answer})
 

@@ -32,6 +32,8 @@ class CacheOptions(msgspec.Struct, forbid_unknown_fields=True):
 
     mode: Literal["on", "off", "exact", "refresh"] = "on"
     ttl_s: Annotated[float, Meta(gt=0)] | None = None
+    tags: Annotated[list[Annotated[str, Meta(min_length=1, max_length=64)]], Meta(max_length=16)] = []
+    """What the kept answer may be invalidated by later."""
 
 
 class RetrievalOptions(msgspec.Struct, forbid_unknown_fields=True):

@@ -21,13 +21,13 @@ class Clock:
 
 
 def make_entry(**changes: Any) -> Entry:
-    """A live entry of namespace `n` and fingerprint `f`, with an id and an exact key of its own."""
+    """A live entry of namespace `a1` and fingerprint `f1`, with an id and an exact key of its own."""
     number = next(_numbers)
     values: dict[str, Any] = {
-        "id": f"id-{number}",
-        "namespace": "n",
+        "id": f"id-{number:06}",
+        "namespace": "a1",
         "exact_key": f"key-{number}",
-        "fingerprint": "f",
+        "fingerprint": "f1",
         "model": "m",
         "text": "What is a cache?",
         "answer": b'{"choices": []}',

@@ -51,7 +51,7 @@ def test_replacing_counts_once(clock: Clock) -> None:
     old, new = make_entry(exact_key="k"), make_entry(exact_key="k", answer=b"new")
     lru.put(old)
     lru.put(new)
-    assert lru.get("n", "k") == new
+    assert lru.get("a1", "k") == new
     assert (len(lru), lru.bytes) == (1, size_of(new))
 
 
@@ -61,7 +61,7 @@ def test_an_entry_larger_than_the_limit_is_not_kept_nor_is_what_it_replaces(cloc
     lru.put(small)
     lru.put(other)
     lru.put(large)
-    assert lru.get("n", "k") is None
+    assert lru.get("a1", "k") is None
     assert lru.get(other.namespace, other.exact_key) == other
 
 
@@ -77,7 +77,7 @@ def test_discard_and_clear(clock: Clock) -> None:
     lru.put(entry)
     lru.put(other)
     lru.discard(entry.namespace, entry.exact_key)
-    lru.discard("n", "unknown")
+    lru.discard("a1", "unknown")
     assert (len(lru), lru.get(entry.namespace, entry.exact_key)) == (1, None)
     lru.clear()
     assert (len(lru), lru.bytes, lru.get(other.namespace, other.exact_key)) == (0, 0, None)
@@ -109,11 +109,11 @@ def test_never_over_the_limit_and_agrees_with_a_model(steps: list[tuple[str, int
             while sum(model.values()) > limit:
                 model.popitem(last=False)
         elif operation == "get":
-            assert (lru.get("n", key) is not None) == (key in model)
+            assert (lru.get("a1", key) is not None) == (key in model)
             if key in model:
                 model.move_to_end(key)
         else:
-            lru.discard("n", key)
+            lru.discard("a1", key)
             model.pop(key, None)
         assert lru.bytes == sum(model.values()) <= limit
         assert len(lru) == len(model)

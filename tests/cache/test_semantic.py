@@ -1,230 +1,232 @@
-from collections.abc import Sequence
-from dataclasses import replace
+"""The cache as a whole: what is kept is found, by whom and how long."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cache.config import SemanticConfig
-from cache.entry import Entry, Vector
+from cache.entry import Entry
 from cache.errors import StoreError, VectorIndexError
-from cache.semantic import Match, Miss, MissReason, SemanticCache
-from cache.stores.base import EntryStore
-from cache.stores.memory import MemoryEntryStore
-from cache.vectors.base import VectorIndex
-from cache.vectors.memory import MemoryIndex
-from tests.cache.entries import Clock, make_entry, unit
-
-CONFIG = SemanticConfig(threshold=0.9)
+from cache.semantic import Found, Known, normal_key
+from cache.stores.base import ALL, Filter, Quota, model_scope, tag_scope
+from cache.vectors.faiss_index import FaissIndex
+from tests.cache.entries import unit
+from tests.cache.worlds import STATIC, CacheWorld
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def world(tmp_path: Path) -> CacheWorld:
+    return CacheWorld(tmp_path)
 
 
-@pytest.fixture
-def store() -> MemoryEntryStore:
-    return MemoryEntryStore()
+def is_found(world: CacheWorld, entry: Entry) -> list[bool]:
+    """By its key, by its wording, by its vector."""
+    known = world.cache.find(entry.namespace, entry.exact_key, entry.fingerprint, entry.text)
+    reworded = world.cache.find_normal(entry.namespace, entry.fingerprint, str(entry.text))
+    found = world.cache.search(world.query(namespace=entry.namespace, fingerprint=entry.fingerprint), STATIC)
+    return [known.exact is not None, reworded is not None, isinstance(found, Found)]
 
 
-@pytest.fixture
-def index() -> MemoryIndex:
-    return MemoryIndex(2)
+def test_an_entry_is_found_before_the_index_has_it_and_after(world: CacheWorld) -> None:
+    entry = world.keep()
+    assert is_found(world, entry) == [True] * 3
+    assert world.index.count() == 0
+    world.cache.apply()
+    assert world.index.count() == 1
+    assert is_found(world, entry) == [True] * 3
 
 
-@pytest.fixture
-def cache(store: EntryStore, index: VectorIndex, clock: Clock) -> SemanticCache:
-    return SemanticCache(store, index, clock, CONFIG)
+END: dict[str, Callable[[CacheWorld, Entry], Any]] = {
+    "delete": lambda world, entry: world.cache.delete(entry.namespace, [entry.id]),
+    "all": lambda world, entry: world.cache.invalidate(entry.namespace, ALL),
+    "model": lambda world, entry: world.cache.invalidate(entry.namespace, model_scope("m")),
+    "tag": lambda world, entry: world.cache.invalidate(entry.namespace, tag_scope("t")),
+    "time": lambda world, entry: setattr(world.clock, "now", entry.expires_at),
+}
 
 
-def test_the_closest_question_within_the_threshold_is_a_match(cache: SemanticCache) -> None:
-    near, nearer = make_entry(vector=unit(10, 3)), make_entry(vector=unit(10, 1))
-    cache.insert(near)
-    cache.insert(nearer)
-    found = cache.search("n", "f", unit(1, 0))
-    assert isinstance(found, Match)
-    assert found.entry == nearer
-    assert found.similarity == pytest.approx(10 / 101**0.5, abs=1e-6)
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("end", END.values(), ids=END.keys())
+def test_an_ended_entry_is_found_in_no_way(world: CacheWorld, end: Callable[[CacheWorld, Entry], Any], indexed: bool) -> None:
+    entry, other = world.keep(tags=("t",)), world.keep(namespace="b2", expires_at=world.clock.now + 1e6)
+    if indexed:
+        world.cache.apply()
+    end(world, entry)
+    assert is_found(world, entry) == [False] * 3
+    assert is_found(world, other) == [True] * 3
+    world.cache.collect()
+    world.cache.apply()
+    assert world.index.scan("", 9) == [other.id]
 
 
-def test_the_reasons_of_a_miss(cache: SemanticCache, store: EntryStore) -> None:
-    assert cache.search("n", "f", unit(1, 0)) == Miss(MissReason.EMPTY)
-    entry = make_entry(vector=unit(3, 4))
-    cache.insert(entry)
-    assert cache.search("n", "f", unit(1, 0)) == Miss(MissReason.BELOW_THRESHOLD, 0.6)
-    assert cache.search("m", "f", unit(3, 4)) == Miss(MissReason.EMPTY)
-    assert cache.search("n", "g", unit(3, 4)) == Miss(MissReason.EMPTY)
-    store.evict(0, 0)
-    assert cache.search("n", "f", unit(3, 4)) == Miss(MissReason.STALE, 1.0)
+def test_an_answer_to_a_request_from_before_an_invalidation_is_not_kept_for_use(world: CacheWorld) -> None:
+    epoch = world.cache.epoch("a1")
+    world.cache.invalidate("a1", ALL)
+    assert is_found(world, world.keep(epoch=epoch)) == [False] * 3
+    assert is_found(world, world.keep(epoch=world.cache.epoch("a1"))) == [True] * 3
 
 
-def test_a_similarity_of_the_threshold_is_a_match(cache: SemanticCache, store: EntryStore, index: VectorIndex, clock: Clock) -> None:
-    cache.insert(make_entry(vector=unit(3, 4)))
-    assert isinstance(cache.search("n", "f", unit(3, 4)), Match)
-    strict = SemanticCache(store, index, clock, SemanticConfig(threshold=1))
-    assert isinstance(strict.search("n", "f", unit(3, 4)), Match)
+def test_wording_that_never_changes_an_answer_needs_no_comparison(world: CacheWorld) -> None:
+    entry = world.keep("What is the capital of France?")
+    known = world.cache.find("a1", "another key", "f1", "please, what's the capital of France")
+    assert known == Known(0, reworded=world.cache.get("a1", entry.id))
+    assert world.cache.find("a1", "another key", "f1", "What is the capital of Spain?") == Known(0)
+    assert world.cache.find("a1", "another key", "f2", entry.text) == Known(0)
+    assert world.cache.find("a1", "another key", "f1", None) == Known(0)
 
 
-def test_an_expired_entry_is_a_miss_from_its_second_on(cache: SemanticCache, clock: Clock) -> None:
-    entry = make_entry(vector=unit(1, 0), expires_at=clock.now + 60)
-    cache.insert(entry)
-    clock.now += 59.9
-    assert cache.find_exact("n", entry.exact_key) == entry
-    assert isinstance(cache.search("n", "f", unit(1, 0)), Match)
-    clock.now += 0.1
-    assert cache.find_exact("n", entry.exact_key) is None
-    assert cache.search("n", "f", unit(1, 0)) == Miss(MissReason.STALE, 1.0)
+def test_a_denied_wording_is_not_served(world: CacheWorld) -> None:
+    entry = world.keep("What is the capital of France?")
+    world.cache.deny("a1", entry.id, "what is the capital of France")
+    assert world.cache.find_normal("a1", "f1", "what is the capital of France") is None
+    assert world.cache.find_normal("a1", "f1", "What's the capital of France") is not None
 
 
-def test_a_live_neighbour_serves_when_a_closer_one_is_stale_and_the_stale_vector_goes(
-    cache: SemanticCache, index: VectorIndex, clock: Clock
-) -> None:
-    cache.insert(make_entry(vector=unit(1, 0), expires_at=clock.now + 1))
-    live = make_entry(vector=unit(10, 1))
-    cache.insert(live)
-    clock.now += 1
-    found = cache.search("n", "f", unit(1, 0))
-    assert isinstance(found, Match)
-    assert found.entry == live
-    assert len(index) == 1
-
-
-def test_stale_vectors_cannot_crowd_out_a_live_one_for_long(store: EntryStore, index: VectorIndex, clock: Clock) -> None:
-    cache = SemanticCache(store, index, clock, SemanticConfig(threshold=0.9, top_k=3))
+def test_uses_are_counted_and_written_together(world: CacheWorld) -> None:
+    entry = world.keep(tokens=10)
     for _ in range(3):
-        cache.insert(make_entry(vector=unit(1, 0), expires_at=clock.now + 1))
-    cache.insert(make_entry(vector=unit(10, 1)))
-    clock.now += 1
-    assert cache.search("n", "f", unit(1, 0)) == Miss(MissReason.STALE, 1.0)
-    assert isinstance(cache.search("n", "f", unit(1, 0)), Match)
+        is_found(world, entry)
+    assert world.cache.stats("a1").hits == 0
+    world.cache.flush_uses()
+    assert world.cache.stats("a1").hits == 9
+    assert world.cache.page("a1", Filter(), "", 9)[0].hits == 9
 
 
-@pytest.mark.parametrize("lie", [{"namespace": "m"}, {"fingerprint": "g"}])
-def test_an_index_that_names_another_partitions_entry_is_not_believed(
-    cache: SemanticCache, store: EntryStore, index: VectorIndex, lie: dict[str, str]
-) -> None:
-    entry = make_entry(vector=unit(1, 0), **lie)
-    store.put(entry)
-    index.upsert("n", "f", entry.id, unit(1, 0))
-    assert cache.search("n", "f", unit(1, 0)) == Miss(MissReason.STALE, 1.0)
+def test_uses_outlive_a_store_that_fails(world: CacheWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_found(world, world.keep())
 
+    def fail(*args: object) -> None:
+        raise StoreError("down")
 
-def test_a_replaced_entry_is_not_found_by_its_old_question(cache: SemanticCache, index: VectorIndex) -> None:
-    old = make_entry(exact_key="k", vector=unit(1, 0))
-    new = make_entry(exact_key="k", vector=unit(0, 1))
-    cache.insert(old)
-    cache.insert(new)
-    assert cache.find_exact("n", "k") == new
-    assert isinstance(cache.search("n", "f", unit(1, 0)), Miss)
-    assert isinstance(cache.search("n", "f", unit(0, 1)), Match)
-    cache.insert(replace(new, vector=None))
-    assert len(index) == 0
-
-
-def test_an_entry_without_a_vector_is_found_by_its_key_only(cache: SemanticCache, index: VectorIndex) -> None:
-    entry = make_entry(vector=None, text=None)
-    cache.insert(entry)
-    assert cache.find_exact("n", entry.exact_key) == entry
-    assert cache.find_exact("m", entry.exact_key) is None
-    assert len(index) == 0
-
-
-def test_a_bad_vector_is_refused_before_anything_is_kept(cache: SemanticCache, store: EntryStore) -> None:
-    for vector in (unit(1, 0, 0), np.array([np.nan, 1], np.float32), np.array([2, 0], np.float32)):
-        with pytest.raises(VectorIndexError):
-            cache.insert(make_entry(vector=vector))
-    assert store.count() == 0
-
-
-def test_the_least_recently_used_go_past_the_limit_from_both(store: EntryStore, index: VectorIndex, clock: Clock) -> None:
-    cache = SemanticCache(store, index, clock, CONFIG, max_entries=3)
-    by_key, by_question, unused = (make_entry(vector=unit(*direction)) for direction in ((1, 0), (0, 1), (-1, 0)))
-    for entry in (by_key, by_question, unused):
-        cache.insert(entry)
-    clock.now += 1
-    cache.find_exact("n", by_key.exact_key)
-    cache.search("n", "f", unit(0, 1))
-    cache.insert(make_entry(vector=unit(0, -1), created_at=clock.now))
-    assert cache.find_exact("n", unused.exact_key) is None
-    assert cache.search("n", "f", unit(-1, 0)) == Miss(MissReason.BELOW_THRESHOLD, 0.0)
-    assert cache.find_exact("n", by_key.exact_key) == by_key
-    assert cache.find_exact("n", by_question.exact_key) == by_question
-    assert store.count() == len(index) == 3
-
-
-def test_the_limit_is_kept_to_within_one_in_a_hundred(store: EntryStore, index: VectorIndex, clock: Clock) -> None:
-    cache = SemanticCache(store, index, clock, CONFIG, max_entries=200)
-    for _ in range(450):
-        cache.insert(make_entry(vector=unit(1, 0)))
-        assert store.count() <= 202
-    assert len(index) == store.count() >= 200
-
-
-def test_evict_forgets_what_has_expired(cache: SemanticCache, store: EntryStore, index: VectorIndex, clock: Clock) -> None:
-    cache.insert(make_entry(vector=unit(1, 0), expires_at=clock.now + 1))
-    cache.insert(make_entry(vector=unit(1, 0)))
-    clock.now += 1
-    assert cache.evict() == 1
-    assert store.count() == len(index) == 1
-
-
-class BrokenIndex(MemoryIndex):
-    """The process dies, or the index does not answer, between the store and the index."""
-
-    def upsert(self, namespace: str, fingerprint: str, entry_id: str, vector: Vector) -> None:
-        raise VectorIndexError("the index did not answer")
-
-
-def test_a_crash_between_store_and_index_costs_a_miss_until_the_index_is_rebuilt(store: EntryStore, clock: Clock) -> None:
-    entry = make_entry(vector=unit(1, 0))
-    with pytest.raises(VectorIndexError):
-        SemanticCache(store, BrokenIndex(2), clock, CONFIG).insert(entry)
-    cache = SemanticCache(store, MemoryIndex(2), clock, CONFIG)
-    assert cache.find_exact("n", entry.exact_key) == entry
-    assert cache.search("n", "f", unit(1, 0)) == Miss(MissReason.EMPTY)
-    assert cache.rebuild() == 1
-    assert isinstance(cache.search("n", "f", unit(1, 0)), Match)
-
-
-def test_rebuild_takes_live_entries_with_a_vector_that_fits(store: EntryStore, index: VectorIndex, clock: Clock) -> None:
-    kept = [make_entry(vector=unit(1, number)) for number in range(3)]
-    left_out = [
-        make_entry(),
-        make_entry(vector=unit(1, 0), expires_at=clock.now),
-        make_entry(vector=unit(1, 0, 0)),
-        make_entry(vector=np.array([np.nan, 0], np.float32)),
-    ]
-    for entry in (*kept, *left_out):
-        store.put(entry)
-    cache = SemanticCache(store, index, clock, CONFIG)
-    assert cache.rebuild() == cache.rebuild() == len(index) == 3
-
-
-class ReadOnlyStore(MemoryEntryStore):
-    """A store whose disk is full."""
-
-    def touch(self, entry_id: str, now: float) -> None:
-        raise StoreError("the disk is full")
-
-
-def test_a_use_that_cannot_be_recorded_is_still_a_hit(index: VectorIndex, clock: Clock) -> None:
-    cache = SemanticCache(ReadOnlyStore(), index, clock, CONFIG)
-    entry = make_entry(vector=unit(1, 0))
-    cache.insert(entry)
-    assert cache.find_exact("n", entry.exact_key) == entry
-    assert isinstance(cache.search("n", "f", unit(1, 0)), Match)
-
-
-class SilentStore(MemoryEntryStore):
-    """A store that does not answer."""
-
-    def get_live(self, namespace: str, fingerprint: str, ids: Sequence[str], now: float) -> list[Entry]:
-        raise StoreError("no answer")
-
-
-def test_a_store_that_does_not_answer_is_an_error_and_never_a_hit(index: VectorIndex, clock: Clock) -> None:
-    cache = SemanticCache(SilentStore(), index, clock, CONFIG)
-    cache.insert(make_entry(vector=unit(1, 0)))
+    monkeypatch.setattr(world.store, "use", fail)
     with pytest.raises(StoreError):
-        cache.search("n", "f", unit(1, 0))
-    assert len(index) == 1
+        world.cache.flush_uses()
+    monkeypatch.undo()
+    world.cache.flush_uses()
+    assert world.cache.stats("a1").hits > 0
+
+
+def test_a_quota_is_kept_to_within_a_hundred_entries(tmp_path: Path) -> None:
+    world = CacheWorld(tmp_path, quota=Quota(max_entries=50))
+    for _ in range(250):
+        world.keep()
+        world.clock.now += 0.001
+    assert world.cache.stats("a1").entries <= 150
+
+
+def test_the_soft_end_is_told(world: CacheWorld) -> None:
+    world.keep(stale_at=world.clock.now + 5)
+    found = world.cache.search(world.query(), STATIC)
+    assert isinstance(found, Found)
+    assert not found.is_stale(world.clock.now)
+    assert found.is_stale(world.clock.now + 5)
+
+
+@pytest.mark.parametrize("vector", [unit(1, 0, 0), np.array([1.0, 1.0], np.float32), np.array([np.nan, 0], np.float32)])
+def test_a_bad_vector_is_refused_before_anything_is_kept(world: CacheWorld, vector: Any) -> None:
+    with pytest.raises(VectorIndexError):
+        world.keep(vector=vector)
+    assert world.store.count() == 0
+    with pytest.raises(VectorIndexError):
+        world.cache.search(world.query(vector=vector), STATIC)
+
+
+def test_a_restart_with_an_empty_index_loses_nothing(tmp_path: Path) -> None:
+    first = CacheWorld(tmp_path)
+    entries = [first.keep(), first.keep()]
+    first.cache.apply()
+    entries.append(first.keep())
+    second = CacheWorld(tmp_path)
+    assert second.cache.load() + second.cache.apply() == 3
+    assert [is_found(second, entry) for entry in entries] == [[True] * 3] * 3
+
+
+def test_closing_finishes_what_is_left(tmp_path: Path) -> None:
+    world = CacheWorld(tmp_path)
+    is_found(world, world.keep())
+    world.cache.close()
+    again = CacheWorld(tmp_path)
+    assert again.store.backlog() == 0
+    assert again.cache.stats("a1").hits > 0
+
+
+def test_a_store_that_does_not_answer_is_an_error_and_never_a_hit(world: CacheWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = world.keep()
+    for name in ("find_exact", "find_normal", "candidates", "get"):
+
+        def fail(*args: object) -> None:
+            raise StoreError("down")
+
+        monkeypatch.setattr(world.store, name, fail)
+    for call in (
+        lambda: world.cache.find("a1", entry.exact_key, "f1", None),
+        lambda: world.cache.find_normal("a1", "f1", "x"),
+        lambda: world.cache.search(world.query(), STATIC),
+    ):
+        with pytest.raises(StoreError):
+            call()
+
+
+@given(st.text(max_size=60))
+def test_any_text_has_a_normal_key(text: str) -> None:
+    assert len(normal_key(text)) == 64
+
+
+# Walls
+
+
+NAMESPACES, FINGERPRINTS = ["a1", "b2", "ab", "a11"], ["f1", "f2", "f11"]
+DIRECTIONS = [unit(*direction) for direction in np.random.default_rng(2).standard_normal((12, 2))]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["keep", "delete", "invalidate", "apply", "reconcile", "search", "find", "wait"]),
+        st.sampled_from(NAMESPACES),
+        st.sampled_from(FINGERPRINTS),
+        st.integers(0, 11),
+    ),
+    max_size=40,
+)
+
+
+@given(STEPS)
+@settings(max_examples=60)
+def test_no_walk_finds_what_is_not_its_own_or_was_ended(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, str, int]]
+) -> None:
+    world = CacheWorld(tmp_path_factory.mktemp("walk"), index=FaissIndex(2))
+    kept: dict[str, Entry] = {}
+    ended: set[str] = set()
+    for step, namespace, fingerprint, number in steps:
+        vector = DIRECTIONS[number]
+        if step == "keep":
+            epoch = world.cache.epoch(namespace)
+            for old in [each for each in kept.values() if (each.namespace, each.exact_key) == (namespace, str(number))]:
+                ended.add(old.id)
+            entry = world.keep(vector=vector, namespace=namespace, fingerprint=fingerprint, exact_key=str(number), epoch=epoch)
+            kept[entry.id] = entry
+        elif step == "delete":
+            ids = [each.id for each in list(kept.values())[number : number + 2]]
+            world.cache.delete(namespace, ids)
+            ended |= {each for each in ids if kept[each].namespace == namespace}
+        elif step == "invalidate":
+            world.cache.invalidate(namespace, ALL)
+            ended |= {each.id for each in kept.values() if each.namespace == namespace}
+        elif step == "apply":
+            world.cache.apply()
+        elif step == "reconcile":
+            world.cache.reconcile()
+        elif step == "wait":
+            world.clock.now += 31
+        found = world.cache.search(world.query(vector=vector, namespace=namespace, fingerprint=fingerprint), STATIC)
+        hits = [found.entry] if isinstance(found, Found) else []
+        known = world.cache.find(namespace, str(number), fingerprint, "What is a cache?")
+        for hit in (*hits, *(each for each in (known.exact, known.reworded) if each)):
+            assert hit.namespace == namespace
+            assert hit.fingerprint == fingerprint or hit is known.exact
+            assert hit.id not in ended
+            assert world.clock.now < hit.expires_at
+    world.cache.close()

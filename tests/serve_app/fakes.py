@@ -11,8 +11,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from cache.cascade import Decision, Query, Reason
 from cache.entry import Entry, Vector
 from cache.exact import AnswerLru
+from cache.semantic import Found, Known
 from deployments.embedding import Embedded
 from deployments.replica_client import Answer, Call
 from deployments.replicas import Replica, ReplicaDirectory
@@ -23,7 +25,6 @@ from serve_app.config import AppConfig, load_config
 from serve_app.keeper import Keeper
 from serve_app.openai import sse
 from serve_app.pipeline import Pipeline
-from serve_app.services import SemanticHit, SemanticMiss
 from serve_app.tenants import Authenticator
 from serve_app.tiers import CacheTiers
 
@@ -68,6 +69,7 @@ class FakeCache:
     steps: list[str]
     clock: Clock
     entries: list[Entry] = field(default_factory=list)
+    epochs: dict[str, int] = field(default_factory=dict)
     finds: Fault = field(default_factory=Fault)
     searches: Fault = field(default_factory=Fault)
     writes: Fault = field(default_factory=Fault)
@@ -76,19 +78,25 @@ class FakeCache:
     def live(self) -> list[Entry]:
         return [entry for entry in self.entries if entry.live(self.clock())]
 
-    async def find_exact(self, namespace: str, key: str) -> Entry | None:
+    async def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
         self.steps.append("exact")
         await self.finds.strike()
-        return next((entry for entry in self.live if (entry.namespace, entry.exact_key) == (namespace, key)), None)
+        exact = next((entry for entry in self.live if (entry.namespace, entry.exact_key) == (namespace, key)), None)
+        return Known(self.epochs.get(namespace, 0), exact)
 
-    async def search(self, namespace: str, fingerprint: str, vector: Vector) -> SemanticHit | SemanticMiss:
+    async def epoch(self, namespace: str) -> int:
+        self.steps.append("epoch")
+        await self.finds.strike()
+        return self.epochs.get(namespace, 0)
+
+    async def search(self, query: Query) -> Found | Decision:
         self.steps.append("search")
         await self.searches.strike()
         for entry in self.live:
-            same_partition = (entry.namespace, entry.fingerprint) == (namespace, fingerprint)
-            if same_partition and entry.vector is not None and np.array_equal(entry.vector, vector):
-                return SemanticHit(entry, 0.97)
-        return SemanticMiss("empty")
+            same_partition = (entry.namespace, entry.fingerprint) == (query.namespace, query.fingerprint)
+            if same_partition and entry.vector is not None and np.array_equal(entry.vector, query.vector):
+                return Found(entry, Decision(Reason.HIT, similarity=0.97))
+        return Decision(Reason.EMPTY)
 
     async def keep(self, entry: Entry) -> None:
         await self.writes.strike()

@@ -40,7 +40,7 @@ def test_the_engine_is_chosen_by_its_type() -> None:
 UNKNOWN_KEYS = [
     ({"ingres": {}}, "ingres", ["ingress", "llm", "cache"]),
     ({"ingress": {"replica": 1}}, "ingress.replica", ["replicas", "max_body_bytes"]),
-    ({"cache": {"semantic": {"treshold": 1}}}, "cache.semantic.treshold", ["threshold", "top_k"]),
+    ({"cache": {"semantic": {"min_probabilty": 1}}}, "cache.semantic.min_probabilty", ["min_probability", "top_k"]),
     ({"llm": {"engine": {"type": "simulated", "blocks": 1}}}, "llm.engine.blocks", ["kv_blocks", "block_size"]),
     ({"llm": {"engine": {"type": "vllm", "kv_blocks": 1}}}, "llm.engine.kv_blocks", ["args", "env", "type"]),
     ({"llm": {"engine": {"type": "vllm", "args": {"max_len": 1}}}}, "llm.engine.args.max_len", ["max_model_len", "extra"]),
@@ -60,7 +60,7 @@ WRONG_VALUES = [
     ({"ingress": {"replicas": 0}}, "ingress.replicas", "0", "greater than or equal to 1"),
     ({"ingress": {"max_body_bytes": "many"}}, "ingress.max_body_bytes", "'many'", "integer"),
     ({"ingress": 5}, "ingress", "5", "dictionary"),
-    ({"cache": {"semantic": {"threshold": 1.5}}}, "cache.semantic.threshold", "1.5", "less than or equal to 1"),
+    ({"cache": {"semantic": {"min_probability": 1.5}}}, "cache.semantic.min_probability", "1.5", "less than 1"),
     ({"cache": {"ttl_s": float("nan")}}, "cache.ttl_s", "nan", "finite"),
     ({"auth": {"mode": "keys"}}, "auth.mode", "'keys'", "'none'"),
     ({"llm": {"engine": {"type": "vlm"}}}, "llm.engine", "vlm", "'vllm', 'simulated'"),

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
+from cache.cascade import Decision, Query, Reason
+from cache.semantic import Found, Known
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
 from retrieval.documents import Chunk, SearchHit, SearchResult
 from retrieval.errors import UnknownStoreError
-from serve_app.services import RemoteCache, RemoteDocuments, RemoteEmbedding, SemanticHit, SemanticMiss, answer_of
+from serve_app.services import RemoteCache, RemoteDocuments, RemoteEmbedding, answer_of
 from tests.cache.entries import make_entry, unit
 
 
@@ -37,11 +39,14 @@ class FakeHandle:
 
 
 async def test_the_caches_answers() -> None:
-    entry, vector = make_entry(), unit(1, 0)
-    assert await RemoteCache(FakeHandle(entry)).find_exact("n", "k") == entry
-    assert await RemoteCache(FakeHandle(None)).find_exact("n", "k") is None
-    assert await RemoteCache(FakeHandle((entry, 0.97))).search("n", "f", vector) == SemanticHit(entry, 0.97)
-    assert await RemoteCache(FakeHandle("stale")).search("n", "f", vector) == SemanticMiss("stale")
+    entry, query = make_entry(), Query("a1", "f1", "text", unit(1, 0))
+    for found in (Known(3, entry), Known(0)):
+        handle = FakeHandle(found)
+        assert await RemoteCache(handle).find("a1", "k", "f1", None) is found
+        assert handle.calls == [("find", "a1", "k", "f1", None)]
+    for decided in (Found(entry, Decision(Reason.HIT)), Decision(Reason.STALE)):
+        assert await RemoteCache(FakeHandle(decided)).search(query) is decided
+    assert await RemoteCache(FakeHandle(7)).epoch("a1") == 7
     handle = FakeHandle(None)
     await RemoteCache(handle).keep(entry)
     assert handle.calls == [("keep", entry)]
@@ -81,7 +86,7 @@ async def test_an_error_of_the_other_process_is_raised_as_itself() -> None:
 @pytest.mark.parametrize("error", [RayActorError(), TimeoutError()], ids=lambda error: type(error).__name__)
 async def test_a_part_that_does_not_answer_is_named(error: Exception) -> None:
     with pytest.raises(PartError, match="the cache did not answer"):
-        await RemoteCache(FakeHandle(error)).find_exact("n", "k")
+        await RemoteCache(FakeHandle(error)).epoch("a1")
 
 
 async def test_a_part_is_not_waited_for_without_end() -> None:

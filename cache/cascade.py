@@ -1,0 +1,190 @@
+"""The decision on a question: candidates, guards, verifier, error budget. Every doubt is a miss with a reason."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cache.decision.belief import MAX_Z, log_odds
+from cache.decision.beliefs import Beliefs
+from cache.decision.policy import exploration
+from cache.entry import Vector
+from cache.guards.cascade import first_refusal
+from cache.guards.text import Question, parse
+from cache.overlay import Overlay
+from cache.policy import Policy
+from cache.stores.base import Candidate, EntryStore
+from cache.stores.evidence import SqlEvidenceStore
+from cache.vectors.base import Neighbour, VectorIndex
+from cache.verifiers.base import Pair, Verifier
+
+SHORT, LONG = "short", "long"
+"""Kinds of scores: what is learnt of one says nothing of the other."""
+
+
+class Reason(StrEnum):
+    """How a look-up ended. All but `HIT` are misses."""
+
+    HIT = "hit"
+    OFF = "off"
+    EMPTY = "empty"
+    """Nothing is kept for this namespace and fingerprint."""
+    FAR = "far"
+    """The closest question is not close enough to be looked at."""
+    STALE = "stale"
+    """What was close is gone, expired or invalidated."""
+    DENIED = "denied"
+    """Feedback forbids this answer to this question."""
+    GUARD = "guard"
+    """A guard found a difference; `Decision.guard` names it."""
+    UNVERIFIED = "unverified"
+    """The verifier could not judge the pair."""
+    DOUBTFUL = "doubtful"
+    """The verifier is not sure enough."""
+    EXPLORE = "explore"
+    """Good enough to learn from, not to be served this time."""
+    SHADOW = "shadow"
+    """It would have been a hit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question, and where an answer to it may be looked for."""
+
+    namespace: str
+    fingerprint: str
+    text: str
+    vector: Vector
+
+
+@dataclass(slots=True)
+class Decision:
+    """What was decided, and all that led to it."""
+
+    reason: Reason
+    candidate: Candidate | None = None
+    """The kept question that came closest to being served."""
+    similarity: float | None = None
+    guard: str | None = None
+    kind: str = SHORT
+    score: float | None = None
+    """Log-odds of the verifier's probability."""
+    exploration: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Time of each stage."""
+
+
+class Cascade:
+    """One for a process. Thread-safe if its parts are. May raise `StoreError`, `VectorIndexError` and `VerifierError`: a miss too."""
+
+    def __init__(
+        self,
+        store: EntryStore,
+        evidence: SqlEvidenceStore,
+        index: VectorIndex,
+        overlay: Overlay,
+        verifier: Verifier,
+        beliefs: Beliefs,
+        clock: Callable[[], float],
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """`clock` gives seconds since the epoch; `chance` a uniform random number in [0, 1)."""
+        self._store = store
+        self._evidence = evidence
+        self._index = index
+        self._overlay = overlay
+        self._verifier = verifier
+        self._beliefs = beliefs
+        self._clock = clock
+        self._chance = chance
+
+    def decide(self, query: Query, policy: Policy) -> Decision:
+        if policy.mode == "off":
+            return Decision(Reason.OFF)
+        watch = _Watch()
+        decision = self._decide(query, policy, watch)
+        decision.seconds = watch.seconds
+        return decision
+
+    def _decide(self, query: Query, policy: Policy, watch: "_Watch") -> Decision:
+        near = self._neighbours(query, policy.top_k)
+        watch.lap("search")
+        close = [each for each in near if each.similarity >= policy.min_similarity]
+        if not close:
+            return Decision(Reason.FAR if near else Reason.EMPTY, similarity=near[0].similarity if near else None)
+        similarity = {each.id: each.similarity for each in close}
+        found = self._store.candidates(query.namespace, query.fingerprint, list(similarity), self._clock())
+        denied = self._evidence.denied([each.id for each in found], query.text) if found else set()
+        watch.lap("confirm")
+        allowed = [each for each in found if each.id not in denied]
+        if not allowed:
+            return Decision(Reason.DENIED if found else Reason.STALE, similarity=close[0].similarity)
+        agreeing, guard = _guarded(parse(query.text), allowed)
+        watch.lap("guards")
+        if not agreeing:
+            return Decision(Reason.GUARD, allowed[0], similarity[allowed[0].id], guard)
+        decision = self._judge(query, agreeing[: policy.max_verified], similarity, policy)
+        watch.lap("verify")
+        if decision.reason is Reason.HIT:
+            self._weigh(query.namespace, decision, policy)
+            watch.lap("weigh")
+        return decision
+
+    def _neighbours(self, query: Query, k: int) -> list[Neighbour]:
+        """Of the index, and of what it does not show yet. One id may be in both; the store's answer counts either way."""
+        place = (query.namespace, query.fingerprint, query.vector, k)
+        found = {each.id: each for each in (*self._index.search(*place), *self._overlay.search(*place))}
+        return sorted(found.values(), key=lambda each: -each.similarity)[:k]
+
+    def _judge(self, query: Query, candidates: Sequence[Candidate], similarity: dict[str, float], policy: Policy) -> Decision:
+        """The candidate that is most probably right, and whether that is enough to go on."""
+        if max(len(query.text), *(len(each.text) for each in candidates)) > policy.long_chars:
+            return _judge_long(candidates[0], similarity[candidates[0].id], policy)
+        judged = self._verifier.probabilities([Pair(query.text, each.text, similarity[each.id]) for each in candidates])
+        sure = [
+            (probability, -place, each)
+            for place, (probability, each) in enumerate(zip(judged, candidates, strict=True))
+            if probability is not None
+        ]
+        if not sure:
+            return Decision(Reason.UNVERIFIED, candidates[0], similarity[candidates[0].id])
+        probability, _, best = max(sure, key=lambda each: each[:2])
+        reason = Reason.HIT if probability >= policy.min_probability else Reason.DOUBTFUL
+        return Decision(reason, best, similarity[best.id], score=log_odds(probability))
+
+    def _weigh(self, namespace: str, decision: Decision, policy: Policy) -> None:
+        """What the error budget says to an answer that is good enough otherwise."""
+        if policy.mode == "static" or decision.candidate is None or decision.score is None:
+            return
+        belief = self._beliefs.tenant(namespace, decision.kind)
+        effect = self._beliefs.entry(namespace, decision.kind, decision.candidate.id)
+        decision.exploration = exploration(decision.score, belief, effect, policy.budget)
+        if self._chance() < decision.exploration:
+            decision.reason = Reason.EXPLORE
+        elif policy.mode == "shadow":
+            decision.reason = Reason.SHADOW
+
+
+def _guarded(question: Question, candidates: Sequence[Candidate]) -> tuple[list[Candidate], str | None]:
+    """The candidates that no guard refuses, and the guard that refused the closest one."""
+    refusals = [first_refusal(question, parse(each.text)) for each in candidates]
+    agreeing = [each for each, refusal in zip(candidates, refusals, strict=True) if refusal is None]
+    return agreeing, refusals[0].guard if refusals[0] else None
+
+
+def _judge_long(candidate: Candidate, similarity: float, policy: Policy) -> Decision:
+    """Long texts: the cosine alone, stretched so that the threshold is even odds above the verifier's floor."""
+    reason = Reason.HIT if similarity >= policy.long_similarity else Reason.DOUBTFUL
+    above = (similarity - policy.long_similarity) / (1 - policy.long_similarity)
+    return Decision(reason, candidate, similarity, kind=LONG, score=max(-MAX_Z, min(MAX_Z, 2 + 2 * above)))
+
+
+class _Watch:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage], self._last = now - self._last, now

@@ -1,0 +1,9 @@
+"""How far two questions are apart in content."""
+
+from cache.guards.text import Question
+
+
+def close(a: Question, b: Question, most: int = 2) -> bool:
+    """At most so many content words on either side that the other lacks: what differs besides decides."""
+    left, right = frozenset(a.content), frozenset(b.content)
+    return len(left - right) <= most and len(right - left) <= most

@@ -1,0 +1,177 @@
+"""The normal form: a text without the differences that can never change its answer."""
+
+import re
+from typing import Final
+
+from cache.guards import lexicon
+from cache.guards.lexicon import bag
+from cache.guards.numerals import HAN_NUMERALS, SCALES, SMALL, chinese, english, ungrouped
+from cache.guards.tokens import clean, segment
+
+_HAN: Final = "[㐀-鿿]"
+_WHOLE: Final = re.compile(r"[`\n\r\t{}\[\];=|<>]")
+"""Code, tables, verse: nothing inside such a text is touched."""
+_PROTECTED: Final = re.compile(
+    r"(\"[^\"]*\"|《[^》]{0,200}》|(?<!\w)'[^']{0,200}'(?!\w)|(?<!\S)(?=\S*(?:https?:|www\.|@|_|::|\\|/|\(\)|[\w)]\.\w|\w['\"]\"))\S+)"
+)
+
+_META: Final = re.compile(
+    r"\b(?:translat\w*|say|said|mean\w*|spell\w*|words?|phrases?|letters?|syllables?|pronounc\w*|write|reply|rhymes?|grammar|sentences?"
+    r"|capitali\w*|greetings?|polite\w*)\b|翻译|意思|怎么说|怎么写|怎么读|回复|造句|成语|笔画|读音|拼音|礼貌|问候",
+    re.IGNORECASE,
+)
+"""A question about words: politeness and numerals may be what it is about."""
+
+_ASKED: Final = r"(?:what|how|why|when|where|who|which|whether)\b"
+_OPENING: Final = (
+    r"(?:what|how|why|when|where|who|which|is|are|was|were|do|does|did|can|could|would|will|should|please|kindly|explain|describe|list|give|show"
+    r"|tell|define|compare|find|write|translate|summarize|i|i'd|i'm|in|if|hi|hello|hey)\b"
+)
+_OPENING_ZH: Final = r"[^,。!]{0,30}(?:什么|怎|为何|如何|哪|谁|多少|几|是否|吗|请|帮|解释|介绍|你好|您好|能不能|可不可以)"
+"""A greeting goes only before a question or a request: `Hello, Dolly` is a name."""
+_LEAD: Final = re.compile(
+    r"(?:(?:hi|hello|hey|greetings|good (?:morning|afternoon|evening))(?: there| everyone| all)? ?[,!.]+ ?(?=" + _OPENING + ")"
+    r"|(?:please|kindly|pls|plz)[, ] ?(?=[a-z])"
+    r"|(?:please |kindly )?(?:(?:can|could|would|will) you (?:please |kindly )?)?(?:tell me|let me know) (?=" + _ASKED + ")"
+    r"|(?:can|could|would|will) you (?:please|kindly) (?=[a-z])"
+    r"|i (?:would|'d) like to know (?=" + _ASKED + ")"
+    r"|(?:你好|您好|大家好|嗨)[,!。. ]+(?=" + _OPENING_ZH + ")|(?:请问|麻烦问一下|想问一下|请教一下)(?:一下)?[,:]? ?)",
+    re.IGNORECASE,
+)
+_TRAIL: Final = re.compile(
+    r" ?[,.。!?;] ?(?:please|thanks(?: a lot| in advance| so much)?|thank you(?: very much| so much| in advance)?|many thanks|thx"
+    r"|谢谢(?:你|您|大家|啦|了)?|多谢|感谢)[ .!。~?]{0,20}$",
+    re.IGNORECASE,
+)
+_FINAL: Final = re.compile(r"(?:(?<=[^\W\d_]) ?[?!.。…]{1,40}|(?<=[\d)\"'》%#+]) ?\?{1,40}|(?<=[\d\"'》%])[.。]{1,40}) ?$")
+_UNFINISHED: Final = re.compile(
+    r"(?:\b(?:is|of|mean|operator|symbol|sign|character|called|does|use|the|a)|是|号|叫|用) [?!.。…]{1,40}$", re.IGNORECASE
+)
+"""The mark may be what is asked about: `What is ?`."""
+_PARTICLE: Final = re.compile(f"(?<={_HAN})[吗呢呀啊]{{1,40}}$")
+_ASKING: Final = re.compile("什么|怎么|怎样|为何|如何|哪|谁|多少|几|是否|是不是|能不能|可不可以|会不会|有没有")
+_TAIL: Final = 100
+_SPACES: Final = re.compile(f" (?={_HAN})|(?<={_HAN}) ")
+
+_CONTRACTION: Final = re.compile(
+    r"\b(?:(can)not|(ca|wo|do|does|did|is|are|was|were|has|have|had|should|would|could|must|need)n('?)t"
+    r"|(what|who|where|how|when|why|that|it|there|here)'s|([a-z]{1,20})'(re|ve|ll|m))\b",
+    re.IGNORECASE,
+)
+_WITHOUT_APOSTROPHE: Final = bag("do does did is are was")
+_NOT: Final = {"ca": "can", "wo": "will"}
+_TAILS: Final = {"re": "are", "ve": "have", "ll": "will", "m": "am"}
+
+_COUNTS: Final = "|".join(sorted(SMALL, key=len, reverse=True))
+_SCALES: Final = "|".join(SCALES)
+_NUMBER_RUN: Final = re.compile(
+    rf"(?<![\w-])(?:one(?= (?:{_SCALES})\b)|{_COUNTS})(?:[ -](?:{_COUNTS}|{_SCALES}|one)){{0,12}}(?![\w-])", re.IGNORECASE
+)
+_GROUPED: Final = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3}){1,6}(?![\w,])")
+_HAN_COUNT: Final = re.compile(f"[{''.join(sorted(HAN_NUMERALS))}]{{1,16}}")
+_COUNTED: Final = bag(
+    "个 天 年 月 次 岁 元 块 人 位 只 条 张 本 台 辆 公里 米 厘米 公斤 斤 克 千克 吨 小时 分钟 周 层 倍 步 杯 瓶 件 首 篇 集 种"
+)
+
+_AMBIGUOUS: Final = bag(
+    "us it who aids may march august polish turkey china apple amazon orange windows mark bill frank rose will jack grace hope faith joy "
+    "chase reading nice mobile bath cork job java python rust swift go r c target shell visa gap sprint discord slack zoom signal oracle "
+    "word excel access teams stripe square unity edge opera brave spark flutter ruby pearl mercury mars venus saturn earth sun moon jordan "
+    "georgia chile lent lima rabat split natal said worth essex march mali meta lisp pascal julia ada basic perl dart scala elm pandas "
+    "cargo basis bash galaxy notion trello kindle echo alexa siri gemini claude bard llama"
+)
+"""Words that mean another thing with a capital."""
+_STARTERS: Final = bag(
+    "how what why when where who which whose is are was were do does did can could should would has have had the an in if explain describe "
+    "list give show tell define compare name find write my for am shall on at"
+)
+_NAMES: Final = frozenset(
+    name for _, names in lexicon.sections("names") for name in names if name.isascii() and name.isalpha() and len(name) > 3
+)
+_CAPITALISED: Final = _NAMES - _AMBIGUOUS
+
+
+def normal_form(text: str) -> str:
+    """The canonical form of a text: equal forms have equal answers. Idempotent; never raises.
+
+    Gone are width and compatibility forms, spacing, final marks, greetings and politeness around the question, contractions,
+    number words, and capitals where they are only a way of writing. Texts with code keep all but the space around them.
+    """
+    form = text.strip()
+    while (shorter := _step(form)) != form:
+        form = shorter
+    return form
+
+
+def _step(form: str) -> str:
+    if _WHOLE.search(form) or form.count('"') % 2:
+        return form
+    parts = _PROTECTED.split(re.sub(r"\s+", " ", clean(form)).strip())
+    meta = _META.search(form) is not None
+    if not meta:
+        parts[0] = _without_lead(parts[0])
+    parts[::2] = [_plain(part, at == 0, meta) for at, part in enumerate(parts[::2])]
+    return _without_tail("".join(parts).strip(), meta)
+
+
+def _without_lead(form: str) -> str:
+    at = 0
+    while (match := _LEAD.match(form, at)) and match.end() < len(form):
+        at = match.end()
+    return form[at:]
+
+
+def _without_tail(form: str, meta: bool) -> str:
+    """Without thanks, final marks and particles. `5!` keeps its mark, and so does a question about a mark."""
+    end, asking = len(form), _ASKING.search(form) is not None
+    while end:
+        start = max(0, end - _TAIL)
+        match = None if meta else _TRAIL.search(form, start, end)
+        if match is None and not _UNFINISHED.search(form, start, end):
+            match = _FINAL.search(form, start, end)
+        if match is None and asking:
+            match = _PARTICLE.search(form, start, end)
+        if match is None or not match.start():
+            break
+        end = match.start()
+    return form[:end].rstrip()
+
+
+def _plain(part: str, first: bool, meta: bool) -> str:
+    """A part outside quotations, addresses and identifiers."""
+    part = _CONTRACTION.sub(_expanded, _SPACES.sub("", part))
+    if not meta:
+        part = _GROUPED.sub(lambda match: ungrouped(match[0]), part)
+        part = _NUMBER_RUN.sub(lambda match: english(re.split("[ -]", match[0].lower())) or match[0], part)
+        part = _HAN_COUNT.sub(lambda match: _counted(part, match), part)
+    words = part.split(" ")
+    return " ".join(_lower(word, first and at == 0) for at, word in enumerate(words))
+
+
+def _expanded(match: re.Match[str]) -> str:
+    can, verb, quote, subject, head, tail = match.groups()
+    if can:
+        return f"{can} not"
+    if verb:
+        if not quote and verb.lower() not in _WITHOUT_APOSTROPHE:
+            return match[0]
+        return (verb[0] + _NOT[verb.lower()][1:] if verb.lower() in _NOT else verb) + " not"
+    return f"{subject} is" if subject else f"{head} {_TAILS[tail.lower()]}"
+
+
+def _counted(part: str, match: re.Match[str]) -> str:
+    """Chinese numerals before a measure word, if segmentation takes them for numerals and not for parts of words."""
+    run, after = match[0], part[match.end() : match.end() + 4]
+    if not after or run[0] in "百千万亿" or run == "一":
+        return run
+    known = segment(part[max(0, match.start() - 4) : match.end()] + after)
+    return chinese(run) if segment(after)[0] in _COUNTED and all(char in known for char in run) else run
+
+
+def _lower(word: str, initial: bool) -> str:
+    """A word in small letters, if its capital says nothing."""
+    bare = word.strip("?!.,:'()").lower()
+    if not word[:1].isupper() or word[1:] != word[1:].lower() or not bare.isalpha():
+        return word
+    common = initial and (bare in _STARTERS or (len(bare) > 3 and bare not in _AMBIGUOUS))
+    return word.lower() if common or bare in _CAPITALISED else word

@@ -1,0 +1,51 @@
+"""A question as the guards see it: parsed once, compared often."""
+
+from dataclasses import dataclass
+
+from cache.guards.features import literals, names, negations, quantities
+from cache.guards.folding import fold
+from cache.guards.normal import normal_form
+from cache.guards.terms import terms_of
+from cache.guards.tokens import clean, scan
+from cache.guards.vocabulary import FUNCTION
+
+__all__ = ["Question", "normal_form", "parse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A parsed text. `terms` are stems with synonyms, units and names under one head, in the order of the text."""
+
+    text: str
+    """NFKC, straight quotes."""
+    words: tuple[str, ...]
+    """Lower-case words as written, contractions expanded, numbers in digits."""
+    terms: tuple[str, ...]
+    content: tuple[str, ...]
+    """The terms that are not function words."""
+    bag: frozenset[str]
+    """Words and terms together."""
+    quantities: tuple[tuple[str, str], ...]
+    """(number, unit or ''), in the order of the text."""
+    names: frozenset[str]
+    literals: frozenset[str]
+    """Code, paths, addresses, flags, quotations: what must not change by a letter."""
+    negations: int
+
+
+def parse(text: str) -> Question:
+    """Parses any text; never raises. Takes time linear in its length."""
+    cleaned = clean(text)
+    tokens = fold(scan(cleaned))
+    terms = terms_of(tokens)
+    return Question(
+        text=cleaned,
+        words=tuple(tokens.words),
+        terms=tuple(terms.heads),
+        content=tuple([term for term in terms.heads if term not in FUNCTION]),
+        bag=frozenset(tokens.words).union(terms.heads),
+        quantities=quantities(terms.heads),
+        names=names(tokens, terms),
+        literals=literals(cleaned),
+        negations=negations(terms.heads),
+    )

@@ -1,0 +1,26 @@
+"""The contract of verifiers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A new question and a kept one; `similarity` is the cosine of their vectors."""
+
+    question: str
+    kept: str
+    similarity: float
+
+
+class Verifier(Protocol):
+    """Judges pairs that the guards let through. Thread-safe; calls may block for milliseconds; may raise `VerifierError`."""
+
+    @property
+    def name(self) -> str:
+        """Identifies model and revision: what was learnt of one verifier's scores does not hold for another's."""
+
+    def probabilities(self, pairs: Sequence[Pair]) -> list[float | None]:
+        """P(the same answer serves both), calibrated, in the order of the pairs. None: this verifier cannot judge the pair,
+        because a text is too long for it or has characters that it does not know."""

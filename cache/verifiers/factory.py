@@ -1,0 +1,14 @@
+"""From a configured source to a verifier. Nothing heavy is imported before it is chosen."""
+
+from cache.verifiers.base import Verifier
+
+
+def load_verifier(source: str, threads: int | None = None) -> Verifier:
+    """The verifier for `none`, `packaged`, a directory or a hub id. Raises `VerifierError`."""
+    if source == "none":
+        from cache.verifiers.similarity import SimilarityVerifier
+
+        return SimilarityVerifier()
+    from cache.verifiers.cross_encoder import PACKAGED, CrossEncoderVerifier, PackagedVerifier
+
+    return PackagedVerifier(threads=threads) if source == PACKAGED else CrossEncoderVerifier(source, threads)

@@ -1,0 +1,174 @@
+"""Trains the packaged verifier.
+
+    python -m cache.verifiers.train --pairs FILE [FILE ...] [--out DIRECTORY]
+
+FILE holds JSON lines `{"a", "b", "same"}`. The test part (`pairs.part_of`) is never read; the calibration part sets the map from the
+network's output to a probability. Deterministic up to the rounding of the machine's arithmetic. About 50 minutes on two cores.
+"""
+
+import argparse
+import copy
+import itertools
+import math
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cache.verifiers.calibrate import calibrate
+from cache.verifiers.network import FROZEN, MAX_TOKENS, MODEL, batch, encode, new_network, save, tokenizer
+from cache.verifiers.pairs import LabelledPair, digest, part_of, read_pairs
+from cache.verifiers.scoring import logits
+
+REPORT_STEPS = 100
+BUCKET_BATCHES = 50
+"""Batches whose pairs are sorted by length together: little padding, and still a random order."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    pairs = [pair for path in options.pairs for pair in read_pairs(path)]
+    parts = {part: [pair for pair in pairs if part_of(pair) == part] for part in ("train", "calibrate")}
+    _say(f"{len(parts['train'])} pairs to train on, {len(parts['calibrate'])} to calibrate")
+    torch.manual_seed(options.seed)
+    network = train(parts["train"], options)
+    settings = calibrate(parts["calibrate"], logits(network, tokenizer(), parts["calibrate"]))
+    save(network, settings | {"trained_on": digest(pairs), "pairs": len(parts["train"])}, options.out)
+    _say(f"written to {options.out}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m cache.verifiers.train", description="Trains the packaged verifier on labelled pairs.")
+    parser.add_argument("--pairs", type=Path, nargs="+", required=True, help='JSON lines {"a", "b", "same"}, gzipped or not')
+    parser.add_argument("--out", type=Path, default=MODEL)
+    parser.add_argument("--epochs", type=float, default=6)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-4)
+    parser.add_argument("--smoothing", type=float, default=0.0, help="labels are taken for wrong with this probability")
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--average", type=float, default=0.998, help="decay of the running average of the weights, which is what is kept")
+    parser.add_argument("--checkpoint", type=Path, help="where to write the state now and then, and to go on from if it is there")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+@dataclass
+class _State:
+    """All that a run needs to go on."""
+
+    network: Any
+    average: Any
+    """The running average of the weights, which is what is kept."""
+    optimizer: Any
+    schedule: Any
+    step: int = 0
+
+    def write(self, path: Path) -> None:
+        parts = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimizer", "schedule")}
+        torch.save({**parts, "step": self.step, "random": torch.get_rng_state()}, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+
+    def read(self, path: Path) -> None:
+        found = torch.load(path)
+        for name in ("network", "average", "optimizer", "schedule"):
+            getattr(self, name).load_state_dict(found[name])
+        self.step = found["step"]
+        torch.set_rng_state(found["random"])
+
+
+def train(pairs: Sequence[LabelledPair], options: argparse.Namespace) -> Any:
+    """The running average of the weights over the steps, in evaluation mode."""
+    steps = math.ceil(options.epochs * len(pairs) / options.batch)
+    state = _new_state(options, steps)
+    if options.checkpoint and options.checkpoint.exists():
+        state.read(options.checkpoint)
+        _say(f"going on from step {state.step}")
+    learnt = _learnt(state)
+    parameters = [parameter for parameter, _ in learnt]
+    started, first, losses = time.monotonic(), state.step, []
+    for inputs, labels in itertools.islice(_batches(pairs, options, state.step), steps - state.step):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = state.network(**inputs).logits.squeeze(-1).float()
+        loss = nn.functional.binary_cross_entropy_with_logits(output, labels * (1 - 2 * options.smoothing) + options.smoothing)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        state.schedule.step()
+        _average(learnt, min(options.average, (1 + state.step) / (20 + state.step)))
+        state.step += 1
+        losses.append(loss.item())
+        if state.step % REPORT_STEPS == 0:
+            left_s = (time.monotonic() - started) / (state.step - first) * (steps - state.step)
+            _say(f"step {state.step} of {steps}, loss {np.mean(losses[-REPORT_STEPS:]):.4f}, {left_s / 60:.0f} minutes left")
+            if options.checkpoint:
+                state.write(options.checkpoint)
+    return state.average
+
+
+def _new_state(options: argparse.Namespace, steps: int) -> _State:
+    network = new_network()
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = options.dropout
+    average = copy.deepcopy(network).eval()
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad = not name.startswith(FROZEN)
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=0.01, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    return _State(network.train(), average, optimizer, schedule)
+
+
+def _learnt(state: _State) -> list[tuple[Any, Any]]:
+    """Each parameter that is learnt, with its average."""
+    return [pair for pair in zip(state.network.parameters(), state.average.parameters(), strict=True) if pair[0].requires_grad]
+
+
+def _rate(step: int, steps: int) -> float:
+    """Rises over the first 6 % of the steps, then falls to nothing."""
+    return min((step + 1) / max(1, 0.06 * steps), max(0.0, (steps - step) / steps))
+
+
+def _average(learnt: Sequence[tuple[Any, Any]], decay: float) -> None:
+    with torch.no_grad():
+        torch._foreach_lerp_([mean for _, mean in learnt], [parameter for parameter, _ in learnt], 1 - decay)
+
+
+def _batches(pairs: Sequence[LabelledPair], options: argparse.Namespace, skip: int) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Epoch after epoch, each pair in a random order of its two questions: the judgement is to be symmetric. Without the first `skip`."""
+    tokens, number = tokenizer(), 0
+    for epoch in itertools.count():
+        rng = random.Random(f"{options.seed}/{epoch}")
+        order = rng.sample(range(len(pairs)), len(pairs))
+        for start in range(0, len(order), options.batch * BUCKET_BATCHES):
+            part = order[start : start + options.batch * BUCKET_BATCHES]
+            turned = [rng.random() < 0.5 for _ in part]
+            shuffled = rng.sample(range(math.ceil(len(part) / options.batch)), math.ceil(len(part) / options.batch))
+            number += len(shuffled)
+            if number <= skip:
+                continue
+            chosen = [
+                LabelledPair(pair.b, pair.a, pair.same) if turn else pair
+                for pair, turn in zip((pairs[i] for i in part), turned, strict=True)
+            ]
+            encoded = encode(tokens, [pair.a for pair in chosen], [pair.b for pair in chosen], MAX_TOKENS)
+            by_length = sorted(range(len(chosen)), key=lambda row: len(encoded["input_ids"][row]))
+            for place in shuffled[max(0, len(shuffled) - (number - skip)) :]:
+                rows = by_length[place * options.batch : (place + 1) * options.batch]
+                yield batch(encoded, rows), torch.tensor([float(chosen[row].same) for row in rows])
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()

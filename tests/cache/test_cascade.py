@@ -1,0 +1,201 @@
+"""Each way in which a question ends: served, or not and why."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from cache.cascade import LONG, SHORT, Decision, Query, Reason
+from cache.decision.policy import Budget
+from cache.entry import Entry
+from cache.policy import Policy
+from cache.semantic import Found
+from tests.cache.entries import unit
+from tests.cache.worlds import STATIC, CacheWorld
+
+SIMILAR = unit(0.95, math.sqrt(1 - 0.95**2))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> CacheWorld:
+    return CacheWorld(tmp_path)
+
+
+def served(world: CacheWorld, query: Query | None = None, policy: Policy = STATIC) -> Entry | None:
+    found = world.cache.search(query or world.query(), policy)
+    return found.entry if isinstance(found, Found) else None
+
+
+def reason(world: CacheWorld, query: Query | None = None, policy: Policy = STATIC) -> Decision:
+    found = world.cache.search(query or world.query(), policy)
+    assert isinstance(found, Decision)
+    return found
+
+
+def test_an_equivalent_question_is_served(world: CacheWorld) -> None:
+    entry = world.keep(vector=SIMILAR)
+    found = world.cache.search(world.query(), STATIC)
+    assert isinstance(found, Found)
+    assert (found.entry.id, found.entry.answer) == (entry.id, entry.answer)
+    assert found.decision.similarity == pytest.approx(0.95, abs=1e-4)
+    assert found.decision.score == pytest.approx(math.log(0.99 / 0.01))
+    assert list(found.decision.seconds) == ["search", "confirm", "guards", "verify", "weigh"]
+
+
+def test_off_looks_at_nothing(world: CacheWorld) -> None:
+    world.keep()
+    assert reason(world, policy=Policy(mode="off")).reason is Reason.OFF
+
+
+def test_nothing_kept_or_nothing_near(world: CacheWorld) -> None:
+    assert reason(world).reason is Reason.EMPTY
+    world.keep(vector=unit(0, 1))
+    assert reason(world).reason is Reason.FAR
+
+
+def test_another_partition_is_empty(world: CacheWorld) -> None:
+    world.keep()
+    for elsewhere in (world.query(namespace="b2"), world.query(fingerprint="f2")):
+        assert reason(world, elsewhere).reason is Reason.EMPTY
+
+
+def test_what_is_gone_is_not_served_though_the_index_has_it(world: CacheWorld) -> None:
+    entry = world.keep()
+    world.cache.apply()
+    world.cache.delete("a1", [entry.id])
+    assert reason(world).reason is Reason.STALE
+    expired = world.keep()
+    world.cache.apply()
+    world.clock.now = expired.expires_at
+    assert reason(world).reason is Reason.STALE
+
+
+def test_an_entry_that_ends_between_decision_and_reading_is_not_served(world: CacheWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = world.keep()
+    verify = world.verifier.probabilities
+
+    def slow(pairs: object) -> list[float | None]:
+        world.cache.delete("a1", [entry.id])
+        return verify(pairs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(world.verifier, "probabilities", slow)
+    assert reason(world).reason is Reason.STALE
+
+
+def test_a_denied_pair_is_never_served_again(world: CacheWorld) -> None:
+    entry = world.keep()
+    assert world.cache.deny("a1", entry.id, world.query().text)
+    assert reason(world).reason is Reason.DENIED
+    assert served(world, world.query("Explain what caches are")) is not None
+    assert not world.cache.deny("b2", entry.id, "x")
+
+
+def test_a_guard_refuses_and_is_named(world: CacheWorld) -> None:
+    world.keep("How do I enable the cache?")
+    decision = reason(world, world.query("How do I not enable the cache?"))
+    assert (decision.reason, decision.guard) == (Reason.GUARD, "negation")
+    assert world.verifier.asked == []
+
+
+def test_a_candidate_that_passes_serves_when_a_closer_one_is_refused(world: CacheWorld) -> None:
+    world.keep("How do I enable 5 caches?")
+    right = world.keep("How can one enable 6 caches?", vector=SIMILAR)
+    assert served(world, world.query("How do I enable 6 caches?")) is not None
+    assert [pair.kept for pair in world.verifier.asked] == [right.text]
+
+
+def test_the_most_probable_candidate_serves(world: CacheWorld) -> None:
+    near, far = world.keep("Explain caches to me"), world.keep("What are caches good for", vector=SIMILAR)
+    query = world.query()
+    world.verifier.say(query.text, str(near.text), 0.92)
+    world.verifier.say(query.text, str(far.text), 0.97)
+    found = served(world, query)
+    assert found is not None
+    assert found.id == far.id
+
+
+def test_the_verifier_sees_no_more_candidates_than_allowed(world: CacheWorld) -> None:
+    for number in range(6):
+        world.keep(f"Explain the caches please {'so ' * number}", vector=unit(1, number / 100))
+    served(world, policy=Policy(mode="static", max_verified=2))
+    assert len(world.verifier.asked) == 2
+
+
+@pytest.mark.parametrize(("probability", "outcome"), [(0.87, Reason.DOUBTFUL), (None, Reason.UNVERIFIED)])
+def test_a_doubtful_pair_is_not_served(world: CacheWorld, probability: float | None, outcome: Reason) -> None:
+    entry = world.keep()
+    world.verifier.say(world.query().text, str(entry.text), probability)
+    decision = reason(world)
+    assert decision.reason is outcome
+    assert decision.candidate is not None
+    assert decision.candidate.id == entry.id
+
+
+def test_long_questions_are_compared_by_their_vectors(world: CacheWorld) -> None:
+    long = "word " * 60
+    world.keep(long, vector=SIMILAR)
+    assert reason(world, world.query(long + "more")).reason is Reason.DOUBTFUL
+    same = world.keep(long + "still")
+    found = world.cache.search(world.query(long + "yet"), STATIC)
+    assert isinstance(found, Found)
+    assert (found.entry.id, found.decision.kind) == (same.id, LONG)
+    assert world.verifier.asked == []
+
+
+# The verified mode
+
+
+def chance(world: CacheWorld, drawn: float) -> None:
+    world.cache._cascade._chance = lambda: drawn
+
+
+def test_under_the_budget_an_answer_is_served_or_learnt_from_by_chance(world: CacheWorld) -> None:
+    world.keep()
+    chance(world, 0.999)
+    found = world.cache.search(world.query(), Policy(budget=Budget(0.01)))
+    assert isinstance(found, Found)
+    assert found.decision.exploration is not None
+    assert 0 < found.decision.exploration < 0.999
+    chance(world, 0.0)
+    assert reason(world, policy=Policy(budget=Budget(0.01))).reason is Reason.EXPLORE
+
+
+def test_the_shadow_decides_and_does_not_serve(world: CacheWorld) -> None:
+    world.keep()
+    chance(world, 0.999)
+    assert reason(world, policy=Policy(mode="shadow")).reason is Reason.SHADOW
+
+
+def test_right_answers_make_hits_certain_and_wrong_ones_end_them(world: CacheWorld) -> None:
+    world.keep()
+    strict = Policy(budget=Budget(0.02))
+    chance(world, 0.0)
+    for correct in (True, False):
+        decision = reason(world, policy=strict)
+        for _ in range(400):
+            world.cache.learn("a1", decision, correct)
+        world.clock.now += 3
+        if correct:
+            assert served(world, policy=strict) is not None
+            decision = Decision(Reason.HIT, decision.candidate, kind=SHORT, score=decision.score)
+            for _ in range(400):
+                world.cache.learn("a1", decision, False)
+            world.clock.now += 3
+
+
+def test_what_one_tenant_teaches_is_not_another_ones(world: CacheWorld) -> None:
+    world.keep()
+    world.keep(namespace="b2")
+    chance(world, 0.0)
+    policy = Policy(budget=Budget(0.02))
+    decision = reason(world, policy=policy)
+    for _ in range(400):
+        world.cache.learn("a1", decision, True)
+    world.clock.now += 3
+    assert served(world, policy=policy) is not None
+    assert reason(world, world.query(namespace="b2"), policy).reason is Reason.EXPLORE
+
+
+def test_learning_of_nothing_is_nothing(world: CacheWorld) -> None:
+    world.cache.learn("a1", Decision(Reason.EMPTY), True)
+    assert world.evidence.recent(None, 9)[0] == []

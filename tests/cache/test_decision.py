@@ -1,0 +1,162 @@
+"""The verified decision: the maths, and the budget on simulated tenants."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache.decision.belief import GRID, MAX_Z, Belief, Counts, Effect, Prior, entry_effect, log_odds, probability, sigmoid
+from cache.decision.policy import CONFIDENCES, Budget, exploration, lower_bounds
+from cache.decision.priors import PRIORS
+
+PRIOR = PRIORS["short"]
+scores = st.floats(-MAX_Z, MAX_Z)
+observations = st.lists(st.tuples(scores, st.booleans(), st.floats(0.1, 3)), max_size=40)
+
+
+def certain(intercept: float = 0.0, slope: float = 1.0) -> Belief:
+    """A belief without doubt, at a point of the grid."""
+    return Belief(((GRID[0] == intercept) & np.isclose(GRID[1], slope)).astype(np.float64))
+
+
+NO_EFFECT = Effect(0.0, 1e-12)
+
+
+@given(st.floats(0, 1))
+def test_log_odds_and_sigmoid_are_inverse_up_to_the_clip(p: float) -> None:
+    z = log_odds(p)
+    assert -MAX_Z <= z <= MAX_Z
+    if sigmoid(-MAX_Z) <= p <= sigmoid(MAX_Z):
+        assert sigmoid(z) == pytest.approx(p, abs=1e-9)
+
+
+def test_a_large_sample_is_believed() -> None:
+    rng = np.random.default_rng(7)
+    counts = Counts(half_life=1e12)
+    for z in rng.uniform(-4, 4, 20_000):
+        counts.add(float(z), bool(rng.random() < sigmoid(-0.5 + 1.5 * float(z))))
+    assert counts.belief(Prior(2.0, 1.0, 1e-9)).mean == pytest.approx((-0.5, 1.5), abs=0.08)
+
+
+@given(observations)
+def test_any_observations_give_a_belief(seen: list[tuple[float, bool, float]]) -> None:
+    counts = Counts()
+    for z, correct, weight in seen:
+        counts.add(z, correct, weight)
+    weights = counts.belief(PRIOR).weights
+    assert np.isfinite(weights).all()
+    assert weights.sum() == pytest.approx(1)
+
+
+def test_sureness_grows_with_right_answers_as_counting_says() -> None:
+    """All of n right: with confidence 99 % at least 0.01^(1/n) are (Clopper and Pearson)."""
+    z, fresh = log_odds(0.99), PRIOR.effect()
+    bounds = []
+    for n in (0, 100, 400, 2000):
+        counts = Counts(half_life=1e12)
+        for _ in range(n):
+            counts.add(z, True)
+        bounds.append(float(counts.belief(PRIOR).quantiles(z, fresh, np.array([0.01]))[0]))
+    assert bounds == sorted(bounds)
+    assert bounds[2] >= 0.01 ** (1 / 400) - 0.006
+    assert bounds[3] <= 0.9995
+
+
+@given(observations)
+def test_any_observations_give_a_finite_effect(seen: list[tuple[float, bool, float]]) -> None:
+    effect = entry_effect(PRIOR.belief(), PRIOR, seen)
+    assert math.isfinite(effect.mean)
+    assert 0 < effect.variance <= PRIOR.entry_variance + 1e-12
+
+
+def test_an_entry_without_observations_is_as_good_as_its_tenants_others() -> None:
+    assert entry_effect(PRIOR.belief(), PRIOR, []) == PRIOR.effect()
+
+
+def test_one_wrong_answer_makes_an_entry_doubtful_and_not_useless() -> None:
+    eta = 4.0
+    fresh = probability(eta, entry_effect(certain(), PRIOR, []))
+    once_wrong = probability(eta, entry_effect(certain(), PRIOR, [(eta, False, 1.0)]))
+    made_up = probability(eta, entry_effect(certain(), PRIOR, [(eta, False, 1.0)] + [(eta, True, 1.0)] * 30))
+    assert fresh > 0.97 > once_wrong > 0.9
+    assert once_wrong < made_up
+
+
+def test_the_entrys_effect_is_integrated_out() -> None:
+    effect, eta = Effect(0.3, 0.8), 2.0
+    drawn = np.random.default_rng(1).normal(effect.mean, math.sqrt(effect.variance), 400_000)
+    assert probability(eta, effect) == pytest.approx(float(np.mean(1 / (1 + np.exp(-(eta + drawn))))), abs=0.003)
+
+
+def test_old_observations_fade() -> None:
+    counts = Counts(half_life=100)
+    for _ in range(1000):
+        counts.add(3.0, False)
+    for _ in range(300):
+        counts.add(3.0, True)
+    assert counts.belief(Prior(3.0, 1.0, 0.1)).predictor(3.0) > 1.0
+
+
+# The rule
+
+
+@given(scores, st.sampled_from([0.005, 0.01, 0.02, 0.05]))
+def test_without_doubt_the_rule_is_exact(z: float, budget: float) -> None:
+    """P(wrong) = (1 - tau)(1 - p): the whole budget is used, and no more."""
+    p = sigmoid(z)
+    tau = exploration(z, certain(), NO_EFFECT, Budget(budget))
+    assert 0 <= tau <= 1
+    wrong = (1 - tau) * (1 - p)
+    assert wrong <= budget + 1e-9
+    if p < 1 - 2 * budget:
+        assert wrong == pytest.approx(budget, rel=0.01)
+
+
+@given(scores, scores, observations)
+def test_a_higher_score_is_explored_no_more(z: float, other: float, seen: list[tuple[float, bool, float]]) -> None:
+    belief = PRIOR.belief()
+    effect = entry_effect(belief, PRIOR, seen)
+    low, high = sorted((max(z, 0.0), max(other, 0.0)))  # under zero the slope's doubt weighs more than its sign
+    taus = [exploration(each, belief, effect, Budget(0.02)) for each in (low, high)]
+    assert taus[1] <= taus[0] + 0.02
+
+
+def test_a_share_of_the_hits_is_all_or_nothing() -> None:
+    assert exploration(log_odds(0.97), certain(), NO_EFFECT, Budget(0.02, "hits")) == 1.0
+    assert exploration(log_odds(0.99), certain(), NO_EFFECT, Budget(0.02, "hits")) == 0.0
+
+
+def test_small_confidences_are_on_the_grid() -> None:
+    """With an even grid of 50 the best bound of a certain hit would be 0.98, and a budget of 1 % never leave it more than a half."""
+    assert CONFIDENCES.min() == pytest.approx(1e-5)
+    assert CONFIDENCES.max() == pytest.approx(0.5)
+    assert max(lower_bounds(MAX_Z, certain(slope=2), NO_EFFECT)) > 0.999
+
+
+@pytest.mark.parametrize("budget", [0.005, 0.01, 0.02, 0.05])
+@pytest.mark.parametrize("truth", [(0.0, 1.0), (-0.8, 0.9), (1.0, 1.2)], ids=["as expected", "harder", "easier"])
+def test_the_budget_holds_on_tenants_that_differ_from_the_prior(budget: float, truth: tuple[float, float]) -> None:
+    """20,000 requests of a tenant whose entries differ too. Errors are counted over all requests, from the first one on."""
+    rng = random.Random(11)
+    effects = [rng.gauss(0, math.sqrt(PRIOR.entry_variance)) for _ in range(500)]
+    counts, wrong, hits, belief = Counts(), 0, 0, PRIOR.belief()
+    for request in range(20_000):
+        z = min(MAX_Z, max(-2.0, rng.gauss(2.5, 2)))
+        right = rng.random() < sigmoid(truth[0] + truth[1] * z + rng.choice(effects))
+        if rng.random() < exploration(z, belief, PRIOR.effect(), Budget(budget)):
+            counts.add(z, right)
+        else:
+            hits, wrong = hits + 1, wrong + (not right)
+        if request % 50 == 0:
+            belief = counts.belief(PRIOR)
+    allowed = budget * 20_000
+    assert wrong <= allowed + 3 * math.sqrt(allowed)
+    assert hits > 500
+
+
+def test_the_shipped_priors_are_proper() -> None:
+    for prior in PRIORS.values():
+        assert prior.belief().mean == pytest.approx((0, 1), abs=0.01)
