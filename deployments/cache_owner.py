@@ -15,12 +15,13 @@ from cache.config import CacheConfig
 from cache.decision.priors import PRIORS
 from cache.entry import Entry
 from cache.errors import CacheError
+from cache.judge import AnswerJudge, answer_text
 from cache.semantic import Found, Known, Parts, SemanticCache
 from cache.stores.evidence import SqlEvidenceStore
 from cache.stores.leases import SqlLeaseStore
 from cache.stores.sql import SqlEntryStore, open_database
 from cache.vectors.factory import open_index
-from deployments.embedding import Described, RemoteVerifier
+from deployments.embedding import Described, RemoteEmbedder, RemoteVerifier
 
 NAME = "CacheOwner"
 
@@ -36,6 +37,7 @@ class CacheOwner:
         self._url = config.database_url.get_secret_value() if config.database_url else f"sqlite:///{data_dir}/cache.db"
         self._embedding = embedding
         self._cache: SemanticCache | None = None
+        self._judge: AnswerJudge | None = None
         self._lock = asyncio.Lock()
         self._upkeep: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
@@ -60,6 +62,7 @@ class CacheOwner:
             embedder=encoder.name,
             priors=PRIORS,
         )
+        self._judge = AnswerJudge(RemoteEmbedder(self._embedding, encoder))
         cache = SemanticCache(parts, time.time, self._config.quota.quota())
         cache.evict(self._config.max_entries)
         log.info("semantic cache opened", extra={"vectors": cache.load() + cache.apply()})
@@ -106,6 +109,20 @@ class CacheOwner:
     async def keep(self, entry: Entry) -> None:
         await asyncio.to_thread((await self._opened()).insert, entry)
         self._changed.set()
+
+    async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None:
+        """Whether a fresh answer says what the decision's candidate says; None: it cannot be told. See `SemanticCache.learn`."""
+        return await asyncio.to_thread(self._learn, await self._opened(), namespace, decision, answer, served)
+
+    def _learn(self, cache: SemanticCache, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None:
+        kept = cache.get(namespace, decision.candidate.id) if decision.candidate else None
+        texts = (answer_text(kept.answer) if kept else None, answer_text(answer))
+        if self._judge is None or texts[0] is None or texts[1] is None:
+            return None
+        correct = self._judge.same(texts[0], texts[1])
+        if correct is not None:
+            cache.learn(namespace, decision, correct, served=served)
+        return correct
 
     async def __del__(self) -> None:
         for task in self._upkeep:

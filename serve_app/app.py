@@ -22,6 +22,7 @@ from serve_app.config import AppConfig, load_config, require_safe_exposure
 from serve_app.identity import model_identity
 from serve_app.ingress import create_app
 from serve_app.keeper import Keeper
+from serve_app.learning import Learner
 from serve_app.metrics import RayMetrics
 from serve_app.parts import Parts
 from serve_app.pipeline import Pipeline
@@ -43,17 +44,19 @@ class Ingress:
         metrics, directory, remote_cache, encoder = RayMetrics(), directory_of(LLM_NAME), RemoteCache(cache), RemoteEmbedding(embedding)
         lru = AnswerLru(config.cache.exact.max_bytes, time.time)
         self._keeper = Keeper(remote_cache, metrics)
+        self._learner = Learner(remote_cache, metrics, config.cache.semantic.audit_share)
         self._client = DirectReplicaClient(directory, llm, derive(secret, PRIVATE_PORT), config.ingress.read_timeout_s)
         self._pipeline = Pipeline(
             config=config,
             authenticator=Authenticator(secret),
-            tiers=CacheTiers(config.cache, model, lru, remote_cache, encoder, self._keeper, metrics),
+            tiers=CacheTiers(config.cache, model, lru, remote_cache, encoder, self._keeper, self._learner, metrics),
             embedding=encoder,
             documents=RemoteDocuments(retrieval) if retrieval else None,
             directory=directory,
             policy=RoundRobin(),
             client=self._client,
             metrics=metrics,
+            learner=self._learner,
         )
         # Ray's router tells which replicas there are once it has been asked for one.
         asking = {"llm": llm.ping.remote, "embedding": embedding.describe.remote, "cache": cache.open.remote}
@@ -67,6 +70,7 @@ class Ingress:
         """Serve awaits this when the running requests are finished. Answers that wait to be kept are, if the store is still there."""
         for task in self._tasks:
             task.cancel()
+        await self._learner.stop()
         await self._keeper.drain()
         await self._keeper.stop()
         await self._client.close()

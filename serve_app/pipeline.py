@@ -17,15 +17,16 @@ from deployments.routing import RoutingPolicy
 from retrieval.prompt import assemble
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidRequestError, NotFoundError
+from serve_app.learning import Learner
 from serve_app.metrics import Metrics
 from serve_app.openai import answers
 from serve_app.openai.keys import last_question
 from serve_app.openai.requests import Generation
-from serve_app.relay import relay, send
+from serve_app.relay import read_answer, relay, send
 from serve_app.replies import JSON_TYPE, SSE_TYPE, Reply
 from serve_app.services import DocumentService, EmbeddingService
 from serve_app.tenants import Authenticator, Caller
-from serve_app.tiers import CacheTiers
+from serve_app.tiers import CacheTiers, Lookup
 
 _NOT_FOR_CLIENTS = frozenset({"kv_transfer_params", "ec_transfer_params"})
 
@@ -43,6 +44,7 @@ class Pipeline:
     policy: RoutingPolicy
     client: ReplicaClient
     metrics: Metrics
+    learner: Learner
     clock: Callable[[], float] = time.time
 
     async def generate(self, request: Generation, caller: Caller) -> Reply:
@@ -56,6 +58,7 @@ class Pipeline:
             return reply
         hit = await self.tiers.semantic(lookup)  # 4
         if hit and (reply := self._replay(request, caller, hit.entry, "semantic", hit.similarity)):
+            self._audit(request, caller, lookup)
             return reply
         # 6: the engine renders and tokenizes
         ranked = self.policy.rank(self.directory.replicas)  # 7
@@ -85,6 +88,19 @@ class Pipeline:
         hits = await self.documents.search(namespace, asked.vector_store_ids, last_question(messages), asked.top_k)
         documents = tuple(hit.chunk.id for hit in hits)
         return replace(request, body={**request.body, "messages": assemble(messages, hits)}, documents=documents)
+
+    def _audit(self, request: Generation, caller: Caller, lookup: Lookup) -> None:
+        """Has the answer that was just served computed anew now and then."""
+
+        async def compute() -> bytes | None:
+            body = {key: value for key, value in request.body.items() if key not in ("stream", "stream_options")}
+            whole = replace(request, stream=False, include_usage=False, body=body)
+            answer = await send(self.client, whole, caller, lookup.namespace, self.policy.rank(self.directory.replicas))
+            parsed = answers.from_json(await read_answer(answer))
+            return None if parsed is None else msgspec.json.encode(parsed)
+
+        if lookup.decision is not None:
+            self.learner.hit(lookup.namespace, lookup.decision, compute)
 
     def _replay(self, request: Generation, caller: Caller, entry: Entry, tier: str, similarity: float) -> Reply | None:
         """None for an answer that was damaged in the store: a doubt, and so a miss."""

@@ -32,6 +32,8 @@ class CacheService(Protocol):
 
     async def keep(self, entry: Entry) -> None: ...
 
+    async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None: ...
+
 
 class EmbeddingService(Protocol):
     """The sentence encoder. May raise."""
@@ -84,6 +86,10 @@ class RemoteCache:
 
     async def keep(self, entry: Entry) -> None:
         await answer_of(self._handle.keep.remote(entry), "the cache")
+
+    async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None:
+        label: bool | None = await answer_of(self._handle.learn.remote(namespace, decision, answer, served), "the cache")
+        return label
 
 
 class RemoteEmbedding:

@@ -12,12 +12,14 @@ import msgspec
 
 from cache.cascade import Decision, Query
 from cache.config import CacheConfig
+from cache.eligibility import is_time_sensitive
 from cache.entry import Entry, Vector
 from cache.exact import AnswerLru
 from cache.keys import exact_key, fingerprint
 from cache.semantic import Found, Known
 from serve_app.epochs import Epochs
 from serve_app.keeper import Keeper
+from serve_app.learning import Learner
 from serve_app.metrics import Metrics
 from serve_app.openai.answers import completion_tokens
 from serve_app.openai.keys import is_cacheable, key_material, question_of
@@ -46,8 +48,12 @@ class Lookup:
     tags: tuple[str, ...] = ()
     text: str | None = None
     """The question that is compared; None: not eligible for the semantic tier."""
+    timely: bool = False
+    """It would be eligible, but its answer is another one soon."""
     fingerprint: str = ""
     vector: Vector | None = None
+    decision: Decision | None = None
+    """What the semantic tier decided."""
     known: Known = Known(0)  # noqa: RUF009  # frozen
     """What the cache said of this very request."""
     deadline: float = field(default_factory=lambda: asyncio.get_running_loop().time() + LOOKUP_TIMEOUT_S)
@@ -73,6 +79,7 @@ class CacheTiers:
         cache: CacheService,
         embedding: EmbeddingService,
         keeper: Keeper,
+        learner: Learner,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -82,6 +89,7 @@ class CacheTiers:
         self._cache = cache
         self._embedding = embedding
         self._keeper = keeper
+        self._learner = learner
         self._metrics = metrics
         self._clock = clock
         self._epochs = Epochs(cache, clock)
@@ -101,7 +109,8 @@ class CacheTiers:
         )
         if config.semantic.enabled and mode in ("on", "refresh") and (lookup.read or lookup.write):
             asked = question_of(request, config.semantic.max_text_chars)
-            if asked:
+            lookup.timely = asked is not None and is_time_sensitive(asked.text)
+            if asked and not lookup.timely:
                 lookup.text = asked.text
                 lookup.fingerprint = fingerprint({**asked.rest, "mygo_model": self._model_identity})
         return lookup
@@ -146,7 +155,7 @@ class CacheTiers:
 
     async def semantic(self, lookup: Lookup) -> SemanticHit | None:
         if lookup.text is None:
-            self._metrics.cache("semantic", "ineligible")
+            self._metrics.cache("semantic", "time_sensitive" if lookup.timely else "ineligible")
             return None
         if lookup.read and lookup.known.reworded:
             self._metrics.cache("semantic", "reworded")
@@ -168,6 +177,7 @@ class CacheTiers:
         if found is FAILED:
             return None
         decision: Decision = found.decision if isinstance(found, Found) else found
+        lookup.decision = decision
         self._metrics.cache("semantic", decision.reason if decision.guard is None else f"guard_{decision.guard}")
         return SemanticHit(found.entry, decision.similarity or 0.0) if isinstance(found, Found) else None
 
@@ -200,8 +210,10 @@ class CacheTiers:
             return
         if answer is None:
             self._metrics.write_skipped("incomplete")
-        else:
-            self._keep(lookup, msgspec.json.encode(answer), completion_tokens(answer))
+            return
+        kept = msgspec.json.encode(answer)
+        self._learner.missed(lookup.namespace, lookup.decision, kept)
+        self._keep(lookup, kept, completion_tokens(answer))
 
     def _keep(self, lookup: Lookup, answer: bytes, tokens: int) -> None:
         if len(answer) > self._config.max_answer_bytes:

@@ -23,6 +23,7 @@ from retrieval.documents import Chunk, SearchHit
 from retrieval.service import RetrievalService
 from serve_app.config import AppConfig, load_config
 from serve_app.keeper import Keeper
+from serve_app.learning import Learner
 from serve_app.openai import sse
 from serve_app.pipeline import Pipeline
 from serve_app.tenants import Authenticator
@@ -70,6 +71,7 @@ class FakeCache:
     clock: Clock
     entries: list[Entry] = field(default_factory=list)
     epochs: dict[str, int] = field(default_factory=dict)
+    learnt: list[tuple[str, Decision, bytes, bool]] = field(default_factory=list)
     finds: Fault = field(default_factory=Fault)
     searches: Fault = field(default_factory=Fault)
     writes: Fault = field(default_factory=Fault)
@@ -97,6 +99,10 @@ class FakeCache:
             if same_partition and entry.vector is not None and np.array_equal(entry.vector, query.vector):
                 return Found(entry, Decision(Reason.HIT, similarity=0.97))
         return Decision(Reason.EMPTY)
+
+    async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None:
+        self.learnt.append((namespace, decision, answer, served))
+        return True
 
     async def keep(self, entry: Entry) -> None:
         await self.writes.strike()
@@ -278,7 +284,10 @@ class World:
         self.directory.replace([Replica("r1", "http://r1", CONTEXT, 16)])
         self.keeper = Keeper(self.cache, self.metrics)
         self.lru = AnswerLru(self.config.cache.exact.max_bytes, self.clock)
-        tiers = CacheTiers(self.config.cache, MODEL_IDENTITY, self.lru, self.cache, self.embedding, self.keeper, self.metrics, self.clock)
+        self.learner = Learner(self.cache, self.metrics, self.config.cache.semantic.audit_share)
+        tiers = CacheTiers(
+            self.config.cache, MODEL_IDENTITY, self.lru, self.cache, self.embedding, self.keeper, self.learner, self.metrics, self.clock
+        )
         self.pipeline = Pipeline(
             config=self.config,
             authenticator=Authenticator(SECRET),
@@ -289,6 +298,7 @@ class World:
             policy=RoundRobin(),
             client=self.replicas,
             metrics=self.metrics,
+            learner=self.learner,
             clock=self.clock,
         )
 

@@ -207,6 +207,13 @@ async def test_an_answer_in_memory_is_served_no_longer_than_its_epoch_is_fresh(w
     assert (await ask(world, chat()))[0] == "exact"
 
 
+async def test_a_question_about_now_is_for_the_exact_tier_only(world: World) -> None:
+    await ask(world, chat("What is the weather today?"))
+    assert world.steps == ["exact", "engine"]
+    assert ("semantic", "time_sensitive") in world.metrics.lookups
+    assert (await ask(world, chat("What is the weather today?")))[0] == "exact"
+
+
 async def test_without_the_cache_nothing_in_memory_is_served(world: World) -> None:
     await ask(world, chat())
     world.clock.now += FRESH_S + 0.01

@@ -1,0 +1,57 @@
+"""What every benchmark prints: a table for people, then one line of JSON."""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+    """With the options that all benchmarks have."""
+    made = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    made.add_argument("--quick", action="store_true", help="smaller inputs: under a minute, for tests")
+    made.add_argument("--seed", type=int, default=0)
+    return made
+
+
+def say(text: str) -> None:
+    """Progress, beside the result."""
+    sys.stderr.write(f"{text}\n")
+
+
+def show(name: str, options: argparse.Namespace, rows: Sequence[Row]) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
+    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, commit {commit()}")  # noqa: T201
+    for line in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))  # noqa: T201
+    arguments = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+    print(json.dumps({"benchmark": name, "commit": commit(), "args": arguments, "rows": list(rows)}))  # noqa: T201
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def commit() -> str:
+    root = Path(__file__).parent.parent
+    found = subprocess.run(["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607
+    return found.stdout.strip() or "unknown"
+
+
+def interval(wrong: int, of: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    if not of:
+        return (0.0, 1.0)
+    p, n = wrong / of, of
+    middle, spread = p + z * z / (2 * n), z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5
+    return ((middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n))
