@@ -150,7 +150,8 @@ class Cascade:
         if not sure:
             return Decision(Reason.UNVERIFIED, candidates[0], similarity[candidates[0].id])
         probability, _, best = max(sure, key=lambda each: each[:2])
-        reason = Reason.HIT if probability >= policy.min_probability else Reason.DOUBTFUL
+        enough = policy.min_probability if policy.mode == "static" else policy.floor
+        reason = Reason.HIT if probability >= enough else Reason.DOUBTFUL
         return Decision(reason, best, similarity[best.id], score=log_odds(probability))
 
     def _weigh(self, namespace: str, decision: Decision, policy: Policy) -> None:

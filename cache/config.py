@@ -36,7 +36,9 @@ class SemanticConfig(Section):
     min_similarity: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Cosine below which a kept question is not looked at."""
     min_probability: Annotated[float, Field(gt=0, lt=1)] = 0.88
-    """A kept answer is never served when the verifier gives it less than this."""
+    """In mode `static`: the least that the verifier must give a kept answer for it to be served."""
+    floor: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """In the other modes: below it a kept answer is never served, whatever was learnt."""
     long_chars: Annotated[int, Field(ge=1)] = 256
     """Questions longer than this are not for the verifier, but compared by `long_similarity`."""
     long_similarity: Annotated[float, Field(gt=0, lt=1)] = 0.97
@@ -57,6 +59,7 @@ class SemanticConfig(Section):
             budget=Budget(self.error_budget, self.error_budget_of),
             min_similarity=self.min_similarity,
             min_probability=self.min_probability,
+            floor=self.floor,
             long_chars=self.long_chars,
             long_similarity=self.long_similarity,
             top_k=self.top_k,

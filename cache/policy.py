@@ -19,7 +19,9 @@ class Policy:
     min_similarity: float = 0.7
     """Candidates below it are not looked at."""
     min_probability: float = 0.88
-    """Never serve below it, whatever was learnt."""
+    """In mode `static`, the least that the verifier must give an answer."""
+    floor: float = 0.3
+    """In the other modes: below it an answer is never served, whatever was learnt."""
     long_chars: int = 256
     """Longer questions are compared by `long_similarity`: one vector, and a pairwise model, see little of a long text."""
     long_similarity: float = 0.97

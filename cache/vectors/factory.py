@@ -24,20 +24,20 @@ def open_index(url: str, collection: str, dimension: int) -> VectorIndex:
     """
     if not collection.isidentifier() or not collection.isascii():
         raise VectorIndexError("a collection's name has letters, digits and `_`, and begins with no digit")
+    openers: dict[str, Callable[[SplitResult, str, int], VectorIndex]] = {
+        "faiss": _faiss,
+        "memory": _memory,
+        "milvus": _milvus,
+        "http": _milvus,
+        "https": _milvus,
+        "milvus-lite": _milvus_lite,
+    }
     try:
         parts = urlsplit(url)
-        openers: dict[str, Callable[[SplitResult, str, int], VectorIndex]] = {
-            "faiss": _faiss,
-            "memory": _memory,
-            "milvus": _milvus,
-            "http": _milvus,
-            "https": _milvus,
-            "milvus-lite": _milvus_lite,
-        }
-        opener = openers[parts.scheme]
-    except (KeyError, ValueError):
+        _require(parts.scheme in openers)
+        return openers[parts.scheme](parts, collection, dimension)
+    except ValueError:  # a port that is no number, for example
         raise _refusal() from None  # the URL may hold a password
-    return opener(parts, collection, dimension)
 
 
 def _refusal() -> VectorIndexError:

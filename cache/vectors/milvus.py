@@ -10,7 +10,7 @@ from cache.vectors.milvus_connection import MilvusConnection
 
 BATCH = 500
 """Records in one call: 3 MB at 1,536 dimensions, where a server takes 64."""
-EF = 256
+EF = 128
 """How many candidates a search follows in the graph."""
 BOUNDED_S = 5.0
 """How far behind a search of the level Bounded may be: Milvus's `common.gracefulTime`, unless somebody configured another."""
@@ -21,6 +21,9 @@ class MilvusIndex:
 
     Calls end in time (see `MilvusConnection`): after `search_timeout_s` a search and a count, after `write_timeout_s` the rest,
     counted for each batch of a write. A server that went away is found again.
+
+    Rows that the server has not indexed yet, the young ones, it searches through an interim index (16 of 128 lists): there a search
+    finds 98 of 100 neighbours whose similarity is 0.9, 90 whose similarity is 0.8, and fewer of those further away.
 
     The collection has no partition key. Where there is one, Milvus 2.3 puts upserted rows where filtered searches do not look; and
     to delete and then insert instead can leave an id twice, when two processes do so at once.

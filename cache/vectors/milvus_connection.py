@@ -26,7 +26,7 @@ class MilvusConnection:
         self._pymilvus = _import_pymilvus()
         self._uri, self._token, self._database = uri, token, database
         self._collection, self._dimension = collection, dimension
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         """Held by who connects and prepares."""
         self._client: Any = None
         self._ready = False
@@ -67,15 +67,16 @@ class MilvusConnection:
                 self._client = None
 
     def _connected(self, timeout_s: float) -> Any:
-        if self._client is None:
-            self._client = self._pymilvus.MilvusClient(
-                self._uri,
-                token=self._token,
-                db_name=self._database,
-                timeout=timeout_s,
-                dedicated=True,  # a shared connection would outlive `close`
-            )
-        return self._client
+        with self._lock:
+            if self._client is None:
+                self._client = self._pymilvus.MilvusClient(
+                    self._uri,
+                    token=self._token,
+                    db_name=self._database,
+                    timeout=timeout_s,
+                    dedicated=True,  # a shared connection would outlive `close`
+                )
+            return self._client
 
     def _prepared(self, timeout_s: float) -> Any:
         """The client, when the collection exists and is loaded."""
@@ -143,7 +144,9 @@ class MilvusConnection:
             )
 
     def _error(self, purpose: str, error: Exception) -> VectorIndexError:
-        reason = str(getattr(error, "message", "") or error).partition("\n")[0][:200]
+        # gRPC's own errors tell more in a method; and what a server says is not always one line.
+        details = error.details() if hasattr(error, "details") else getattr(error, "message", "")
+        reason = str(details or error).partition("\n")[0][:200]
         return VectorIndexError(
             f"Milvus at {self._uri} could not {purpose}: {reason}. "
             "Check that the server runs and is reachable there, and that user, password and database are right"
@@ -161,6 +164,6 @@ def _import_pymilvus() -> Any:
         import pymilvus
     except ImportError as error:
         raise VectorIndexError(f"Milvus's client is not installed ({error}): pip install 'pymilvus>=3.0.2'") from error
-    # It logs a stack trace for each failed call. Each failure is raised, and whoever gets it decides what is worth a line.
-    logging.getLogger("pymilvus.decorators").setLevel(logging.CRITICAL)
+    # It logs stack traces for each failed call. Each failure is raised, and whoever gets it decides what is worth a line.
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     return pymilvus

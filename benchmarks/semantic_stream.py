@@ -1,0 +1,253 @@
+"""Whether the error budget holds, and what it leaves of the hits, on a stream of questions with known equivalence.
+
+    python -m benchmarks.semantic_stream
+
+The stream is `question_stream.py`'s, or with `--pairs FILE` the questions of labelled pairs, those labelled the same joined to one
+intent. A question with the very text of a kept one is an exact hit: it is counted apart, and is no part of the rates. `ours` is the
+cache as it is served (`cache.semantic`) in mode `verified`, from an empty start; `best_static` the cosine threshold with the most hits
+among those whose error is within the budget, chosen afterwards with all labels at hand.
+"""
+
+import argparse
+import hashlib
+import random
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.question_stream import Query as Asked
+from benchmarks.question_stream import stream
+from benchmarks.report import Row, interval, parser, say, show
+from cache.cascade import Decision, Query
+from cache.config import SemanticConfig
+from cache.decision.policy import Budget
+from cache.decision.priors import PRIORS
+from cache.embedders.sentence import SentenceEmbedder
+from cache.entry import Entry
+from cache.policy import Policy
+from cache.semantic import Found, Parts, SemanticCache
+from cache.stores.evidence import SqlEvidenceStore
+from cache.stores.leases import SqlLeaseStore
+from cache.stores.sql import SqlEntryStore, open_database
+from cache.vectors.faiss_index import FaissIndex
+from cache.verifiers.base import Pair, Verifier
+from cache.verifiers.factory import load_verifier
+from cache.verifiers.pairs import read_pairs
+
+BUDGETS = (0.005, 0.01, 0.02, 0.05)
+THRESHOLDS = tuple(round(0.6 + 0.005 * step, 3) for step in range(81))
+PARTS = 5
+"""Points of the learning curve."""
+NAMESPACE, PARTITION = "a0", "f0"
+Vectors = dict[str, NDArray[np.float32]]
+
+
+@dataclass
+class Tally:
+    """What became of the questions that were no exact hits."""
+
+    outcomes: list[tuple[bool, bool]] = field(default_factory=list)
+    """(hit, right) of each."""
+    exact: int = 0
+
+    def row(self, system: str, budget: float) -> Row:
+        hits = sum(hit for hit, _ in self.outcomes)
+        wrong = sum(hit and not right for hit, right in self.outcomes)
+        low, high = interval(wrong, hits)
+        return {
+            "system": system,
+            "delta": budget,
+            "requests": len(self.outcomes),
+            "exact_hits": self.exact,
+            "hit_rate": hits / max(1, len(self.outcomes)),
+            "request_error": wrong / max(1, len(self.outcomes)),
+            "false_hit_share": wrong / max(1, hits),
+            "false_hit_share_low": low,
+            "false_hit_share_high": high,
+            **{f"hit_rate_{number + 1}": share for number, share in enumerate(self._curve())},
+        }
+
+    def _curve(self) -> list[float]:
+        parts = np.array_split(np.array([hit for hit, _ in self.outcomes], float), PARTS)
+        return [float(part.mean()) if len(part) else 0.0 for part in parts]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    asked = list(_asked(options))
+    say(f"{len(asked)} questions, {len({each.text for each in asked})} texts, {len({each.intent for each in asked})} intents")
+    vectors = _encode(asked)
+    verifier = _Remembering(load_verifier(options.verifier, threads=1))
+    static = [(threshold, _static(asked, vectors, threshold)) for threshold in (THRESHOLDS[::8] if options.quick else THRESHOLDS)]
+    rows: list[Row] = []
+    for budget in BUDGETS[1:2] if options.quick else BUDGETS:
+        rows.append(
+            _ours(asked, vectors, verifier, replace(SemanticConfig().policy(), budget=Budget(budget)), options.seed).row("ours", budget)
+        )
+        rows.append(_best(static, budget))
+        say(
+            f"budget {budget}: hit rate {rows[-2]['hit_rate']:.3f}, error {rows[-2]['request_error']:.4f}; static {rows[-1]['hit_rate']:.3f}"
+        )
+    show("semantic_stream", options, rows)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    made = parser("semantic_stream", "The error budget of the semantic cache on a stream of questions with known equivalence.")
+    made.add_argument("--queries", type=int, default=20_000)
+    made.add_argument("--pairs", type=Path, help='JSON lines {"a", "b", "same"} to take the questions from')
+    made.add_argument("--verifier", default=SemanticConfig().verifier, help="as cache.semantic.verifier in the configuration")
+    options = made.parse_args(arguments)
+    options.queries = min(options.queries, 1500) if options.quick else options.queries
+    return options
+
+
+def _asked(options: argparse.Namespace) -> Iterator[Asked]:
+    if options.pairs is None:
+        yield from stream(options.queries, options.seed)
+        return
+    texts_of: dict[int, list[str]] = defaultdict(list)
+    for text, intent in _joined(options.pairs).items():
+        texts_of[intent].append(text)
+    rng = random.Random(options.seed)
+    chosen: list[Asked] = []
+    for intent in rng.sample(sorted(texts_of), len(texts_of)):  # whole intents: what is asked once only cannot be hit
+        if len(chosen) >= options.queries:
+            break
+        chosen += [Asked(text, intent) for text in texts_of[intent]]
+    yield from rng.sample(chosen, len(chosen))
+
+
+def _joined(path: Path) -> dict[str, int]:
+    """The intent of each question: questions that are labelled the same, directly or over others, have one."""
+    parent: dict[str, str] = {}
+
+    def root(text: str) -> str:
+        while parent.setdefault(text, text) != text:
+            parent[text] = text = parent[parent[text]]
+        return text
+
+    for pair in read_pairs(path):
+        first, second = root(pair.a), root(pair.b)
+        if pair.same:
+            parent[first] = second
+    numbers: dict[str, int] = {}
+    return {text: numbers.setdefault(root(text), len(numbers)) for text in list(parent)}
+
+
+def _encode(asked: Sequence[Asked]) -> Vectors:
+    texts = sorted({each.text for each in asked})
+    encoder = SentenceEmbedder(threads=1)
+    return dict(zip(texts, encoder.embed(texts), strict=True))
+
+
+class _Remembering:
+    """A verifier that judges each pair once: the budgets' runs share most of them."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        self.name = verifier.name
+        self._verifier = verifier
+        self._known: dict[Pair, float | None] = {}
+
+    def probabilities(self, pairs: Sequence[Pair]) -> list[float | None]:
+        new = [pair for pair in pairs if pair not in self._known]
+        self._known |= dict(zip(new, self._verifier.probabilities(new) if new else [], strict=True))
+        return [self._known[pair] for pair in pairs]
+
+
+class _Clock:
+    """A second for each request."""
+
+    def __init__(self) -> None:
+        self.now = 1e9
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _ours(asked: Sequence[Asked], vectors: Vectors, verifier: Verifier, policy: Policy, seed: int) -> Tally:
+    tally, clock = Tally(), _Clock()
+    with tempfile.TemporaryDirectory() as directory:
+        cache = _open(Path(directory), verifier, len(next(iter(vectors.values()))), clock)
+        cache._cascade._chance = random.Random(seed).random  # the same draws in every run
+        intent_of: dict[str, int] = {}
+        for number, each in enumerate(asked):
+            clock.now += 1
+            entry = _entry(number, each, vectors, clock.now)
+            known = cache.find(NAMESPACE, entry.exact_key, PARTITION, each.text)
+            if known.exact:
+                tally.exact += 1
+                continue
+            found: Found | Decision | Entry = known.reworded or cache.search(
+                Query(NAMESPACE, PARTITION, each.text, vectors[each.text]), policy
+            )
+            if isinstance(found, Decision):
+                tally.outcomes.append((False, True))
+                if found.candidate:
+                    cache.learn(NAMESPACE, found, intent_of[found.candidate.id] == each.intent)
+                cache.insert(entry)
+                cache.apply()
+                intent_of[entry.id] = each.intent
+            else:
+                served = found.entry.id if isinstance(found, Found) else found.id
+                tally.outcomes.append((True, intent_of[served] == each.intent))
+        cache.close()
+    return tally
+
+
+def _open(directory: Path, verifier: Verifier, dimension: int, clock: _Clock) -> SemanticCache:
+    database = open_database(f"sqlite:///{directory}/cache.db")
+    index = FaissIndex(dimension)
+    parts = Parts(SqlEntryStore(database), SqlEvidenceStore(database), SqlLeaseStore(database), index, verifier, "benchmark", PRIORS)
+    return SemanticCache(parts, clock)
+
+
+def _entry(number: int, asked: Asked, vectors: Vectors, now: float) -> Entry:
+    key = hashlib.sha256(asked.text.encode()).hexdigest()
+    return Entry(
+        id=f"{number:08}",
+        namespace=NAMESPACE,
+        exact_key=key,
+        fingerprint=PARTITION,
+        model="m",
+        text=asked.text,
+        answer=b"{}",
+        created_at=now,
+        expires_at=now + 1e9,
+        vector=vectors[asked.text],
+    )
+
+
+def _static(asked: Sequence[Asked], vectors: Vectors, threshold: float) -> Tally:
+    """The nearest kept question serves if its cosine reaches the threshold."""
+    tally, texts = Tally(), set[str]()
+    kept = np.empty((len(vectors), len(next(iter(vectors.values())))), np.float32)
+    intents: list[int] = []
+    for each in asked:
+        if each.text in texts:
+            tally.exact += 1
+            continue
+        similarities = kept[: len(intents)] @ vectors[each.text]
+        nearest = int(similarities.argmax()) if len(intents) else 0
+        if len(intents) and similarities[nearest] >= threshold:
+            tally.outcomes.append((True, intents[nearest] == each.intent))
+            continue
+        tally.outcomes.append((False, True))
+        texts.add(each.text)
+        kept[len(intents)] = vectors[each.text]
+        intents.append(each.intent)
+    return tally
+
+
+def _best(static: Sequence[tuple[float, Tally]], budget: float) -> Row:
+    rows = [tally.row("best_static", budget) | {"threshold": threshold} for threshold, tally in static]
+    within = [row for row in rows if row["request_error"] <= budget] or rows[-1:]
+    return max(within, key=lambda row: float(row["hit_rate"]))
+
+
+if __name__ == "__main__":
+    main()
