@@ -21,6 +21,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.mysql import LONGTEXT
 
 metadata = MetaData()
+VERSION_TABLE = "cache_schema_version"
+"""Where Alembic notes how far the migrations are."""
 
 MAX_ANSWER_BYTES = 2**24 - 1
 """What MySQL's MEDIUMBLOB holds."""

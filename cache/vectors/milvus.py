@@ -39,7 +39,7 @@ class MilvusIndex:
         database: str = "",
         staleness_s: float = BOUNDED_S,
         search_timeout_s: float = 2.0,
-        write_timeout_s: float = 15.0,
+        write_timeout_s: float = 30.0,
     ) -> None:
         """`uri`: `http://host:port`, `https://...`, or for Milvus Lite a path that ends in `.db`. `token`: `user:password`, or a key."""
         self._connection = MilvusConnection(uri, collection, dimension, token, database)

@@ -2,12 +2,12 @@
 
 from alembic import context
 
-from cache.stores.schema import metadata
+from cache.stores.schema import VERSION_TABLE, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    version_table="cache_schema_version",
+    version_table=VERSION_TABLE,
     render_as_batch=True,  # SQLite changes a table by making it anew
 )
 with context.begin_transaction():
