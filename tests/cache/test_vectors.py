@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cache.entry import Vector
 from cache.errors import VectorIndexError
@@ -45,7 +43,6 @@ def milvus_lite_url(path: Path) -> str:
 
 
 LOCAL: list[MakeIndex] = [MemoryIndex, FaissIndex, coded_faiss]
-local_index = pytest.mark.parametrize("make_index", LOCAL)
 
 
 @pytest.fixture(
@@ -309,37 +306,3 @@ def test_random_writes_end_where_brute_force_does(open_empty: MakeIndex, seed: i
             vector, k = DIRECTIONS[random.integers(64)], int(random.integers(1, 20))
             eventually(index, partial(assert_brute_force_agrees, index, truth, partition, vector, k))
         assert index.scan("", 100) == sorted(truth)
-
-
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("upsert"), st.sampled_from(PARTITIONS), st.integers(0, 40), st.integers(0, 63)),
-        st.tuples(st.just("delete"), st.sampled_from(PARTITIONS), st.integers(0, 40), st.integers(0, 40)),
-        st.tuples(st.just("search"), st.sampled_from(PARTITIONS), st.integers(1, 6), st.integers(0, 63)),
-    ),
-    max_size=80,
-)
-
-
-@local_index
-@given(script=steps)
-def test_any_operations_agree_with_brute_force_after_each_step(
-    make_index: MakeIndex, script: list[tuple[str, tuple[str, str], int, int]]
-) -> None:
-    index = make_index(4)
-    truth: Truth = {}
-    for operation, partition, number, other in script:
-        if operation == "upsert":
-            # One step writes several records, so that partitions grow large enough for codes.
-            records = [VectorRecord(str(n), *partition, DIRECTIONS[(other + n) % 64]) for n in range(number, number + 8)]
-            index.upsert(records)
-            truth |= {record.id: (partition, record.vector) for record in records}
-        elif operation == "delete":
-            index.delete([str(number), str(other)])
-            truth = {entry_id: place for entry_id, place in truth.items() if entry_id not in (str(number), str(other))}
-        else:
-            assert_brute_force_agrees(index, truth, partition, DIRECTIONS[other], number)
-        assert index.count() == len(truth)
-    assert index.scan("", 1000) == sorted(truth)
-    index.close()
-    index.close()

@@ -1,0 +1,143 @@
+"""Large partitions in FAISS: how much they find, and what happens while the background works."""
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from cache.vectors.base import VectorRecord
+from cache.vectors.codes import Codes, Rows
+from cache.vectors.faiss_index import FaissIndex
+
+LIMIT = 500
+
+
+def normal(rows: object) -> Rows:
+    array = np.asarray(rows, np.float64)
+    return np.asarray(array / np.linalg.norm(array, axis=1, keepdims=True), np.float32)
+
+
+def random_directions(random: np.random.Generator, count: int, dimension: int) -> Rows:
+    return normal(random.standard_normal((count, dimension)))
+
+
+def topics(random: np.random.Generator, count: int, dimension: int) -> Rows:
+    centres = random.standard_normal((100, dimension))
+    return normal(centres[random.integers(0, 100, count)] + 0.6 * random.standard_normal((count, dimension)))
+
+
+def hardly_different(random: np.random.Generator, count: int, dimension: int) -> Rows:
+    """Few questions, each in thousands of variants that the codes cannot tell apart."""
+    centres = random.standard_normal((3, dimension))
+    return normal(centres[random.integers(0, 3, count)] + 0.05 * random.standard_normal((count, dimension)))
+
+
+def records(vectors: Rows, start: int = 0) -> list[VectorRecord]:
+    return [VectorRecord(f"{start + row:06}", "a", "f", vector) for row, vector in enumerate(vectors)]
+
+
+def names(index: FaissIndex, vector: Rows, k: int = 8) -> list[str]:
+    return [neighbour.id for neighbour in index.search("a", "f", vector, k)]
+
+
+def recall(index: FaissIndex, vectors: Rows, queries: Rows, k: int = 8) -> float:
+    best = np.argsort(-(queries @ vectors.T), axis=1)[:, :k]
+    return float(
+        np.mean([len({f"{row:06}" for row in rows} & {*names(index, query, k)}) / k for query, rows in zip(queries, best, strict=True)])
+    )
+
+
+@pytest.mark.parametrize("dimension", [64, 33])
+@pytest.mark.parametrize("make", [random_directions, topics, hardly_different])
+def test_large_partitions_find_nineteen_of_twenty_neighbours(make: Callable[..., Rows], dimension: int) -> None:
+    vectors = make(np.random.default_rng(4), 12_100, dimension)
+    vectors, queries = vectors[:12_000], vectors[12_000:]
+    index = FaissIndex(dimension, flat_limit=LIMIT)
+    for start in range(0, 12_000, 400):
+        index.upsert(records(vectors[start : start + 400], start))
+    assert recall(index, vectors, queries[:20]) >= 0.95  # whatever has codes by now
+    index.settle()
+    assert recall(index, vectors, queries) >= 0.95
+    index.close()
+
+
+def test_partitions_that_are_not_large_are_exact() -> None:
+    vectors = random_directions(np.random.default_rng(5), LIMIT, 16)
+    index = FaissIndex(16, flat_limit=LIMIT)
+    index.upsert(records(vectors))
+    assert recall(index, vectors, vectors[:50]) == 1
+
+
+class Held:
+    """`Codes.of`, which stops until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self._make = Codes.of
+        monkeypatch.setattr(Codes, "of", self)
+
+    def __call__(self, rows: Rows) -> Codes:
+        self.begun.set()
+        assert self.go_on.wait(20)
+        return self._make(rows)
+
+
+def test_searches_and_writes_go_on_while_codes_are_made_and_nothing_of_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch)
+    vectors = random_directions(np.random.default_rng(6), 2 * LIMIT, 16)
+    index = FaissIndex(16, flat_limit=LIMIT)
+    index.upsert(records(vectors[: LIMIT + 1]))
+    assert held.begun.wait(20)
+    index.delete([f"{row:06}" for row in range(300)])
+    index.upsert([VectorRecord("000400", "b", "f", vectors[400]), VectorRecord("000401", "a", "f", vectors[-1])])
+    index.upsert(records(vectors[LIMIT + 1 : LIMIT + 100], LIMIT + 1))
+    for _ in range(2):
+        assert names(index, vectors[10], 2000) == names(index, vectors[10], index.count() - 1)
+        assert len(names(index, vectors[10], 2000)) == index.count() - 1 == 299
+        assert names(index, vectors[-1], 1) == ["000401"]
+        assert names(index, vectors[LIMIT + 50], 1) == [f"{LIMIT + 50:06}"]
+        assert names(index, vectors[400], 1) != ["000400"]
+        assert [each.id for each in index.search("b", "f", vectors[400], 5)] == ["000400"]
+        held.go_on.set()
+        index.settle()
+
+
+def test_a_failure_in_the_background_leaves_searches_right(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(rows: Rows) -> Codes:
+        raise MemoryError
+
+    monkeypatch.setattr(Codes, "of", fail)
+    vectors = random_directions(np.random.default_rng(7), LIMIT + 1, 16)
+    index = FaissIndex(16, flat_limit=LIMIT)
+    index.upsert(records(vectors))
+    index.settle()
+    assert recall(index, vectors, vectors[:20]) == 1
+    assert "no new codes" in caplog.text
+
+
+def test_what_is_replaced_again_and_again_takes_no_room_and_hides_nothing() -> None:
+    random = np.random.default_rng(8)
+    vectors = random_directions(random, 3 * LIMIT, 16)
+    index = FaissIndex(16, flat_limit=LIMIT)
+    index.upsert(records(vectors))
+    index.settle()
+    for _ in range(40):  # 4,000 dead rows, all next to the query
+        index.upsert(records(normal(vectors[0] + 0.01 * random.standard_normal((100, 16)))))
+        assert len({*names(index, vectors[0], 100)} - {f"{row:06}" for row in range(100)}) <= 5
+    index.settle()
+    [partition] = index._partitions.values()
+    assert len(partition.view.names) < 2 * 3 * LIMIT + LIMIT
+    index.delete([f"{row:06}" for row in range(20, 3 * LIMIT)])
+    index.settle()
+    assert partition.view.codes is None
+    assert len(partition.view.names) < 100
+    assert sorted(names(index, vectors[0], 2000)) == index.scan("", 2000) == [f"{row:06}" for row in range(20)]
+
+
+def test_a_closed_index_can_still_be_searched() -> None:
+    vectors = random_directions(np.random.default_rng(9), LIMIT + 5, 16)
+    index = FaissIndex(16, flat_limit=LIMIT)
+    index.close()
+    index.upsert(records(vectors))
+    assert names(index, vectors[3], 1) == ["000003"]
