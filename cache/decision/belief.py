@@ -3,9 +3,9 @@
     P(correct | z, tenant, entry) = sigmoid(intercept + slope z + effect of the entry)
 
 `z` is the log-odds of the verifier's probability. A verifier that is calibrated for a tenant has intercept 0 and slope 1; that,
-with the uncertainty between tenants, is the prior of each. A tenant's observations move its own belief away from there; an entry's
-observations move the entry's effect away from its tenant's belief. So a new entry is as good as its tenant's other entries, and one
-wrong answer makes an entry doubtful, not useless.
+with the uncertainty between tenants, is where all begin. What all tenants have taught moves the prior of each a little, a tenant's
+own observations move its belief away from there, and an entry's observations the entry's effect away from its tenant's belief. So a
+new entry is as good as its tenant's other entries, and one wrong answer makes an entry doubtful, not useless.
 
 The belief over (intercept, slope) is a Gaussian prior times the likelihood, held on a grid. A fit with its curvature (Laplace) would
 be smaller, but where nearly all answers are right, which is where hits are, it takes ten times the observations to become as sure.
@@ -29,6 +29,8 @@ SCORES = np.linspace(-MAX_Z, MAX_Z, BINS)
 INTERCEPTS, SLOPES = np.arange(-4, 4.001, 0.125), np.arange(0.05, 2.001, 0.05)
 GRID = np.stack([each.ravel() for each in np.meshgrid(INTERCEPTS, SLOPES, indexing="ij")])
 """Every (intercept, slope), shape (2, points)."""
+MAX_OTHERS = 100.0
+"""What all tenants together have taught counts for each of them as so many observations of its own: a start, not a verdict."""
 NEWTON_STEPS = 25
 TOLERANCE = 1e-9
 
@@ -116,13 +118,19 @@ class Counts:
     def total(self) -> float:
         return float(self._right.sum() + self._wrong.sum())
 
-    def belief(self, prior: Prior) -> Belief:
-        """What the prior becomes by these observations."""
-        right, wrong = _log_likelihoods(prior.entry_variance)
+    def belief(self, prior: Prior, others: "Counts | None" = None) -> Belief:
+        """What the prior becomes by these observations, and by those of others, which count as `MAX_OTHERS` at most."""
         log_prior = -0.5 * ((GRID[0] / prior.intercept_deviation) ** 2 + ((GRID[1] - 1) / prior.slope_deviation) ** 2)
-        log_weights = log_prior + right @ self._right + wrong @ self._wrong
+        log_weights = log_prior + self._log_likelihood(prior)
+        if others is not None and others.total:
+            log_weights += min(1.0, MAX_OTHERS / others.total) * others._log_likelihood(prior)
         weights = np.exp(log_weights - log_weights.max())
         return Belief(weights / weights.sum())
+
+    def _log_likelihood(self, prior: Prior) -> Array:
+        right, wrong = _log_likelihoods(prior.entry_variance)
+        found: Array = right @ self._right + wrong @ self._wrong
+        return found
 
 
 @cache

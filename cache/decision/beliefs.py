@@ -1,7 +1,7 @@
 """The tenants' beliefs, learnt from the store's observations."""
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 
 from cache.decision.belief import Belief, Counts, Effect, Prior, entry_effect
@@ -25,6 +25,7 @@ class Beliefs:
         self._clock = clock
         self._lock = threading.Lock()
         self._tenants: OrderedDict[str, _Tenant] = OrderedDict()
+        self._everybody = _Tenant()
 
     def tenant(self, namespace: str, kind: str) -> Belief:
         """The belief over (intercept, slope). May raise `StoreError`."""
@@ -33,16 +34,18 @@ class Beliefs:
             self._tenants.move_to_end(namespace)
             while len(self._tenants) > MAX_TENANTS:
                 self._tenants.popitem(last=False)
-            if self._clock() >= tenant.due:
-                self._refresh(namespace, tenant)
-            return tenant.belief(kind, self._priors[kind])
+            for name, each in ((namespace, tenant), (None, self._everybody)):
+                if self._clock() >= each.due:
+                    self._refresh(name, each)
+                    tenant.beliefs.clear()
+            return tenant.belief(kind, self._priors[kind], self._everybody)
 
     def entry(self, namespace: str, kind: str, entry_id: str) -> Effect:
         """The entry's own effect. May raise `StoreError`."""
         seen = [each for each in self._evidence.of_entries([entry_id]).get(entry_id, []) if each.kind == kind]
         return entry_effect(self.tenant(namespace, kind), self._priors[kind], [(each.score, each.correct, each.weight) for each in seen])
 
-    def _refresh(self, namespace: str, tenant: "_Tenant") -> None:
+    def _refresh(self, namespace: str | None, tenant: "_Tenant") -> None:
         while True:
             seen, tenant.mark = self._evidence.recent(namespace, PAGE, tenant.mark)
             tenant.add(seen)
@@ -55,15 +58,14 @@ class _Tenant:
     def __init__(self) -> None:
         self.mark = 0
         self.due = float("-inf")
-        self._counts: dict[str, Counts] = {}
-        self._beliefs: dict[str, Belief] = {}
+        self.counts: defaultdict[str, Counts] = defaultdict(Counts)
+        self.beliefs: dict[str, Belief] = {}
 
     def add(self, seen: list[Observation]) -> None:
         for each in seen:
-            self._counts.setdefault(each.kind, Counts()).add(each.score, each.correct, each.weight)
-            self._beliefs.pop(each.kind, None)
+            self.counts[each.kind].add(each.score, each.correct, each.weight)
 
-    def belief(self, kind: str, prior: Prior) -> Belief:
-        if kind not in self._beliefs:
-            self._beliefs[kind] = self._counts.get(kind, Counts()).belief(prior)
-        return self._beliefs[kind]
+    def belief(self, kind: str, prior: Prior, everybody: "_Tenant") -> Belief:
+        if kind not in self.beliefs:
+            self.beliefs[kind] = self.counts[kind].belief(prior, everybody.counts[kind])
+        return self.beliefs[kind]

@@ -100,6 +100,18 @@ def test_old_observations_fade() -> None:
     assert counts.belief(Prior(3.0, 1.0, 0.1)).predictor(3.0) > 1.0
 
 
+def test_what_others_taught_is_a_start_that_a_tenants_own_observations_outweigh() -> None:
+    others, own = Counts(), Counts()
+    for _ in range(5000):
+        others.add(2.0, True)
+    alone, helped = PRIOR.belief(), Counts().belief(PRIOR, others)
+    few = np.array([0.05])
+    assert helped.quantiles(2.0, PRIOR.effect(), few)[0] > alone.quantiles(2.0, PRIOR.effect(), few)[0] + 0.1
+    for _ in range(300):
+        own.add(2.0, False)
+    assert own.belief(PRIOR, others).quantiles(2.0, PRIOR.effect(), few)[0] < 0.5
+
+
 # The rule
 
 
