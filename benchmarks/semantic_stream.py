@@ -90,9 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _ours(asked, vectors, verifier, replace(SemanticConfig().policy(), budget=Budget(budget)), options.seed).row("ours", budget)
         )
         rows.append(_best(static, budget))
-        say(
-            f"budget {budget}: hit rate {rows[-2]['hit_rate']:.3f}, error {rows[-2]['request_error']:.4f}; static {rows[-1]['hit_rate']:.3f}"
-        )
+        ours, best = rows[-2:]
+        say(f"budget {budget}: hit rate {ours['hit_rate']:.3f}, error {ours['request_error']:.4f}; static {best['hit_rate']:.3f}")
     show("semantic_stream", options, rows)
 
 

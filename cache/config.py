@@ -1,6 +1,6 @@
 """Configuration of the cache tier, and the base class of every configuration section."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -83,6 +83,8 @@ class CacheConfig(Section):
 
     exact: ExactConfig = ExactConfig()
     semantic: SemanticConfig = SemanticConfig()
+    single_flight: Literal["off", "process", "cluster"] = "cluster"
+    """Where equal requests are computed once: nowhere, in each ingress process, or also across them."""
     ttl_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600.0
     """Answers older than this are not served. A request may ask for less."""
     soft_ttl_s: Annotated[float, Field(gt=0)] | None = None

@@ -124,11 +124,33 @@ class CacheOwner:
             cache.learn(namespace, decision, correct, served=served)
         return correct
 
+    async def acquire(self, namespace: str, key: str, epoch: int, owner: str, for_s: float) -> Entry | bool:
+        """See `serve_app.flights_lease.LeaseService`."""
+        return await asyncio.to_thread(_acquire, await self._opened(), namespace, key, epoch, owner, for_s)
+
+    async def release(self, namespace: str, key: str, epoch: int, owner: str) -> None:
+        await asyncio.to_thread((await self._opened()).release, namespace, lease_name(key, epoch), owner)
+
     async def __del__(self) -> None:
         for task in self._upkeep:
             task.cancel()
         if self._cache is not None:
             await asyncio.to_thread(self._cache.close)
+
+
+def _acquire(cache: SemanticCache, namespace: str, key: str, epoch: int, owner: str, for_s: float) -> Entry | bool:
+    acquired = cache.acquire(namespace, lease_name(key, epoch), owner, for_s)
+    entry = cache.find_exact(namespace, key)  # not sooner: whoever released the lease has written first
+    if entry is None:
+        return acquired
+    if acquired:
+        cache.release(namespace, lease_name(key, epoch), owner)
+    return entry
+
+
+def lease_name(key: str, epoch: int) -> str:
+    """Work that began before an invalidation holds up none that begins after it."""
+    return hashlib.sha256(f"{key}/{epoch}".encode()).hexdigest()
 
 
 def collection_name(encoder: Described) -> str:

@@ -19,6 +19,7 @@ from deployments.replicas import directory_of
 from deployments.retrieval import retrieval_deployment
 from deployments.routing import RoundRobin
 from serve_app.config import AppConfig, load_config, require_safe_exposure
+from serve_app.flights import Flights
 from serve_app.identity import model_identity
 from serve_app.ingress import create_app
 from serve_app.keeper import Keeper
@@ -45,11 +46,12 @@ class Ingress:
         lru = AnswerLru(config.cache.exact.max_bytes, time.time)
         self._keeper = Keeper(remote_cache, metrics)
         self._learner = Learner(remote_cache, metrics, config.cache.semantic.audit_share)
+        self._flights = Flights(remote_cache, metrics, config.cache.single_flight)
         self._client = DirectReplicaClient(directory, llm, derive(secret, PRIVATE_PORT), config.ingress.read_timeout_s)
         self._pipeline = Pipeline(
             config=config,
             authenticator=Authenticator(secret),
-            tiers=CacheTiers(config.cache, model, lru, remote_cache, encoder, self._keeper, self._learner, metrics),
+            tiers=CacheTiers(config.cache, model, lru, remote_cache, encoder, self._keeper, self._learner, metrics, self._flights),
             embedding=encoder,
             documents=RemoteDocuments(retrieval) if retrieval else None,
             directory=directory,
@@ -73,6 +75,7 @@ class Ingress:
         await self._learner.stop()
         await self._keeper.drain()
         await self._keeper.stop()
+        await self._flights.stop()
         await self._client.close()
 
 

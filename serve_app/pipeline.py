@@ -53,16 +53,25 @@ class Pipeline:
         self._admit(request)  # 2
         request = await self._retrieve(request, namespace)  # 5
         lookup = self.tiers.lookup(request, caller, namespace)
-        entry = await self.tiers.exact(lookup)  # 3
+        entry = await self.tiers.exact(lookup) or await self.tiers.join(lookup)  # 3
         if entry and (reply := self._replay(request, caller, entry, "exact", 1.0)):
             return reply
+        with lookup.ticket:
+            return await self._compute(request, caller, lookup)
+
+    async def _compute(self, request: Generation, caller: Caller, lookup: Lookup) -> Reply:
+        """For all equal requests that are in flight, if this one leads them."""
         hit = await self.tiers.semantic(lookup)  # 4
         if hit and (reply := self._replay(request, caller, hit.entry, "semantic", hit.similarity)):
             self._audit(request, caller, lookup)
+            lookup.ticket.ended()
+            return reply
+        entry = await self.tiers.claim(lookup)
+        if entry and (reply := self._replay(request, caller, entry, "exact", 1.0)):
             return reply
         # 6: the engine renders and tokenizes
         ranked = self.policy.rank(self.directory.replicas)  # 7
-        answer = await send(self.client, request, caller, namespace, ranked)  # 8
+        answer = await send(self.client, request, caller, lookup.namespace, ranked)  # 8
         return await relay(request, answer, self.tiers, lookup)  # 8, 9
 
     def _admit(self, request: Generation) -> None:

@@ -74,9 +74,15 @@ async def relay(request: Generation, answer: Answer, tiers: CacheTiers, lookup: 
     """The reply that carries a replica's answer; once that is complete, it is kept."""
     headers = {**request.headers, "x-mygo-cache": "miss" if lookup.read else "bypass", "x-mygo-replica": answer.replica}
     if request.stream:
-        return Reply(200, headers, SSE_TYPE, _stream(request, answer, tiers, lookup), answer.close)
+
+        async def close() -> None:
+            lookup.ticket.left()
+            await answer.close()
+
+        return Reply(200, headers, SSE_TYPE, _stream(request, answer, tiers, lookup), close)
     raw = await read_answer(answer)
     tiers.keep(lookup, answers.from_json, raw)
+    lookup.ticket.ended()
     return Reply(200, headers, JSON_TYPE, raw)
 
 
@@ -90,10 +96,13 @@ async def _stream(request: Generation, answer: Answer, tiers: CacheTiers, lookup
                 tiers.keep(lookup, answers.from_stream, copy.raw)
             if whole := events.feed(chunk):
                 yield whole
+        lookup.ticket.ended()
     except ReplicaLostError as error:
         log.warning("replica lost in the middle of a stream", extra={"replica": answer.replica})
+        lookup.ticket.ended()
         yield sse.event(to_api_error(error).body())
     finally:
+        lookup.ticket.left()
         await answer.close()
 
 

@@ -34,6 +34,10 @@ class CacheService(Protocol):
 
     async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None: ...
 
+    async def acquire(self, namespace: str, key: str, epoch: int, owner: str, for_s: float) -> Entry | bool: ...
+
+    async def release(self, namespace: str, key: str, epoch: int, owner: str) -> None: ...
+
 
 class EmbeddingService(Protocol):
     """The sentence encoder. May raise."""
@@ -90,6 +94,13 @@ class RemoteCache:
     async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None:
         label: bool | None = await answer_of(self._handle.learn.remote(namespace, decision, answer, served), "the cache")
         return label
+
+    async def acquire(self, namespace: str, key: str, epoch: int, owner: str, for_s: float) -> Entry | bool:
+        found: Entry | bool = await answer_of(self._handle.acquire.remote(namespace, key, epoch, owner, for_s), "the cache")
+        return found
+
+    async def release(self, namespace: str, key: str, epoch: int, owner: str) -> None:
+        await answer_of(self._handle.release.remote(namespace, key, epoch, owner), "the cache")
 
 
 class RemoteEmbedding:

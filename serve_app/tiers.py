@@ -18,6 +18,7 @@ from cache.exact import AnswerLru
 from cache.keys import exact_key, fingerprint
 from cache.semantic import Found, Known
 from serve_app.epochs import Epochs
+from serve_app.flights import ALONE, Flights, Ticket
 from serve_app.keeper import Keeper
 from serve_app.learning import Learner
 from serve_app.metrics import Metrics
@@ -56,6 +57,8 @@ class Lookup:
     """What the semantic tier decided."""
     known: Known = Known(0)  # noqa: RUF009  # frozen
     """What the cache said of this very request."""
+    ticket: Ticket = ALONE
+    """Its part in a computation that equal requests share."""
     deadline: float = field(default_factory=lambda: asyncio.get_running_loop().time() + LOOKUP_TIMEOUT_S)
     """On the event loop's clock: when all lookups together must have answered."""
 
@@ -81,6 +84,7 @@ class CacheTiers:
         keeper: Keeper,
         learner: Learner,
         metrics: Metrics,
+        flights: Flights,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
@@ -91,6 +95,7 @@ class CacheTiers:
         self._keeper = keeper
         self._learner = learner
         self._metrics = metrics
+        self._flights = flights
         self._clock = clock
         self._epochs = Epochs(cache, clock)
 
@@ -128,7 +133,28 @@ class CacheTiers:
         entry = lookup.known.exact
         if entry:
             self._lru.put(replace(entry, epoch=lookup.known.epoch))
+        else:
+            entry = self._landed(lookup)
         self._metrics.cache("exact", "hit" if entry else "miss")
+        return entry
+
+    def _landed(self, lookup: Lookup) -> Entry | None:
+        """An entry that came into this process while the store was asked."""
+        entry = self._lru.get(lookup.namespace, lookup.key)
+        return entry if entry is not None and entry.epoch == lookup.known.epoch else None
+
+    async def join(self, lookup: Lookup) -> Entry | None:
+        """The answer of an equal request of this process that was in flight. None: this one goes on, by `lookup.ticket`."""
+        if lookup.read and lookup.write and self._config.exact.enabled:
+            lookup.ticket = await self._flights.join(lookup.namespace, lookup.key, lookup.known.epoch)
+            lookup.deadline = asyncio.get_running_loop().time() + LOOKUP_TIMEOUT_S  # the wait was for no tier
+        return lookup.ticket.entry
+
+    async def claim(self, lookup: Lookup) -> Entry | None:
+        """The answer of an equal request of another process. None: this one asks the engine."""
+        entry = await lookup.ticket.claim()
+        if entry:
+            self._lru.put(replace(entry, epoch=lookup.known.epoch))
         return entry
 
     async def _from_lru(self, lookup: Lookup) -> Entry | None:
@@ -238,4 +264,5 @@ class CacheTiers:
         )
         if self._config.exact.enabled:
             self._lru.put(entry)
-        self._keeper.keep(entry)
+        lookup.ticket.landed(entry)
+        self._keeper.keep(entry, lookup.ticket.written)

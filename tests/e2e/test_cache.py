@@ -1,5 +1,6 @@
 """Exact and semantic hits, and what must never be one."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -58,6 +59,13 @@ def test_a_streamed_hit_carries_the_usage_when_it_is_asked_for(http: httpx.Clien
     last = msgspec.json.decode(hit.text.split("\n\n")[-3].removeprefix("data: "))
     assert last["choices"] == []
     assert last["usage"] == usage
+
+
+def test_equal_requests_at_once_are_computed_once(http: httpx.Client, chat: Chat) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda number: ask(http, {**chat, "stream": number % 2 == 0}), range(20)))
+    assert sorted(tier(answer) for answer in answers) == ["exact"] * 19 + ["miss"]
+    assert len({text_of(answer) for answer in answers}) == 1
 
 
 def asking(system: System, content: str) -> Chat:

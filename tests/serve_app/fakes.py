@@ -22,6 +22,7 @@ from deployments.routing import RoundRobin
 from retrieval.documents import Chunk, SearchHit
 from retrieval.service import RetrievalService
 from serve_app.config import AppConfig, load_config
+from serve_app.flights import Flights
 from serve_app.keeper import Keeper
 from serve_app.learning import Learner
 from serve_app.openai import sse
@@ -103,6 +104,12 @@ class FakeCache:
     async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None:
         self.learnt.append((namespace, decision, answer, served))
         return True
+
+    async def acquire(self, namespace: str, key: str, epoch: int, owner: str, for_s: float) -> Entry | bool:
+        await self.finds.strike()
+        return next((entry for entry in self.live if (entry.namespace, entry.exact_key) == (namespace, key)), True)
+
+    async def release(self, namespace: str, key: str, epoch: int, owner: str) -> None: ...
 
     async def keep(self, entry: Entry) -> None:
         await self.writes.strike()
@@ -285,8 +292,18 @@ class World:
         self.keeper = Keeper(self.cache, self.metrics)
         self.lru = AnswerLru(self.config.cache.exact.max_bytes, self.clock)
         self.learner = Learner(self.cache, self.metrics, self.config.cache.semantic.audit_share)
+        self.flights = Flights(self.cache, self.metrics, self.config.cache.single_flight)
         tiers = CacheTiers(
-            self.config.cache, MODEL_IDENTITY, self.lru, self.cache, self.embedding, self.keeper, self.learner, self.metrics, self.clock
+            self.config.cache,
+            MODEL_IDENTITY,
+            self.lru,
+            self.cache,
+            self.embedding,
+            self.keeper,
+            self.learner,
+            self.metrics,
+            self.flights,
+            self.clock,
         )
         self.pipeline = Pipeline(
             config=self.config,

@@ -1,14 +1,17 @@
 """The order of the steps, admission, documents: with fakes for everything around the pipeline."""
 
+import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from deployments.errors import ReplicaLostError
 from deployments.replicas import Replica
 from retrieval.errors import UnknownStoreError
 from serve_app.errors import ApiError, InvalidRequestError, NotFoundError, to_api_error
-from tests.serve_app.asking import ask, caller, chat, completion
-from tests.serve_app.fakes import CANARY, CONTEXT, TEXT, World, make_world, whole
+from tests.serve_app.asking import ask, caller, chat, completion, text_of
+from tests.serve_app.fakes import CANARY, CONTEXT, TEXT, FakeAnswer, World, make_world, streamed, whole
 
 # The order of the steps
 
@@ -160,7 +163,51 @@ async def test_lookups_are_counted(world: World) -> None:
     assert world.metrics.lookups == [
         ("exact", "miss"),
         ("semantic", "empty"),
+        ("flight", "led"),
         ("exact", "hit"),
         ("exact", "bypass"),
         ("semantic", "ineligible"),
     ]
+
+
+# Equal requests at once
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_equal_requests_in_flight_are_computed_once(world: World, stream: bool) -> None:
+    answers = await asyncio.gather(*(ask(world, chat(stream=stream)) for _ in range(20)))
+    assert len(world.replicas.calls) == 1
+    assert Counter(tier for tier, _ in answers) == {"miss": 1, "exact": 19}
+    assert {text_of(body) for _, body in answers} == {TEXT}
+    assert len(world.flights) == 0
+
+
+async def test_a_stream_whose_client_leaves_is_computed_for_the_next(world: World) -> None:
+    world.replicas.script.append(FakeAnswer([*streamed(TEXT)[:2], None]))
+    reply = await world.pipeline.generate(chat(stream=True), caller())
+    others = [asyncio.create_task(ask(world, chat())) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    assert len(world.replicas.calls) == 1
+    await reply.close()
+    answers = await asyncio.gather(*others)
+    assert Counter(tier for tier, _ in answers) == {"miss": 1, "exact": 2}
+    assert len(world.replicas.calls) == 2
+    assert len(world.flights) == 0
+
+
+@pytest.mark.parametrize("pieces", [[b"{}"], [ReplicaLostError("gone")], [ValueError("strange")]], ids=["not kept", "lost", "strange"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_is_not_kept_serves_nobody_else(world: World, stream: bool, pieces: Any) -> None:
+    world.replicas.script.append(FakeAnswer(pieces))
+    answers = await asyncio.gather(*(ask(world, chat(stream=stream)) for _ in range(3)), return_exceptions=True)
+    assert len(world.replicas.calls) >= 2
+    assert sum(not isinstance(each, BaseException) and TEXT in text_of(each[1]) for each in answers[1:]) == 2
+    assert len(world.flights) == 0
+
+
+async def test_a_semantic_hit_holds_up_no_equal_request(world: World) -> None:
+    world.embedding.means["Explain caches."] = "What is a cache?"
+    await ask(world, chat())
+    answers = await asyncio.gather(*(ask(world, chat("Explain caches.")) for _ in range(3)))
+    assert [tier for tier, _ in answers] == ["semantic"] * 3
+    assert len(world.flights) == 0
