@@ -24,6 +24,8 @@ from cache.vectors.factory import open_index
 from deployments.embedding import Described, RemoteEmbedder, RemoteVerifier
 
 NAME = "CacheOwner"
+CALLABLE = frozenset({"page", "get", "delete", "invalidate", "deny", "stats"})
+"""Methods of the cache that ingresses may call by name, for tenants' own requests."""
 
 log = logging.getLogger("ray.serve")
 
@@ -109,6 +111,11 @@ class CacheOwner:
     async def keep(self, entry: Entry) -> None:
         await asyncio.to_thread((await self._opened()).insert, entry)
         self._changed.set()
+
+    async def call(self, method: str, *args: Any) -> Any:
+        if method not in CALLABLE:
+            raise ValueError("this method is not for callers by name")
+        return await asyncio.to_thread(getattr(await self._opened(), method), *args)
 
     async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None:
         """Whether a fresh answer says what the decision's candidate says; None: it cannot be told. See `SemanticCache.learn`."""

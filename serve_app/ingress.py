@@ -21,6 +21,7 @@ from deployments.errors import DeploymentError
 from deployments.private_server import LOAD_PATH
 from deployments.replica_client import Call
 from deployments.replicas import Replica
+from serve_app.cache_routes import CacheRoutes
 from serve_app.endpoint import Endpoint, Handler, HttpRequest
 from serve_app.errors import ApiError, InvalidRequestError, MethodError, NotFoundError, to_api_error
 from serve_app.openai.requests import EmbeddingRequest, Parser, parse_chat, parse_completion, parse_embedding
@@ -176,7 +177,7 @@ def create_app(pipeline: Pipeline, parts: Parts, scrape: Callable[[], Awaitable[
         *route("/readyz", {"GET": operations.ready}),
         *route("/metrics", {"GET": operations.metrics}),
     ]
-    for path, methods in VectorStoreRoutes(pipeline).table().items():
+    for path, methods in (VectorStoreRoutes(pipeline).table() | CacheRoutes(pipeline).table()).items():
         routes += route(path, methods)
     return Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})
 

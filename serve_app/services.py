@@ -34,6 +34,9 @@ class CacheService(Protocol):
 
     async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None: ...
 
+    async def call(self, method: str, *args: Any) -> Any:
+        """A method of `cache.semantic.SemanticCache` that `deployments.cache_owner.CALLABLE` lists, by name."""
+
     async def acquire(self, namespace: str, key: str, epoch: int, owner: str, for_s: float) -> Entry | bool: ...
 
     async def release(self, namespace: str, key: str, epoch: int, owner: str) -> None: ...
@@ -94,6 +97,9 @@ class RemoteCache:
     async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None:
         label: bool | None = await answer_of(self._handle.learn.remote(namespace, decision, answer, served), "the cache")
         return label
+
+    async def call(self, method: str, *args: Any) -> Any:
+        return await answer_of(self._handle.call.remote(method, *args), "the cache")
 
     async def acquire(self, namespace: str, key: str, epoch: int, owner: str, for_s: float) -> Entry | bool:
         found: Entry | bool = await answer_of(self._handle.acquire.remote(namespace, key, epoch, owner, for_s), "the cache")

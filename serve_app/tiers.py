@@ -90,7 +90,7 @@ class CacheTiers:
         self._config = config
         self._model_identity = model_identity
         self._lru = lru
-        self._cache = cache
+        self.cache = cache
         self._embedding = embedding
         self._keeper = keeper
         self._learner = learner
@@ -169,7 +169,7 @@ class CacheTiers:
         """Fills `lookup.known`. False: the cache did not answer, and without the epoch nothing may be kept either."""
         if not (lookup.read or lookup.write):
             return True
-        call = self._cache.find(lookup.namespace, lookup.key, lookup.fingerprint, lookup.text if lookup.read else None)
+        call = self.cache.find(lookup.namespace, lookup.key, lookup.fingerprint, lookup.text if lookup.read else None)
         asked_at = self._clock()
         found = await self._bounded("exact", lookup.deadline, call)
         if found is FAILED:
@@ -199,7 +199,7 @@ class CacheTiers:
             self._metrics.cache("semantic", "bypass")
             return None
         query = Query(lookup.namespace, lookup.fingerprint, lookup.text, embedded.vector)
-        found = await self._bounded("semantic", lookup.deadline, self._cache.search(query))
+        found = await self._bounded("semantic", lookup.deadline, self.cache.search(query))
         if found is FAILED:
             return None
         decision: Decision = found.decision if isinstance(found, Found) else found

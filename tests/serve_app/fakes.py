@@ -14,7 +14,7 @@ import numpy as np
 from cache.cascade import Decision, Query, Reason
 from cache.entry import Entry, Vector
 from cache.exact import AnswerLru
-from cache.semantic import Found, Known
+from cache.semantic import Found, Known, SemanticCache
 from deployments.embedding import Embedded
 from deployments.replica_client import Answer, Call
 from deployments.replicas import Replica, ReplicaDirectory
@@ -72,6 +72,8 @@ class FakeCache:
     clock: Clock
     entries: list[Entry] = field(default_factory=list)
     epochs: dict[str, int] = field(default_factory=dict)
+    real: SemanticCache | None = None
+    """What answers calls by name."""
     learnt: list[tuple[str, Decision, bytes, bool]] = field(default_factory=list)
     finds: Fault = field(default_factory=Fault)
     searches: Fault = field(default_factory=Fault)
@@ -100,6 +102,11 @@ class FakeCache:
             if same_partition and entry.vector is not None and np.array_equal(entry.vector, query.vector):
                 return Found(entry, Decision(Reason.HIT, similarity=0.97))
         return Decision(Reason.EMPTY)
+
+    async def call(self, method: str, *args: Any) -> Any:
+        if self.real is None:
+            raise RuntimeError("this fake has no cache of its own")
+        return getattr(self.real, method)(*args)
 
     async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None:
         self.learnt.append((namespace, decision, answer, served))
