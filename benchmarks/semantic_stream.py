@@ -33,6 +33,7 @@ from cache.policy import Policy
 from cache.semantic import Found, Parts, SemanticCache
 from cache.stores.evidence import SqlEvidenceStore
 from cache.stores.leases import SqlLeaseStore
+from cache.stores.query_log import SqlQueryLog
 from cache.stores.sql import SqlEntryStore, open_database
 from cache.vectors.faiss_index import FaissIndex
 from cache.verifiers.base import Pair, Verifier
@@ -201,7 +202,16 @@ def _ours(asked: Sequence[Asked], vectors: Vectors, verifier: Verifier, policy: 
 def _open(directory: Path, verifier: Verifier, dimension: int, clock: _Clock) -> SemanticCache:
     database = open_database(f"sqlite:///{directory}/cache.db")
     index = FaissIndex(dimension)
-    parts = Parts(SqlEntryStore(database), SqlEvidenceStore(database), SqlLeaseStore(database), index, verifier, "benchmark", PRIORS)
+    parts = Parts(
+        SqlEntryStore(database),
+        SqlEvidenceStore(database),
+        SqlLeaseStore(database),
+        SqlQueryLog(database),
+        index,
+        verifier,
+        "benchmark",
+        PRIORS,
+    )
     return SemanticCache(parts, clock)
 
 

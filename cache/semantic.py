@@ -19,6 +19,7 @@ from cache.policy import Policy
 from cache.stores.base import UNLIMITED, Collected, EntryInfo, EntryStore, Filter, Quota, Stats
 from cache.stores.evidence import Observation, SqlEvidenceStore
 from cache.stores.leases import SqlLeaseStore
+from cache.stores.query_log import LoggedQuery, SqlQueryLog
 from cache.vectors.base import VectorIndex, VectorRecord, check_vector
 from cache.verifiers.base import Verifier
 
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 GRACE_S = 60.0
 """How long a tombstone stays after its vector is gone: a reader may hold its id."""
 GARBAGE_BATCH = 500
+MAX_LOGGED = 1_000_000
+"""Lines of the query log; the oldest go."""
 EVICT_EVERY = 100
 """Entries of a namespace between two looks at its quota."""
 
@@ -60,6 +63,7 @@ class Parts:
     store: EntryStore
     evidence: SqlEvidenceStore
     leases: SqlLeaseStore
+    queries: SqlQueryLog
     index: VectorIndex
     verifier: Verifier
     embedder: str
@@ -153,6 +157,10 @@ class SemanticCache:
     def stats(self, namespace: str) -> Stats:
         return self._store.stats(namespace, self._clock())
 
+    def log(self, lines: Sequence[LoggedQuery]) -> None:
+        """Writes lines of the query log."""
+        self._parts.queries.append(lines)
+
     # What is learnt
 
     def learn(self, namespace: str, decision: Decision, correct: bool, *, served: bool = False) -> None:
@@ -206,6 +214,7 @@ class SemanticCache:
     def collect(self) -> Collected:
         """Ends what has expired or was invalidated, and removes what ended a while ago."""
         self._parts.leases.collect(self._clock())
+        self._parts.queries.trim(MAX_LOGGED)
         return self._store.collect(self._clock(), GRACE_S, GARBAGE_BATCH)
 
     def flush_uses(self) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ from cache.decision.priors import PRIORS
 from cache.entry import Entry
 from cache.errors import CacheError
 from cache.judge import AnswerJudge, answer_text
+from cache.policy import Mode
 from cache.semantic import Found, Known, Parts, SemanticCache
 from cache.stores.evidence import SqlEvidenceStore
 from cache.stores.leases import SqlLeaseStore
+from cache.stores.query_log import SqlQueryLog
 from cache.stores.sql import SqlEntryStore, open_database
 from cache.vectors.factory import open_index
 from deployments.embedding import Described, RemoteEmbedder, RemoteVerifier
 
 NAME = "CacheOwner"
-CALLABLE = frozenset({"page", "get", "delete", "invalidate", "deny", "stats"})
+CALLABLE = frozenset({"page", "get", "delete", "invalidate", "deny", "stats", "log"})
 """Methods of the cache that ingresses may call by name, for tenants' own requests."""
 
 log = logging.getLogger("ray.serve")
@@ -59,6 +62,7 @@ class CacheOwner:
             store=SqlEntryStore(database),
             evidence=SqlEvidenceStore(database),
             leases=SqlLeaseStore(database),
+            queries=SqlQueryLog(database),
             index=index,
             verifier=RemoteVerifier(self._embedding, encoder.verifier),
             embedder=encoder.name,
@@ -105,8 +109,9 @@ class CacheOwner:
     async def epoch(self, namespace: str) -> int:
         return await asyncio.to_thread((await self._opened()).epoch, namespace)
 
-    async def search(self, query: Query) -> Found | Decision:
-        return await asyncio.to_thread((await self._opened()).search, query, self._policy)
+    async def search(self, query: Query, mode: Mode | None) -> Found | Decision:
+        policy = replace(self._policy, mode=mode) if mode and self._policy.mode != "off" else self._policy
+        return await asyncio.to_thread((await self._opened()).search, query, policy)
 
     async def keep(self, entry: Entry) -> None:
         await asyncio.to_thread((await self._opened()).insert, entry)

@@ -25,6 +25,8 @@ from serve_app.ingress import create_app
 from serve_app.keeper import Keeper
 from serve_app.learning import Learner
 from serve_app.metrics import RayMetrics
+from serve_app.modelcache.cache_backend import SharedCacheBackend
+from serve_app.modelcache.service import ModelCacheService
 from serve_app.parts import Parts
 from serve_app.pipeline import Pipeline
 from serve_app.runtime import http_host, scrape
@@ -60,18 +62,23 @@ class Ingress:
             metrics=metrics,
             learner=self._learner,
         )
+        backend = SharedCacheBackend(remote_cache, encoder, self._pipeline.authenticator, config.cache.ttl_s)
+        modelcache = config.modelcache
+        self._modelcache = ModelCacheService(backend, metrics, modelcache.blocked_models) if modelcache.enabled else None
         # Ray's router tells which replicas there are once it has been asked for one.
         asking = {"llm": llm.ping.remote, "embedding": embedding.describe.remote, "cache": cache.open.remote}
         self._parts = Parts(asking | ({"retrieval": retrieval.open.remote} if retrieval else {}))
         self._tasks = [asyncio.ensure_future(self._parts.ask_all()), asyncio.ensure_future(ReplicaWatch(directory, self._client).run())]
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        return create_app(self._pipeline, self._parts, scrape)
+        return create_app(self._pipeline, self._parts, scrape, self._modelcache)
 
     async def __del__(self) -> None:
         """Serve awaits this when the running requests are finished. Answers that wait to be kept are, if the store is still there."""
         for task in self._tasks:
             task.cancel()
+        if self._modelcache:
+            await self._modelcache.close()
         await self._learner.stop()
         await self._keeper.drain()
         await self._keeper.stop()

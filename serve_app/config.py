@@ -32,6 +32,14 @@ class IngressConfig(Section):
     """How long an ingress replica that is to stop may finish its streams."""
 
 
+class ModelCacheConfig(Section):
+    """ModelCache's protocol: `POST /modelcache`, and the WebSocket of that path."""
+
+    enabled: bool = True
+    blocked_models: tuple[str, ...] = ()
+    """Values of `scope.model` that are refused."""
+
+
 class EmbeddingModelConfig(EmbeddingConfig):
     """The encoder, and the name that clients write in `model`."""
 
@@ -47,6 +55,7 @@ class AppConfig(Section):
     embedding: EmbeddingModelConfig = EmbeddingModelConfig()
     cache: CacheConfig = CacheConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
+    modelcache: ModelCacheConfig = ModelCacheConfig()
     data_dir: Path = Path("~/.local/share/mygo")
     """Where the embedded stores and the generated secret live."""
     secret: SecretStr | None = None

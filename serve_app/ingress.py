@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from cache.entry import Vector
 from deployments.embedding import Embedded
@@ -24,6 +24,10 @@ from deployments.replicas import Replica
 from serve_app.cache_routes import CacheRoutes
 from serve_app.endpoint import Endpoint, Handler, HttpRequest
 from serve_app.errors import ApiError, InvalidRequestError, MethodError, NotFoundError, to_api_error
+from serve_app.modelcache.routes import PATH as MODELCACHE
+from serve_app.modelcache.routes import ModelCacheRoutes
+from serve_app.modelcache.service import ModelCacheService
+from serve_app.modelcache.websocket import ModelCacheSocket
 from serve_app.openai.requests import EmbeddingRequest, Parser, parse_chat, parse_completion, parse_embedding
 from serve_app.parts import Parts
 from serve_app.pipeline import Pipeline
@@ -158,7 +162,9 @@ class ByMethod:
         await self._endpoints[method](scope, receive, send)
 
 
-def create_app(pipeline: Pipeline, parts: Parts, scrape: Callable[[], Awaitable[bytes]]) -> Starlette:
+def create_app(
+    pipeline: Pipeline, parts: Parts, scrape: Callable[[], Awaitable[bytes]], modelcache: ModelCacheService | None = None
+) -> Starlette:
     """`parts`: those that the ingress waits for; `scrape`: the application's metrics as text."""
     limit = pipeline.config.ingress.max_body_bytes
 
@@ -167,7 +173,7 @@ def create_app(pipeline: Pipeline, parts: Parts, scrape: Callable[[], Awaitable[
         return [Route(path, ByMethod(by_method), methods=list(methods))]
 
     openai, operations = OpenAIRoutes(pipeline), OperationsRoutes(pipeline, parts, scrape)
-    routes = [
+    routes: list[BaseRoute] = [
         *route("/v1/models", {"GET": openai.models}),
         *route("/v1/models/{model:path}", {"GET": openai.model}),
         *route("/v1/chat/completions", {"POST": openai.generate(parse_chat)}),
@@ -179,6 +185,10 @@ def create_app(pipeline: Pipeline, parts: Parts, scrape: Callable[[], Awaitable[
     ]
     for path, methods in (VectorStoreRoutes(pipeline).table() | CacheRoutes(pipeline).table()).items():
         routes += route(path, methods)
+    if modelcache:
+        for path, methods in ModelCacheRoutes(modelcache, pipeline.authenticator).table().items():
+            routes += route(path, methods)
+        routes.append(WebSocketRoute(MODELCACHE, ModelCacheSocket(modelcache, pipeline.authenticator, limit, pipeline.metrics)))
     return Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})
 
 

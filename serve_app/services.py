@@ -10,6 +10,7 @@ from ray.serve.exceptions import RayServeException
 from cache.cascade import Decision, Query
 from cache.entry import Entry
 from cache.errors import EmbedderError
+from cache.policy import Mode
 from cache.semantic import Found, Known
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
@@ -28,7 +29,8 @@ class CacheService(Protocol):
 
     async def epoch(self, namespace: str) -> int: ...
 
-    async def search(self, query: Query) -> Found | Decision: ...
+    async def search(self, query: Query, mode: Mode | None = None) -> Found | Decision:
+        """`mode`: instead of the configured one."""
 
     async def keep(self, entry: Entry) -> None: ...
 
@@ -87,8 +89,8 @@ class RemoteCache:
         epoch: int = await answer_of(self._handle.epoch.remote(namespace), "the cache")
         return epoch
 
-    async def search(self, query: Query) -> Found | Decision:
-        found: Found | Decision = await answer_of(self._handle.search.remote(query), "the cache")
+    async def search(self, query: Query, mode: Mode | None = None) -> Found | Decision:
+        found: Found | Decision = await answer_of(self._handle.search.remote(query, mode), "the cache")
         return found
 
     async def keep(self, entry: Entry) -> None:

@@ -20,6 +20,7 @@ from cache.semantic import Parts, SemanticCache
 from cache.stores.base import tag_scope
 from cache.stores.evidence import SqlEvidenceStore
 from cache.stores.leases import SqlLeaseStore
+from cache.stores.query_log import SqlQueryLog
 from cache.stores.sql import SqlEntryStore, open_database
 from cache.vectors.base import VectorIndex
 from cache.vectors.factory import open_index
@@ -37,7 +38,16 @@ OPERATIONS = [
 def open_cache(database: str, index: str, clock: Clock) -> tuple[SemanticCache, VectorIndex]:
     opened = open_database(database)
     vectors = open_index(index, COLLECTION, 3)
-    parts = Parts(SqlEntryStore(opened), SqlEvidenceStore(opened), SqlLeaseStore(opened), vectors, SimilarityVerifier(), EMBEDDER, PRIORS)
+    parts = Parts(
+        SqlEntryStore(opened),
+        SqlEvidenceStore(opened),
+        SqlLeaseStore(opened),
+        SqlQueryLog(opened),
+        vectors,
+        SimilarityVerifier(),
+        EMBEDDER,
+        PRIORS,
+    )
     return SemanticCache(parts, clock), vectors
 
 

@@ -12,6 +12,7 @@ from cache.semantic import Parts, SemanticCache
 from cache.stores.base import UNLIMITED, Quota
 from cache.stores.evidence import SqlEvidenceStore
 from cache.stores.leases import SqlLeaseStore
+from cache.stores.query_log import SqlQueryLog
 from cache.stores.sql import SqlEntryStore
 from cache.vectors.base import VectorIndex
 from cache.vectors.memory import MemoryIndex
@@ -51,8 +52,8 @@ class CacheWorld:
         self.evidence = SqlEvidenceStore(self.store._database)
         self.index = index or MemoryIndex(2)
         self.verifier = FakeVerifier()
-        leases = SqlLeaseStore(self.store._database)
-        parts = Parts(self.store, self.evidence, leases, self.index, self.verifier, EMBEDDER, PRIORS)
+        leases, queries = SqlLeaseStore(self.store._database), SqlQueryLog(self.store._database)
+        parts = Parts(self.store, self.evidence, leases, queries, self.index, self.verifier, EMBEDDER, PRIORS)
         self.cache = SemanticCache(parts, self.clock, quota)
 
     def keep(self, text: str | None = "What is a cache?", vector: Vector | None = None, **changes: Any) -> Entry:

@@ -14,6 +14,7 @@ import numpy as np
 from cache.cascade import Decision, Query, Reason
 from cache.entry import Entry, Vector
 from cache.exact import AnswerLru
+from cache.policy import Mode
 from cache.semantic import Found, Known, SemanticCache
 from deployments.embedding import Embedded
 from deployments.replica_client import Answer, Call
@@ -94,7 +95,7 @@ class FakeCache:
         await self.finds.strike()
         return self.epochs.get(namespace, 0)
 
-    async def search(self, query: Query) -> Found | Decision:
+    async def search(self, query: Query, mode: Mode | None = None) -> Found | Decision:
         self.steps.append("search")
         await self.searches.strike()
         for entry in self.live:
