@@ -154,6 +154,11 @@ class SemanticCache:
     def get(self, namespace: str, entry_id: str) -> Entry | None:
         return self._store.get(namespace, entry_id, self._clock())
 
+    def get_all(self, namespace: str, ids: Sequence[str]) -> list[Entry]:
+        """Those of the entries that are servable."""
+        found = (self.get(namespace, entry_id) for entry_id in ids)
+        return [entry for entry in found if entry is not None]
+
     def stats(self, namespace: str) -> Stats:
         return self._store.stats(namespace, self._clock())
 

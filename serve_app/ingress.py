@@ -22,6 +22,7 @@ from deployments.private_server import LOAD_PATH
 from deployments.replica_client import Call
 from deployments.replicas import Replica
 from serve_app.cache_routes import CacheRoutes
+from serve_app.cache_transfer import CacheTransferRoutes
 from serve_app.endpoint import Endpoint, Handler, HttpRequest
 from serve_app.errors import ApiError, InvalidRequestError, MethodError, NotFoundError, to_api_error
 from serve_app.modelcache.routes import PATH as MODELCACHE
@@ -183,8 +184,9 @@ def create_app(
         *route("/readyz", {"GET": operations.ready}),
         *route("/metrics", {"GET": operations.metrics}),
     ]
-    for path, methods in (VectorStoreRoutes(pipeline).table() | CacheRoutes(pipeline).table()).items():
-        routes += route(path, methods)
+    for each in (VectorStoreRoutes(pipeline), CacheRoutes(pipeline), CacheTransferRoutes(pipeline)):
+        for path, methods in each.table().items():
+            routes += route(path, methods)
     if modelcache:
         for path, methods in ModelCacheRoutes(modelcache, pipeline.authenticator).table().items():
             routes += route(path, methods)

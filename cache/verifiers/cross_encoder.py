@@ -40,6 +40,8 @@ class PackagedVerifier:
 
     def _judge(self, pairs: Sequence[Pair]) -> list[float | None]:
         """Each pair in both orders, which makes the judgement symmetric, and better."""
+        if not pairs:
+            return []
         first, second = [each.question for each in pairs], [each.kept for each in pairs]
         with self._lock:
             encoded = self._network.encode(self._tokens, first + second, second + first)

@@ -95,6 +95,13 @@ def _as_message(choice: dict[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in choice.items() if key not in ("delta", "token_ids")}, "message": message}
 
 
+def of_text(text: str, model: str) -> dict[str, Any]:
+    """A chat's answer that no engine wrote, as one of an engine would be kept."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "logprobs": None, "finish_reason": "stop", "stop_reason": None}
+    usage = {"prompt_tokens": 0, "total_tokens": 0, "completion_tokens": 0}
+    return {"object": "chat.completion", "model": model, "choices": [choice], "usage": usage}
+
+
 def completion_tokens(answer: dict[str, Any]) -> int:
     """Tokens that were computed for it; 0 when it does not say."""
     usage = answer.get("usage")

@@ -14,7 +14,7 @@ import numpy as np
 from cache.cascade import Decision, Query, Reason
 from cache.entry import Entry, Vector
 from cache.exact import AnswerLru
-from cache.policy import Mode
+from cache.policy import Mode, Policy
 from cache.semantic import Found, Known, SemanticCache
 from deployments.embedding import Embedded
 from deployments.replica_client import Answer, Call
@@ -74,7 +74,7 @@ class FakeCache:
     entries: list[Entry] = field(default_factory=list)
     epochs: dict[str, int] = field(default_factory=dict)
     real: SemanticCache | None = None
-    """What answers calls by name."""
+    """What answers calls by name; `finds` and `writes` strike it too."""
     learnt: list[tuple[str, Decision, bytes, bool]] = field(default_factory=list)
     finds: Fault = field(default_factory=Fault)
     searches: Fault = field(default_factory=Fault)
@@ -87,17 +87,21 @@ class FakeCache:
     async def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
         self.steps.append("exact")
         await self.finds.strike()
+        if self.real is not None:
+            return self.real.find(namespace, key, fingerprint, text)
         exact = next((entry for entry in self.live if (entry.namespace, entry.exact_key) == (namespace, key)), None)
         return Known(self.epochs.get(namespace, 0), exact)
 
     async def epoch(self, namespace: str) -> int:
         self.steps.append("epoch")
         await self.finds.strike()
-        return self.epochs.get(namespace, 0)
+        return self.real.epoch(namespace) if self.real is not None else self.epochs.get(namespace, 0)
 
     async def search(self, query: Query, mode: Mode | None = None) -> Found | Decision:
         self.steps.append("search")
         await self.searches.strike()
+        if self.real is not None:
+            return self.real.search(query, Policy(mode=mode or "static"))
         for entry in self.live:
             same_partition = (entry.namespace, entry.fingerprint) == (query.namespace, query.fingerprint)
             if same_partition and entry.vector is not None and np.array_equal(entry.vector, query.vector):
@@ -121,7 +125,10 @@ class FakeCache:
 
     async def keep(self, entry: Entry) -> None:
         await self.writes.strike()
-        self.entries.append(entry)
+        if self.real is not None:
+            self.real.insert(entry)
+        else:
+            self.entries.append(entry)
 
 
 @dataclass

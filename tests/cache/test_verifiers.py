@@ -1,0 +1,123 @@
+"""Verifiers: judgements in order, of texts that they can judge, from files that fit."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.decision.belief import sigmoid
+from cache.errors import VerifierError
+from cache.verifiers import network
+from cache.verifiers.base import Pair, Verifier
+from cache.verifiers.calibrate import calibrate
+from cache.verifiers.cross_encoder import PackagedVerifier
+from cache.verifiers.factory import load_verifier
+from cache.verifiers.pairs import LabelledPair, digest, part_of, read_pairs
+from cache.verifiers.similarity import SimilarityVerifier
+
+PAIRS = [Pair("What is a cache?", "Explain caches", 0.9), Pair("What is a cache?", "Why is the sky blue?", 0.1)]
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> PackagedVerifier:
+    """A model in the packaged form that has learnt nothing."""
+    import torch
+
+    torch.manual_seed(0)
+    directory = tmp_path_factory.mktemp("model")
+    network.save(network.new_network(), {"intercept": 0.5, "slope": 2.0, "trained_on": "nothing"}, directory)
+    return PackagedVerifier(directory, threads=1)
+
+
+@pytest.fixture(params=["none", "packaged"])
+def verifier(request: pytest.FixtureRequest) -> Verifier:
+    if request.param == "none":
+        return load_verifier("none")
+    loaded: Verifier = request.getfixturevalue("untrained")
+    return loaded
+
+
+def test_each_pair_has_a_probability_in_its_place(verifier: Verifier) -> None:
+    both = verifier.probabilities(PAIRS)
+    assert all(each is not None and 0 < each < 1 for each in both)
+    assert both == pytest.approx([verifier.probabilities([pair])[0] for pair in PAIRS], abs=1e-4)
+    assert verifier.probabilities([]) == []
+
+
+def test_a_judgement_is_symmetric(verifier: Verifier) -> None:
+    turned = [Pair(pair.kept, pair.question, pair.similarity) for pair in PAIRS]
+    assert verifier.probabilities(turned) == pytest.approx(verifier.probabilities(PAIRS), abs=1e-5)
+
+
+def test_the_cosine_alone_rises() -> None:
+    found = SimilarityVerifier().probabilities([Pair("a", "b", similarity) for similarity in (0.5, 0.8, 0.97, 1.0)])
+    assert found == sorted(found, key=float)  # type: ignore[arg-type]
+    assert found[0] < 0.1  # type: ignore[operator]
+    assert 0.88 < found[2] < 0.92  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("text", ["word " * 200, "缓存的作用是什么"])
+def test_what_the_model_cannot_read_is_not_judged(untrained: PackagedVerifier, text: str) -> None:
+    judged = untrained.probabilities([Pair(text, "What is a cache?", 0.9), PAIRS[0]])
+    assert judged[0] is None
+    assert judged[1] is not None
+
+
+def test_it_is_named_by_what_it_learnt_from(untrained: PackagedVerifier) -> None:
+    assert untrained.name == "packaged@nothing"
+
+
+@pytest.mark.parametrize("damage", ["missing", "weights", "settings"])
+def test_a_model_that_cannot_be_loaded_is_an_error(tmp_path: Path, damage: str) -> None:
+    if damage != "missing":
+        network.save(network.new_network(), {"intercept": 0.0, "slope": 1.0, "trained_on": "x"}, tmp_path)
+        (tmp_path / (network.WEIGHTS if damage == "weights" else network.SETTINGS)).write_bytes(b"damaged")
+    with pytest.raises(VerifierError, match="could not be loaded"):
+        PackagedVerifier(tmp_path)
+
+
+def test_an_unknown_source_says_what_to_do() -> None:
+    with pytest.raises(VerifierError, match="give a directory, a hub id"):
+        load_verifier("/no/such/directory")
+
+
+# Pairs
+
+
+def test_pairs_are_read_from_lines_gzipped_or_not(tmp_path: Path) -> None:
+    lines = "\n".join(json.dumps({"a": "x", "b": "y", "same": same}) for same in (1, 0))
+    plain, packed = tmp_path / "pairs.jsonl", tmp_path / "pairs.jsonl.gz"
+    plain.write_text(lines)
+    packed.write_bytes(gzip.compress(lines.encode()))
+    assert read_pairs(plain) == read_pairs(packed) == [LabelledPair("x", "y", True), LabelledPair("x", "y", False)]
+
+
+def test_a_bad_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"a": "x", "b": "y", "same": 1}\n{"a": "x"}')
+    with pytest.raises(ValueError, match="line 2"):
+        read_pairs(path)
+
+
+def test_the_parts_are_the_same_everywhere_and_do_not_share_a_held_out_question() -> None:
+    pairs = [LabelledPair(f"question {number}?", f"question {number * 7 % 1000}?", True) for number in range(1000)]
+    parts = [part_of(pair) for pair in pairs]
+    assert parts == [part_of(LabelledPair(pair.b.upper(), pair.a, False)) for pair in pairs]
+    assert 0.05 < parts.count("test") / 1000 < 0.15
+    trained = {text for pair, part in zip(pairs, parts, strict=True) if part == "train" for text in (pair.a, pair.b)}
+    held_out = {pair.a for pair in pairs if part_of(LabelledPair(pair.a, pair.a, True)) == "test"}
+    assert not trained & held_out
+
+
+def test_a_set_of_pairs_has_one_name_in_any_order() -> None:
+    pairs = [LabelledPair("a", "b", True), LabelledPair("c", "d", False)]
+    assert digest(pairs) == digest(pairs[::-1]) != digest(pairs[:1])
+
+
+def test_the_calibration_finds_the_map_that_made_the_labels() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 3, 20_000)
+    pairs = [LabelledPair("", "", bool(rng.random() < sigmoid(-1 + 0.5 * float(logit)))) for logit in logits]
+    assert calibrate(pairs, logits) == pytest.approx({"intercept": -1, "slope": 0.5}, abs=0.08)
