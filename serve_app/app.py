@@ -62,7 +62,7 @@ class Ingress:
             metrics=metrics,
             learner=self._learner,
         )
-        backend = SharedCacheBackend(remote_cache, encoder, self._pipeline.authenticator, config.cache.ttl_s)
+        backend = SharedCacheBackend(remote_cache, encoder, self._pipeline.authenticator, config.cache)
         modelcache = config.modelcache
         self._modelcache = ModelCacheService(backend, metrics, modelcache.blocked_models) if modelcache.enabled else None
         # Ray's router tells which replicas there are once it has been asked for one.

@@ -10,7 +10,7 @@ from cache.entry import Entry
 from cache.errors import KeyFormatError
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidRequestError, to_api_error
-from serve_app.modelcache.cache_backend import PREFIX
+from serve_app.modelcache.cache_backend import PREFIX, REGISTERED
 from serve_app.openai.answers import completion_tokens, of_text
 from serve_app.openai.requests import check, parse_chat, parse_object
 from serve_app.tenants import Caller
@@ -18,6 +18,8 @@ from serve_app.tiers import CacheTiers
 
 MAX_TOKENS = 2**31 - 1
 """What the store's column holds."""
+_LINE_ENDS = ("\u0085", "\u2028", "\u2029")
+"""JSON takes them as they are; many readers of lines end a line there."""
 _CHARS_PER_TOKEN = 4
 
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -50,6 +52,9 @@ class _ModelCacheAnswer(msgspec.Struct, forbid_unknown_fields=True):
     query: str
 
 
+class _Registration(msgspec.Struct, forbid_unknown_fields=True): ...
+
+
 class Line(msgspec.Struct, forbid_unknown_fields=True):
     """A line of an import. Without `key`: the answer to a chat that consists of `text` and has default parameters. With it: an exported
     line, whose key and fingerprint say which request it answers."""
@@ -77,7 +82,10 @@ def write_line(entry: Entry) -> bytes:
     shown = {"id": entry.id, "object": "cache.entry", "model": entry.model, "text": entry.text, "answer": answer, "tags": entry.tags}
     times = {"created_at": int(entry.created_at), "expires_at": int(entry.expires_at)}
     place = {"key": entry.exact_key, "fingerprint": entry.fingerprint or None, "tokens": entry.tokens}
-    return msgspec.json.encode({**shown, **times, **place}) + b"\n"
+    line = msgspec.json.encode({**shown, **times, **place})
+    for each in _LINE_ENDS:
+        line = line.replace(each.encode(), f"\\u{ord(each):04x}".encode())
+    return line + b"\n"
 
 
 class LineReader:
@@ -166,9 +174,8 @@ def _answer(line: Line) -> dict[str, Any]:
 
 def _check_answer(line: Line, given: dict[str, Any]) -> None:
     """Whatever is kept must be fit to be replayed."""
-    if line.key is not None and line.model.startswith(PREFIX):
-        if given:  # nothing: it says that the model is registered
-            check(given, _ModelCacheAnswer)
+    if line.key is not None and line.model.startswith((PREFIX, REGISTERED)):
+        check(given, _ModelCacheAnswer if line.model.startswith(PREFIX) else _Registration)
         return
     answer = check(given, _Answer)
     if any((choice.message is UNSET) == (choice.text is UNSET) for choice in answer.choices):

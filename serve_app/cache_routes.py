@@ -37,7 +37,7 @@ class Invalidation(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Feedback(msgspec.Struct, forbid_unknown_fields=True):
-    """`correct: false`: the entry never answers this question again; with `delete`, no other one either."""
+    """`correct: false`: the entry never answers this question again; with `delete`, or if the question is its own, no other one either."""
 
     entry_id: Annotated[str, Meta(min_length=1, max_length=64)]
     question: Annotated[str, Meta(min_length=1)]
@@ -90,12 +90,19 @@ class CacheRoutes:
 
     async def feedback(self, request: HttpRequest) -> Reply:
         said = check(parse_object(request.body), Feedback)
-        known = said.correct or await self._call(request, "deny", said.entry_id, said.question)
-        if said.delete and not said.correct:
-            known = await self._call(request, "delete", [said.entry_id]) or known
-        if not known:
-            raise _no_entry("entry_id")
+        if not said.correct:
+            await self._end_wrong(request, said)
         return json_reply({"object": "cache.feedback", "entry_id": said.entry_id, "recorded": not said.correct})
+
+    async def _end_wrong(self, request: HttpRequest, said: Feedback) -> None:
+        entry: Entry | None = await self._call(request, "get", said.entry_id)
+        if entry is None:
+            raise _no_entry("entry_id")
+        # To its own question it is an exact hit, which no denial keeps back; and then it is right for no other one.
+        if said.delete or entry.text in (None, said.question):
+            await self._call(request, "delete", [entry.id])
+        else:
+            await self._call(request, "deny", entry.id, said.question)
 
     async def stats(self, request: HttpRequest) -> Reply:
         stats: Stats = await self._call(request, "stats")

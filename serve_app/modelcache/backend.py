@@ -39,8 +39,8 @@ class CacheBackend(Protocol):
     async def register(self, tenant: str | None, model: str) -> bool:
         """Makes the model known. False: it already was."""
 
-    async def log(self, record: "QueryRecord") -> None:
-        """Takes a line of the query log; returns at once, and writes it later."""
+    async def log(self, records: "Sequence[QueryRecord]") -> None:
+        """Writes lines of the query log. Nobody waits for it but the log's writer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,8 @@ class MemoryBackend:
         self.models.setdefault((tenant, model), {})
         return new
 
-    async def log(self, record: QueryRecord) -> None:
-        self.records.append(record)
+    async def log(self, records: Sequence[QueryRecord]) -> None:
+        self.records += records
 
     def _entry(self, messages: Sequence[Message], answer: str) -> _Entry:
         question = question_of(messages)

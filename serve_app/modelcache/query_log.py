@@ -10,6 +10,8 @@ from serve_app.modelcache.backend import CacheBackend, QueryRecord
 log = logging.getLogger("ray.serve")
 
 MAX_WAITING = 1000
+MAX_BATCH = 100
+"""Lines in one call."""
 WRITE_TIMEOUT_S = 10.0
 DRAIN_LIMIT_S = 5.0
 
@@ -34,14 +36,21 @@ class QueryLog:
 
     async def _write_forever(self) -> None:
         while True:
-            record = await self._queue.get()
-            try:
-                async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    await self._backend.log(record)
-            except Exception as error:  # a backend raises errors of many types; nobody waits for the line
-                log.warning("query not logged", extra={"error": type(error).__name__})
+            records = [await self._queue.get()]
+            while len(records) < MAX_BATCH and not self._queue.empty():
+                records.append(self._queue.get_nowait())
+            await self._write(records)
+
+    async def _write(self, records: list[QueryRecord]) -> None:
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await self._backend.log(records)
+        except Exception as error:  # a backend raises errors of many types; nobody waits for the lines
+            log.warning("queries not logged", extra={"error": type(error).__name__})
+            for _ in records:
                 self._metrics.write_skipped("query_log_error")
-            finally:
+        finally:
+            for _ in records:
                 self._queue.task_done()
 
     async def drain(self, limit_s: float = DRAIN_LIMIT_S) -> None:

@@ -81,6 +81,15 @@ async def test_feedback_ends_a_wrong_hit_at_once(http: httpx.AsyncClient, kept: 
     assert (await http.post("/v1/cache/feedback", json=said)).status_code == 404
 
 
+@pytest.mark.parametrize("text", ["What is a cache?", None])
+async def test_an_entry_that_was_wrong_for_its_own_question_is_deleted(http: httpx.AsyncClient, kept: CacheWorld, text: str | None) -> None:
+    """The exact tier would give it again."""
+    entry = keep(kept, text=text)
+    said = {"entry_id": entry.id, "question": "What is a cache?", "correct": False}
+    assert (await http.post("/v1/cache/feedback", json=said)).json()["recorded"]
+    assert kept.cache.find(ADA, entry.exact_key, "f1", None).exact is None
+
+
 async def test_statistics(http: httpx.AsyncClient, kept: CacheWorld) -> None:
     entry = keep(kept, tokens=7)
     kept.cache.find(ADA, entry.exact_key, "f1", None)
@@ -107,16 +116,26 @@ BAD: list[tuple[str, str, Any, str | None]] = [
     ("GET", "/v1/cache/entries?limit=0", None, "limit"),
     ("GET", "/v1/cache/entries?limit=x", None, "limit"),
     ("GET", "/v1/cache/entries?limit=101", None, "limit"),
+    ("GET", f"/v1/cache/entries?limit={'9' * 5000}", None, "limit"),
+    ("GET", "/v1/cache/entries?limit=\u00b2", None, "limit"),
+    ("GET", f"/v1/cache/entries?after={CANARY * 9}", None, "after"),
+    ("GET", f"/v1/cache/entries?model={CANARY * 99}", None, "model"),
     ("GET", f"/v1/cache/entries?tag={CANARY * 9}", None, "tag"),
     ("POST", "/v1/cache/invalidate", {}, None),
     ("POST", "/v1/cache/invalidate", {"all": False}, None),
     ("POST", "/v1/cache/invalidate", {"all": True, "tag": CANARY}, None),
+    ("POST", "/v1/cache/invalidate", {"all": "yes"}, "all"),
+    ("POST", "/v1/cache/invalidate", {"model": CANARY, "tag": CANARY}, None),
+    ("POST", "/v1/cache/invalidate", {"model": CANARY * 99}, "model"),
     ("POST", "/v1/cache/invalidate", {"tag": ""}, "tag"),
     ("POST", "/v1/cache/invalidate", {"tag": 1}, "tag"),
     ("POST", "/v1/cache/invalidate", {CANARY: 1}, None),
     ("POST", "/v1/cache/feedback", {"entry_id": CANARY, "question": "x"}, "correct"),
     ("POST", "/v1/cache/feedback", {"entry_id": CANARY, "question": "", "correct": False}, "question"),
     ("POST", "/v1/cache/feedback", {"entry_id": CANARY, "question": "x", "correct": "no"}, "correct"),
+    ("POST", "/v1/cache/feedback", {"entry_id": CANARY * 9, "question": "x", "correct": False}, "entry_id"),
+    ("POST", "/v1/cache/feedback", {"entry_id": "x", "question": 7, "correct": False}, "question"),
+    ("POST", "/v1/cache/feedback", {"entry_id": "x", "question": "x", "correct": False, CANARY: 1}, None),
     ("POST", "/v1/cache/feedback", [], None),
 ]
 

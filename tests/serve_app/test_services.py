@@ -50,6 +50,9 @@ async def test_the_caches_answers() -> None:
     handle = FakeHandle(None)
     await RemoteCache(handle).keep(entry)
     assert handle.calls == [("keep", entry)]
+    handle = FakeHandle(2)
+    assert await RemoteCache(handle).call("delete", "a1", ["x", "y"]) == 2
+    assert handle.calls == [("call", "delete", "a1", ["x", "y"])]
 
 
 async def test_the_encoders_answers() -> None:

@@ -12,7 +12,7 @@ from tests.serve_app.modelcache.asking import Server
 
 @dataclass
 class FaultyBackend(MemoryBackend):
-    """Each call meets `fault` first, each line of the log `log_fault`."""
+    """Each call meets `fault` first, each batch of the log `log_fault`."""
 
     fault: Fault = field(default_factory=Fault)
     log_fault: Fault = field(default_factory=Fault)
@@ -37,9 +37,9 @@ class FaultyBackend(MemoryBackend):
         await self.fault.strike()
         return await super().register(tenant, model)
 
-    async def log(self, record: QueryRecord) -> None:
+    async def log(self, records: Sequence[QueryRecord]) -> None:
         await self.log_fault.strike()
-        await super().log(record)
+        await super().log(records)
 
 
 @dataclass

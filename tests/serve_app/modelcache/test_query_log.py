@@ -1,11 +1,12 @@
 """The query log, and that nobody waits for it."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from serve_app.modelcache import query_log
-from serve_app.modelcache.backend import Hit
+from serve_app.modelcache.backend import Hit, QueryRecord
 from serve_app.modelcache.query_log import QueryLog
 from serve_app.modelcache.service import MAX_LOGGED_CHARS, ModelCacheService
 from tests.serve_app.fakes import Fault, RecordedMetrics, eventually
@@ -60,8 +61,8 @@ async def test_a_log_that_hangs_delays_nothing() -> None:
     slow.query_log = QueryLog(backend, metrics, max_waiting=2)
     for _ in range(2):
         assert (await slow.handle(None, query()))[0] == 200
-    await asyncio.sleep(0)  # the writer takes the first line, and hangs
-    for _ in range(3):
+    await asyncio.sleep(0)  # the writer takes them, and hangs
+    for _ in range(4):
         assert (await slow.handle(None, query()))[1] == query_body(delta_time="0.03s")
     assert metrics.skipped == ["query_log_full", "query_log_full"]
     await slow.query_log.drain(0)
@@ -82,6 +83,24 @@ async def test_a_log_that_fails_spoils_nothing(monkeypatch: pytest.MonkeyPatch) 
     await server.ask(query())
     await server.service.close()
     assert len(backend.records) == 1
+
+
+async def test_lines_that_wait_are_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+
+    class Counting(FaultyBackend):
+        async def log(self, records: Sequence[QueryRecord]) -> None:
+            batches.append(len(records))
+            await super().log(records)
+
+    monkeypatch.setattr(query_log, "MAX_BATCH", 3)
+    metrics, backend = RecordedMetrics(), Counting()
+    written = QueryLog(backend, metrics)
+    for number in range(7):
+        written.add(QueryRecord(None, MODEL, 0, "", None, 0.0, str(number)))
+    await written.drain()
+    written.stop()
+    assert (batches, [each.query for each in backend.records]) == ([3, 3, 1], [str(number) for number in range(7)])
 
 
 async def test_a_log_that_was_never_used_can_be_closed() -> None:
