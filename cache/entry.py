@@ -48,6 +48,10 @@ class Entry:
     def live(self, now: float) -> bool:
         return now < self.expires_at
 
+    def is_stale(self, now: float) -> bool:
+        """Past its soft end: to be served while a new answer is computed."""
+        return self.stale_at is not None and now >= self.stale_at
+
     @property
     def size(self) -> int:
         """Bytes that it takes in a store, without keys and indexes."""

@@ -41,10 +41,6 @@ class Found:
     entry: Entry
     decision: Decision
 
-    def is_stale(self, now: float) -> bool:
-        """Past its soft end: to be served while a new answer is computed."""
-        return self.entry.stale_at is not None and now >= self.entry.stale_at
-
 
 @dataclass(frozen=True, slots=True)
 class Known:

@@ -29,6 +29,7 @@ from serve_app.modelcache.cache_backend import SharedCacheBackend
 from serve_app.modelcache.service import ModelCacheService
 from serve_app.parts import Parts
 from serve_app.pipeline import Pipeline
+from serve_app.renewal import Renewals
 from serve_app.runtime import http_host, scrape
 from serve_app.secrets import application_secret, derive
 from serve_app.services import RemoteCache, RemoteDocuments, RemoteEmbedding
@@ -48,6 +49,7 @@ class Ingress:
         lru = AnswerLru(config.cache.exact.max_bytes, time.time)
         self._keeper = Keeper(remote_cache, metrics)
         self._learner = Learner(remote_cache, metrics, config.cache.semantic.audit_share)
+        self._renewals = Renewals(remote_cache, metrics)
         self._flights = Flights(remote_cache, metrics, config.cache.single_flight)
         self._client = DirectReplicaClient(directory, llm, derive(secret, PRIVATE_PORT), config.ingress.read_timeout_s)
         self._pipeline = Pipeline(
@@ -61,6 +63,7 @@ class Ingress:
             client=self._client,
             metrics=metrics,
             learner=self._learner,
+            renewals=self._renewals,
         )
         backend = SharedCacheBackend(remote_cache, encoder, self._pipeline.authenticator, config.cache)
         modelcache = config.modelcache
@@ -80,6 +83,7 @@ class Ingress:
         if self._modelcache:
             await self._modelcache.close()
         await self._learner.stop()
+        await self._renewals.stop()
         await self._keeper.drain()
         await self._keeper.stop()
         await self._flights.stop()

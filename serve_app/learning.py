@@ -1,18 +1,14 @@
 """Learns from answers that were computed anew, off the reply's path, which kept ones would have been right."""
 
 import asyncio
-import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from cache.cascade import Decision
+from serve_app.background import Background
 from serve_app.metrics import Metrics
 
-log = logging.getLogger("ray.serve")
-
-MAX_TASKS = 64
-"""Comparisons at once; more are not made, and counted."""
 LEARN_TIMEOUT_S = 30.0
 AUDIT_TIMEOUT_S = 120.0
 
@@ -33,17 +29,17 @@ class Learner:
         self._metrics = metrics
         self._audit_share = audit_share
         self._chance = chance
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background("learn", metrics)
 
     def missed(self, namespace: str, decision: Decision | None, answer: bytes) -> None:
         """An answer was computed although there was a candidate: would that one have been right?"""
         if decision is not None and decision.candidate is not None and decision.score is not None:
-            self._start(self._learn(namespace, decision, answer, served=False))
+            self._background.start(lambda: self._learn(namespace, decision, answer, served=False))
 
     def hit(self, namespace: str, decision: Decision, compute: Compute) -> None:
         """A kept answer was served: now and then it is computed anew, to measure how many were wrong."""
         if decision.score is not None and self._chance() < self._audit_share:
-            self._start(self._audit(namespace, decision, compute))
+            self._background.start(lambda: self._audit(namespace, decision, compute))
 
     async def _audit(self, namespace: str, decision: Decision, compute: Compute) -> None:
         async with asyncio.timeout(AUDIT_TIMEOUT_S):
@@ -57,27 +53,9 @@ class Learner:
         label = "unclear" if correct is None else "right" if correct else "wrong"
         self._metrics.cache("audit" if served else "learn", label)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        if len(self._tasks) >= MAX_TASKS:
-            work.close()
-            self._metrics.cache("learn", "busy")
-            return
-        task = asyncio.get_running_loop().create_task(self._guarded(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception as error:  # engine, cache and encoder may fail; then nothing is learnt
-            log.warning("nothing was learnt", extra={"error": type(error).__name__})
-            self._metrics.cache("learn", "error")
-
     async def drain(self) -> None:
         """Returns when everything that was begun has ended."""
-        await asyncio.gather(*self._tasks)
+        await self._background.drain()
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.stop()

@@ -23,6 +23,7 @@ from serve_app.openai import answers
 from serve_app.openai.keys import last_question
 from serve_app.openai.requests import Generation
 from serve_app.relay import read_answer, relay, send
+from serve_app.renewal import Renewals
 from serve_app.replies import JSON_TYPE, SSE_TYPE, Reply
 from serve_app.services import DocumentService, EmbeddingService
 from serve_app.tenants import Authenticator, Caller
@@ -45,6 +46,7 @@ class Pipeline:
     client: ReplicaClient
     metrics: Metrics
     learner: Learner
+    renewals: Renewals
     clock: Callable[[], float] = time.time
 
     async def generate(self, request: Generation, caller: Caller) -> Reply:
@@ -55,6 +57,7 @@ class Pipeline:
         lookup = self.tiers.lookup(request, caller, namespace)
         entry = await self.tiers.exact(lookup) or await self.tiers.join(lookup)  # 3
         if entry and (reply := self._replay(request, caller, entry, "exact", 1.0)):
+            self._renew(request, caller, lookup, entry)
             return reply
         with lookup.ticket:
             return await self._compute(request, caller, lookup)
@@ -64,6 +67,7 @@ class Pipeline:
         hit = await self.tiers.semantic(lookup)  # 4
         if hit and (reply := self._replay(request, caller, hit.entry, "semantic", hit.similarity)):
             self._audit(request, caller, lookup)
+            self._renew(request, caller, lookup, hit.entry)
             lookup.ticket.ended()
             return reply
         entry = await self.tiers.claim(lookup)
@@ -102,14 +106,29 @@ class Pipeline:
         """Has the answer that was just served computed anew now and then."""
 
         async def compute() -> bytes | None:
-            body = {key: value for key, value in request.body.items() if key not in ("stream", "stream_options")}
-            whole = replace(request, stream=False, include_usage=False, body=body)
-            answer = await send(self.client, whole, caller, lookup.namespace, self.policy.rank(self.directory.replicas))
-            parsed = answers.from_json(await read_answer(answer))
+            parsed = answers.from_json(await self._anew(request, caller, lookup.namespace))
             return None if parsed is None else msgspec.json.encode(parsed)
 
         if lookup.decision is not None:
             self.learner.hit(lookup.namespace, lookup.decision, compute)
+
+    def _renew(self, request: Generation, caller: Caller, lookup: Lookup, entry: Entry) -> None:
+        """Has the answer that was just served computed anew if it is past its soft end."""
+
+        async def renew() -> str:
+            anew = await self.tiers.to_renew(lookup)
+            if anew is None:
+                return "not_needed"
+            self.tiers.keep(anew, answers.from_json, await self._anew(request, caller, lookup.namespace))
+            return "renewed"
+
+        self.renewals.served(entry, lookup.key, renew)
+
+    async def _anew(self, request: Generation, caller: Caller, namespace: str) -> bytes:
+        """The engine's answer as one piece, whatever the client asked for."""
+        body = {key: value for key, value in request.body.items() if key not in ("stream", "stream_options")}
+        whole = replace(request, stream=False, include_usage=False, body=body)
+        return await read_answer(await send(self.client, whole, caller, namespace, self.policy.rank(self.directory.replicas)))
 
     def _replay(self, request: Generation, caller: Caller, entry: Entry, tier: str, similarity: float) -> Reply | None:
         """None for an answer that was damaged in the store: a doubt, and so a miss."""

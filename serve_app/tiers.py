@@ -186,19 +186,12 @@ class CacheTiers:
         if lookup.read and lookup.known.reworded:
             self._metrics.cache("semantic", "reworded")
             return SemanticHit(lookup.known.reworded, 1.0)
-        if not (lookup.read or lookup.write):
+        if not (lookup.read or lookup.write) or not await self._embed(lookup, lookup.text) or lookup.vector is None:
             return None
-        embedded = await self._bounded("semantic", lookup.deadline, self._embedding.embed_one(lookup.text))
-        if embedded is FAILED:
-            return None
-        if not embedded.covered:  # its vector must neither find an answer nor be found
-            self._metrics.cache("semantic", "not_covered")
-            return None
-        lookup.vector = embedded.vector
         if not lookup.read:
             self._metrics.cache("semantic", "bypass")
             return None
-        query = Query(lookup.namespace, lookup.fingerprint, lookup.text, embedded.vector)
+        query = Query(lookup.namespace, lookup.fingerprint, lookup.text, lookup.vector)
         found = await self._bounded("semantic", lookup.deadline, self.cache.search(query))
         if found is FAILED:
             return None
@@ -206,6 +199,33 @@ class CacheTiers:
         lookup.decision = decision
         self._metrics.cache("semantic", decision.reason if decision.guard is None else f"guard_{decision.guard}")
         return SemanticHit(found.entry, decision.similarity or 0.0) if isinstance(found, Found) else None
+
+    async def _embed(self, lookup: Lookup, text: str) -> bool:
+        """Sets the lookup's vector. False: there is none that may find an answer or be found."""
+        embedded = await self._bounded("semantic", lookup.deadline, self._embedding.embed_one(text))
+        if embedded is FAILED:
+            return False
+        if not embedded.covered:
+            self._metrics.cache("semantic", "not_covered")
+            return False
+        lookup.vector = embedded.vector
+        return True
+
+    async def to_renew(self, lookup: Lookup) -> Lookup | None:
+        """What the answer that was served to `lookup`, past its soft end, is to be kept under when it is computed anew.
+
+        None: that has been done by another process, whose answer this one has now, or nothing can be kept.
+        """
+        anew = replace(lookup, ticket=ALONE, decision=None, deadline=asyncio.get_running_loop().time() + LOOKUP_TIMEOUT_S)
+        if not lookup.write or not await self._find(anew):
+            return None
+        entry = anew.known.exact
+        if entry is not None and not entry.is_stale(self._clock()):
+            self._lru.put(replace(entry, epoch=anew.known.epoch))
+            return None
+        if anew.text is not None and anew.vector is None:
+            await self._embed(anew, anew.text)
+        return anew
 
     async def _bounded(self, tier: str, deadline: float, lookup: Awaitable[Any]) -> Any:
         """Caches fail open to the engine: an error or a late answer is a miss, counted with its reason."""

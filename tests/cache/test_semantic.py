@@ -122,8 +122,8 @@ def test_the_soft_end_is_told(world: CacheWorld) -> None:
     world.keep(stale_at=world.clock.now + 5)
     found = world.cache.search(world.query(), STATIC)
     assert isinstance(found, Found)
-    assert not found.is_stale(world.clock.now)
-    assert found.is_stale(world.clock.now + 5)
+    assert not found.entry.is_stale(world.clock.now)
+    assert found.entry.is_stale(world.clock.now + 5)
 
 
 @pytest.mark.parametrize("vector", [unit(1, 0, 0), np.array([1.0, 1.0], np.float32), np.array([np.nan, 0], np.float32)])

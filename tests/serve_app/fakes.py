@@ -28,6 +28,7 @@ from serve_app.keeper import Keeper
 from serve_app.learning import Learner
 from serve_app.openai import sse
 from serve_app.pipeline import Pipeline
+from serve_app.renewal import Renewals
 from serve_app.tenants import Authenticator
 from serve_app.tiers import CacheTiers
 
@@ -82,7 +83,8 @@ class FakeCache:
 
     @property
     def live(self) -> list[Entry]:
-        return [entry for entry in self.entries if entry.live(self.clock())]
+        """The last first, as it took the place of those before."""
+        return [entry for entry in reversed(self.entries) if entry.live(self.clock())]
 
     async def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
         self.steps.append("exact")
@@ -307,6 +309,7 @@ class World:
         self.keeper = Keeper(self.cache, self.metrics)
         self.lru = AnswerLru(self.config.cache.exact.max_bytes, self.clock)
         self.learner = Learner(self.cache, self.metrics, self.config.cache.semantic.audit_share)
+        self.renewals = Renewals(self.cache, self.metrics, self.clock)
         self.flights = Flights(self.cache, self.metrics, self.config.cache.single_flight)
         tiers = CacheTiers(
             self.config.cache,
@@ -331,6 +334,7 @@ class World:
             client=self.replicas,
             metrics=self.metrics,
             learner=self.learner,
+            renewals=self.renewals,
             clock=self.clock,
         )
 

@@ -10,7 +10,7 @@ import pytest
 from cache.cascade import Decision, Query, Reason
 from cache.semantic import Found
 from cache.stores.base import Candidate
-from serve_app import learning
+from serve_app import background
 from serve_app.learning import Learner
 from tests.serve_app.asking import ask, bytes_of, caller, chat
 from tests.serve_app.fakes import TEXT, RecordedMetrics, World, make_world
@@ -74,7 +74,7 @@ async def test_the_share_of_the_audits_is_kept() -> None:
 
 
 async def test_what_is_too_much_at_once_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning, "MAX_TASKS", 2)
+    monkeypatch.setattr(background, "MAX_TASKS", 2)
     metrics = RecordedMetrics()
     learner = Learner(Service(), metrics, 0.0)
     for _ in range(3):
