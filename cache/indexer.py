@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cache.embedders.base import Embedder
+from cache.entry import Vector
+from cache.errors import EmbedderError
 from cache.overlay import Overlay
 from cache.stores.base import EntryStore
 from cache.vectors.base import VectorIndex
@@ -99,12 +101,27 @@ class Indexer:
         return len(orphans)
 
     def embed_again(self, embedder: Embedder) -> int:
-        """Gives every entry that another embedder had seen a vector of this one, and returns how many. The outbox tells the index."""
+        """Gives every entry that another embedder had seen a vector of this one, and returns how many. The outbox tells the index.
+
+        Raises `EmbedderError` if the embedder takes no text at all.
+        """
         done, after = 0, ""
         while outdated := self._store.outdated(self._embedder, after, EMBED_BATCH, self._clock()):
-            texts = [text for _, text in outdated]
-            vectors, covered = embedder.embed(texts), embedder.covers(texts)
-            found = zip(outdated, vectors, covered, strict=True)
-            self._store.embed({entry_id: vector for (entry_id, _), vector, whole in found if whole}, self._embedder)
-            done, after = done + len(outdated), outdated[-1][0]
+            vectors = _embedded(embedder, dict(outdated))
+            self._store.embed(vectors, self._embedder)
+            done, after = done + len(vectors), outdated[-1][0]
         return done
+
+
+def _embedded(embedder: Embedder, texts: dict[str, str]) -> dict[str, Vector]:
+    """Vectors of those texts that the embedder can take and that they cover. One that it refuses does not hold up the others."""
+    try:
+        found = zip(texts, embedder.embed(list(texts.values())), embedder.covers(list(texts.values())), strict=True)
+        return {entry_id: vector for entry_id, vector, covered in found if covered}
+    except EmbedderError:
+        if len(texts) == 1:
+            return {}
+    vectors = {entry_id: vector for each in texts.items() for entry_id, vector in _embedded(embedder, dict([each])).items()}
+    if not vectors:
+        raise EmbedderError("the embedder took none of the texts")
+    return vectors

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from cache.cascade import SHORT, Cascade, Decision, Query, Reason
 from cache.decision.belief import Belief, Prior
 from cache.decision.beliefs import Beliefs
+from cache.embedders.base import Embedder
 from cache.entry import Entry
 from cache.errors import CacheError, StoreError
 from cache.guards.text import normal_form
@@ -195,8 +196,12 @@ class SemanticCache:
     # Upkeep, called now and then by whoever owns the cache
 
     def load(self) -> int:
-        """Fills an index in memory after a start."""
-        return self._indexer.load()
+        """Fills an index that is empty: in memory after a start, or new. Returns how many vectors it got."""
+        return 0 if self._parts.index.count() else self._indexer.load()
+
+    def embed_again(self, embedder: Embedder) -> int:
+        """Gives every entry that another embedder had seen a vector of this one; returns how many. May also raise `EmbedderError`."""
+        return self._indexer.embed_again(embedder)
 
     def apply(self) -> int:
         """Brings the index in step with the store; returns the number of changes."""

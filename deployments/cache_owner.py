@@ -15,7 +15,7 @@ from cache.cascade import Decision, Query
 from cache.config import CacheConfig
 from cache.decision.priors import PRIORS
 from cache.entry import Entry
-from cache.errors import CacheError
+from cache.errors import CacheError, StoreError
 from cache.judge import AnswerJudge, answer_text
 from cache.policy import Mode
 from cache.semantic import Found, Known, Parts, SemanticCache
@@ -30,6 +30,9 @@ NAME = "CacheOwner"
 CALLABLE = frozenset({"page", "get", "get_all", "delete", "invalidate", "deny", "stats", "log"})
 """Methods of the cache that ingresses may call by name, for tenants' own requests."""
 
+REOPEN_S = 1.0
+RETRY_S = 10.0
+
 log = logging.getLogger("ray.serve")
 
 
@@ -43,17 +46,32 @@ class CacheOwner:
         self._embedding = embedding
         self._cache: SemanticCache | None = None
         self._judge: AnswerJudge | None = None
-        self._lock = asyncio.Lock()
+        self._embedder: RemoteEmbedder | None = None
+        self._opening, self._filling = asyncio.Lock(), asyncio.Lock()
+        self._closed_until = 0.0
+        """On the event loop's clock: when the stores, which failed to open, are tried again."""
+        self._is_filled = False
         self._upkeep: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
 
     async def _opened(self) -> SemanticCache:
         """Opened at the first call, because only the encoder knows the dimension and it starts beside this process."""
-        async with self._lock:
+        async with self._opening:
             if self._cache is None:
-                self._cache = await asyncio.to_thread(self._open, await self._embedding.describe.remote())
+                self._cache = await self._try_to_open()
                 self._upkeep = [asyncio.create_task(each) for each in self._jobs(self._cache)]
         return self._cache
+
+    async def _try_to_open(self) -> SemanticCache:
+        """Raises `StoreError`, without asking the database again right after it failed: requests wait for this."""
+        clock = asyncio.get_running_loop().time
+        if clock() < self._closed_until:
+            raise StoreError("the database could not be opened a moment ago")
+        try:
+            return await asyncio.to_thread(self._open, await self._embedding.describe.remote())
+        except CacheError:
+            self._closed_until = clock() + REOPEN_S
+            raise
 
     def _open(self, encoder: Described) -> SemanticCache:
         database = open_database(self._url)
@@ -68,15 +86,37 @@ class CacheOwner:
             embedder=encoder.name,
             priors=PRIORS,
         )
-        self._judge = AnswerJudge(RemoteEmbedder(self._embedding, encoder))
+        self._embedder = RemoteEmbedder(self._embedding, encoder)
+        self._judge = AnswerJudge(self._embedder)
         cache = SemanticCache(parts, time.time, self._config.quota.quota())
         cache.evict(self._config.max_entries)
-        log.info("semantic cache opened", extra={"vectors": cache.load() + cache.apply()})
         return cache
+
+    async def _fill(self, cache: SemanticCache) -> None:
+        """Once: the vectors that the index lacks after a start. May raise `CacheError`; what is not there yet is a miss."""
+        async with self._filling:
+            if not self._is_filled:
+                vectors = await asyncio.to_thread(lambda: cache.load() + cache.apply())
+                self._is_filled = True
+                log.info("semantic cache opened", extra={"vectors": vectors})
+
+    async def _catch_up(self, cache: SemanticCache) -> None:
+        """Fills the index, then gives what an earlier embedder has seen a vector of today's. Until both are done."""
+        while True:
+            try:
+                await self._fill(cache)
+                if self._embedder and (number := await asyncio.to_thread(cache.embed_again, self._embedder)):
+                    log.info("entries embedded anew", extra={"entries": number})
+                    self._changed.set()
+                return
+            except CacheError as error:
+                log.warning("the vector index is not complete yet", extra={"error": repr(error)[:500]})
+                await asyncio.sleep(RETRY_S)
 
     def _jobs(self, cache: SemanticCache) -> list[Any]:
         limit = self._config.max_entries
         return [
+            self._catch_up(cache),
             self._repeat(cache.apply, 1.0, self._changed),
             self._repeat(cache.flush_uses, 2.0),
             self._repeat(cache.collect, 10.0),
@@ -100,8 +140,8 @@ class CacheOwner:
                 log.warning("upkeep of the cache failed", extra={"error": repr(error)[:500]})
 
     async def open(self) -> None:
-        """Returns when the cache can be used."""
-        await self._opened()
+        """Returns when the cache knows all that it has kept. Raises `CacheError`."""
+        await self._fill(await self._opened())
 
     async def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
         return await asyncio.to_thread((await self._opened()).find, namespace, key, fingerprint, text)
@@ -144,6 +184,10 @@ class CacheOwner:
         await asyncio.to_thread((await self._opened()).release, namespace, lease_name(key, epoch), owner)
 
     async def __del__(self) -> None:
+        """Serve awaits this."""
+        await self.close()
+
+    async def close(self) -> None:
         for task in self._upkeep:
             task.cancel()
         if self._cache is not None:
