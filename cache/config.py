@@ -1,6 +1,6 @@
 """Configuration of the cache tier, and the base class of every configuration section."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -78,6 +78,22 @@ class QuotaConfig(Section):
         return Quota(self.max_entries, self.max_bytes)
 
 
+class TenantConfig(Section):
+    """What is otherwise for one tenant; unset: as for all. Keys as in `semantic`, `quota` and `cache`."""
+
+    mode: Mode | None = None
+    error_budget: Annotated[float, Field(gt=0, lt=1)] | None = None
+    error_budget_of: BudgetOf | None = None
+    min_similarity: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_probability: Annotated[float, Field(gt=0, lt=1)] | None = None
+    floor: Annotated[float, Field(gt=0, lt=1)] | None = None
+    audit_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    ttl_s: Annotated[float, Field(gt=0)] | None = None
+    soft_ttl_s: Annotated[float, Field(gt=0)] | None = None
+    max_entries: Annotated[int, Field(ge=1)] | None = None
+    max_bytes: Annotated[int, Field(ge=1)] | None = None
+
+
 class CacheConfig(Section):
     """Both tiers and what they share."""
 
@@ -98,3 +114,16 @@ class CacheConfig(Section):
     """SQLAlchemy URL, a secret because it holds a password. Default: an SQLite file in the data directory."""
     vector_url: SecretStr = SecretStr("faiss:")
     """Where the vectors are: `faiss:` in the cache's process, or `milvus://host:port`. They can be rebuilt from the database."""
+    tenants: dict[str, TenantConfig] = {}
+    """By the tenant's name: what is otherwise for it. `default` is the tenant of requests that name none."""
+
+    def of(self, tenant: str) -> "CacheConfig":
+        """What holds for one tenant."""
+        own = self.tenants[tenant].model_dump(exclude_none=True) if tenant in self.tenants else {}
+        ages = {key: value for key, value in own.items() if key in ("ttl_s", "soft_ttl_s")}
+        return self.model_copy(update={**ages, "semantic": _changed(self.semantic, own), "quota": _changed(self.quota, own)})
+
+
+def _changed(section: Section, values: dict[str, Any]) -> Section:
+    """The section with those of the values that it has keys for."""
+    return section.model_copy(update={key: value for key, value in values.items() if key in type(section).model_fields})

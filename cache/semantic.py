@@ -4,7 +4,7 @@ import hashlib
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cache.cascade import SHORT, Cascade, Decision, Query, Reason
@@ -72,12 +72,20 @@ class Parts:
 class SemanticCache:
     """Thread-safe. Any method may raise `StoreError`, `VectorIndexError` or `VerifierError`: to a request that is a miss."""
 
-    def __init__(self, parts: Parts, clock: Callable[[], float], quota: Quota = UNLIMITED, overlay: Overlay | None = None) -> None:
-        """`clock` gives seconds since the epoch; `quota` is of each namespace."""
+    def __init__(
+        self,
+        parts: Parts,
+        clock: Callable[[], float],
+        quota: Quota = UNLIMITED,
+        quotas: Mapping[str, Quota] | None = None,
+        overlay: Overlay | None = None,
+    ) -> None:
+        """`clock` gives seconds since the epoch; `quota` is of each namespace that has none of its own in `quotas`."""
         self._parts = parts
         self._store = parts.store
         self._clock = clock
         self._quota = quota
+        self._quotas = quotas or {}
         self._overlay = overlay or Overlay(clock)
         self._beliefs = Beliefs(parts.evidence, parts.priors, clock)
         self._cascade = Cascade(parts.store, parts.evidence, parts.index, self._overlay, parts.verifier, self._beliefs, clock)
@@ -135,7 +143,7 @@ class SemanticCache:
         if entry.vector is not None:
             self._overlay.add(VectorRecord(entry.id, entry.namespace, entry.fingerprint, entry.vector))
         if self._is_quota_due(entry.namespace):
-            self._store.evict(entry.namespace, self._quota, self._clock())
+            self._store.evict(entry.namespace, self._quotas.get(entry.namespace, self._quota), self._clock())
 
     def delete(self, namespace: str, ids: Sequence[str]) -> int:
         """Returns how many of the entries there were."""
@@ -250,7 +258,7 @@ class SemanticCache:
         return entry
 
     def _is_quota_due(self, namespace: str) -> bool:
-        if self._quota == UNLIMITED:
+        if self._quotas.get(namespace, self._quota) == UNLIMITED:
             return False
         with self._lock:
             self._puts[namespace] += 1

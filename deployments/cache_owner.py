@@ -4,8 +4,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from cache.decision.priors import PRIORS
 from cache.entry import Entry
 from cache.errors import CacheError, StoreError
 from cache.judge import AnswerJudge, answer_text
-from cache.policy import Mode
+from cache.policy import Policy
 from cache.semantic import Found, Known, Parts, SemanticCache
+from cache.stores.base import Quota
 from cache.stores.evidence import SqlEvidenceStore
 from cache.stores.leases import SqlLeaseStore
 from cache.stores.query_log import SqlQueryLog
@@ -39,9 +39,10 @@ log = logging.getLogger("ray.serve")
 class CacheOwner:
     """Calls of `SemanticCache`, off the event loop. Times are this machine's."""
 
-    def __init__(self, config: CacheConfig, data_dir: Path, embedding: Any) -> None:
+    def __init__(self, config: CacheConfig, data_dir: Path, quotas: Mapping[str, Quota], embedding: Any) -> None:
+        """`quotas`: by namespace, where it is not that of all. `embedding`: a handle."""
         self._config = config
-        self._policy = config.semantic.policy()
+        self._quotas = quotas
         self._url = config.database_url.get_secret_value() if config.database_url else f"sqlite:///{data_dir}/cache.db"
         self._embedding = embedding
         self._cache: SemanticCache | None = None
@@ -88,7 +89,7 @@ class CacheOwner:
         )
         self._embedder = RemoteEmbedder(self._embedding, encoder)
         self._judge = AnswerJudge(self._embedder)
-        cache = SemanticCache(parts, time.time, self._config.quota.quota())
+        cache = SemanticCache(parts, time.time, self._config.quota.quota(), self._quotas)
         cache.evict(self._config.max_entries)
         return cache
 
@@ -149,8 +150,7 @@ class CacheOwner:
     async def epoch(self, namespace: str) -> int:
         return await asyncio.to_thread((await self._opened()).epoch, namespace)
 
-    async def search(self, query: Query, mode: Mode | None) -> Found | Decision:
-        policy = replace(self._policy, mode=mode) if mode and self._policy.mode != "off" else self._policy
+    async def search(self, query: Query, policy: Policy) -> Found | Decision:
         return await asyncio.to_thread((await self._opened()).search, query, policy)
 
     async def keep(self, entry: Entry) -> None:
@@ -214,11 +214,11 @@ def collection_name(encoder: Described) -> str:
     return f"mygo_{hashlib.sha256(encoder.name.encode()).hexdigest()[:16]}_{encoder.dimension}"
 
 
-def cache_deployment(config: CacheConfig, data_dir: Path, embedding: serve.Application) -> serve.Application:
+def cache_deployment(config: CacheConfig, data_dir: Path, quotas: Mapping[str, Quota], embedding: serve.Application) -> serve.Application:
     return serve.deployment(
         CacheOwner,
         name=NAME,
         num_replicas=1,  # SQLite and FAISS have one writer
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=1000,
-    ).bind(config, data_dir, embedding)
+    ).bind(config, data_dir, quotas, embedding)

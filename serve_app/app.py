@@ -48,13 +48,13 @@ class Ingress:
         metrics, directory, remote_cache, encoder = RayMetrics(), directory_of(LLM_NAME), RemoteCache(cache), RemoteEmbedding(embedding)
         lru = AnswerLru(config.cache.exact.max_bytes, time.time)
         self._keeper = Keeper(remote_cache, metrics)
-        self._learner = Learner(remote_cache, metrics, config.cache.semantic.audit_share)
+        self._learner = Learner(remote_cache, metrics)
         self._renewals = Renewals(remote_cache, metrics)
         self._flights = Flights(remote_cache, metrics, config.cache.single_flight)
         self._client = DirectReplicaClient(directory, llm, derive(secret, PRIVATE_PORT), config.ingress.read_timeout_s)
         self._pipeline = Pipeline(
             config=config,
-            authenticator=Authenticator(secret),
+            authenticator=Authenticator(secret, config.environment),
             tiers=CacheTiers(config.cache, model, lru, remote_cache, encoder, self._keeper, self._learner, metrics, self._flights),
             embedding=encoder,
             documents=RemoteDocuments(retrieval) if retrieval else None,
@@ -99,7 +99,9 @@ def build(args: dict[str, Any]) -> serve.Application:
     # Without keys the application is for this machine only, and so are the replicas' private ports.
     llm = llm_deployment(config.llm, "127.0.0.1", derive(secret, PRIVATE_PORT), ray.cluster_resources().get("GPU", 0))
     embedding = embedding_deployment(config.embedding, config.cache.semantic.verifier)
-    cache = cache_deployment(config.cache, data_dir, embedding)
+    namespace = Authenticator(secret, config.environment).namespace
+    quotas = {namespace(name): config.cache.of(name).quota.quota() for name in config.cache.tenants}
+    cache = cache_deployment(config.cache, data_dir, quotas, embedding)
     retrieval = retrieval_deployment(config.retrieval, data_dir, embedding) if config.retrieval.enabled else None
     return _ingress_deployment(config).bind(config, secret, model_identity(config.llm), llm, embedding, cache, retrieval)
 

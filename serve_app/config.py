@@ -58,6 +58,8 @@ class AppConfig(Section):
     modelcache: ModelCacheConfig = ModelCacheConfig()
     data_dir: Path = Path("~/.local/share/mygo")
     """Where the embedded stores and the generated secret live."""
+    environment: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] = "production"
+    """Environments share nothing, not even with one database, vector index and secret."""
     secret: SecretStr | None = None
     """Names tenants' namespaces and guards the replicas' private ports. Default: generated once, kept in `data_dir`."""
 

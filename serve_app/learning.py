@@ -24,10 +24,9 @@ class LearningService(Protocol):
 class Learner:
     """One for each ingress replica; belongs to its event loop. `chance`: a uniform random number in [0, 1)."""
 
-    def __init__(self, cache: LearningService, metrics: Metrics, audit_share: float, chance: Callable[[], float] = random.random) -> None:
+    def __init__(self, cache: LearningService, metrics: Metrics, chance: Callable[[], float] = random.random) -> None:
         self._cache = cache
         self._metrics = metrics
-        self._audit_share = audit_share
         self._chance = chance
         self._background = Background("learn", metrics)
 
@@ -36,9 +35,9 @@ class Learner:
         if decision is not None and decision.candidate is not None and decision.score is not None:
             self._background.start(lambda: self._learn(namespace, decision, answer, served=False))
 
-    def hit(self, namespace: str, decision: Decision, compute: Compute) -> None:
-        """A kept answer was served: now and then it is computed anew, to measure how many were wrong."""
-        if decision.score is not None and self._chance() < self._audit_share:
+    def hit(self, namespace: str, decision: Decision, share: float, compute: Compute) -> None:
+        """A kept answer was served: such a share of them is computed anew, to measure how many were wrong."""
+        if decision.score is not None and self._chance() < share:
             self._background.start(lambda: self._audit(namespace, decision, compute))
 
     async def _audit(self, namespace: str, decision: Decision, compute: Compute) -> None:

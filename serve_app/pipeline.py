@@ -110,7 +110,7 @@ class Pipeline:
             return None if parsed is None else msgspec.json.encode(parsed)
 
         if lookup.decision is not None:
-            self.learner.hit(lookup.namespace, lookup.decision, compute)
+            self.learner.hit(lookup.namespace, lookup.decision, lookup.policy.audit_share, compute)
 
     def _renew(self, request: Generation, caller: Caller, lookup: Lookup, entry: Entry) -> None:
         """Has the answer that was just served computed anew if it is past its soft end."""

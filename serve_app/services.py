@@ -10,7 +10,7 @@ from ray.serve.exceptions import RayServeException
 from cache.cascade import Decision, Query
 from cache.entry import Entry
 from cache.errors import EmbedderError
-from cache.policy import Mode
+from cache.policy import Policy
 from cache.semantic import Found, Known
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
@@ -29,8 +29,7 @@ class CacheService(Protocol):
 
     async def epoch(self, namespace: str) -> int: ...
 
-    async def search(self, query: Query, mode: Mode | None = None) -> Found | Decision:
-        """`mode`: instead of the configured one."""
+    async def search(self, query: Query, policy: Policy) -> Found | Decision: ...
 
     async def keep(self, entry: Entry) -> None: ...
 
@@ -89,8 +88,8 @@ class RemoteCache:
         epoch: int = await answer_of(self._handle.epoch.remote(namespace), "the cache")
         return epoch
 
-    async def search(self, query: Query, mode: Mode | None = None) -> Found | Decision:
-        found: Found | Decision = await answer_of(self._handle.search.remote(query, mode), "the cache")
+    async def search(self, query: Query, policy: Policy) -> Found | Decision:
+        found: Found | Decision = await answer_of(self._handle.search.remote(query, policy), "the cache")
         return found
 
     async def keep(self, entry: Entry) -> None:

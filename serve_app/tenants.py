@@ -22,6 +22,11 @@ class Caller:
     no_store: bool = False
     no_cache: bool = False
 
+    @property
+    def name(self) -> str:
+        """The tenant's name, also of a request that gives none."""
+        return name_of(self.tenant)
+
 
 def tenant_of(headers: Headers) -> str | None:
     """Raises `InvalidRequestError` when a request names two."""
@@ -31,17 +36,25 @@ def tenant_of(headers: Headers) -> str | None:
     return named[0] if named else None
 
 
-class Authenticator:
-    """Turns a request's headers into its namespace: below this, nothing sees the tenant's name."""
+def name_of(tenant: str | None) -> str:
+    return DEFAULT_TENANT if tenant is None else tenant
 
-    def __init__(self, secret: bytes) -> None:
+
+class Authenticator:
+    """Turns a request's headers into its namespace: below this, nothing sees the tenant's name.
+
+    Environments (production, staging, ...) that share stores and secret have namespaces of their own.
+    """
+
+    def __init__(self, secret: bytes, environment: str) -> None:
         self._secret = secret
+        self._environment = environment
 
     def namespace(self, tenant: str | None) -> str:
         """Raises `InvalidRequestError` for a name that is none."""
-        name = DEFAULT_TENANT if tenant is None else tenant
+        name = name_of(tenant)
         if not _NAME.match(name):
             raise InvalidRequestError(
                 f"The header {TENANT_HEADER} must have 1 to 128 letters, digits, or characters of . _ @ : -", param=TENANT_HEADER
             )
-        return namespace_of(self._secret, name)
+        return namespace_of(self._secret, f"{self._environment}/{name}")  # no name has a slash

@@ -16,6 +16,7 @@ from cache.eligibility import is_time_sensitive
 from cache.entry import Entry, Vector
 from cache.exact import AnswerLru
 from cache.keys import exact_key, fingerprint
+from cache.policy import Policy
 from cache.semantic import Found, Known
 from serve_app.epochs import Epochs
 from serve_app.flights import ALONE, Flights, Ticket
@@ -53,6 +54,9 @@ class Lookup:
     """It would be eligible, but its answer is another one soon."""
     fingerprint: str = ""
     vector: Vector | None = None
+    policy: Policy = Policy()  # noqa: RUF009  # frozen
+    """The tenant's, of the semantic tier."""
+    soft_ttl_s: float | None = None
     decision: Decision | None = None
     """What the semantic tier decided."""
     known: Known = Known(0)  # noqa: RUF009  # frozen
@@ -88,6 +92,9 @@ class CacheTiers:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
+        self._of_tenant = {name: config.of(name) for name in config.tenants}
+        self._policy = config.semantic.policy()
+        self._policies = {name: each.semantic.policy() for name, each in self._of_tenant.items()}
         self._model_identity = model_identity
         self._lru = lru
         self.cache = cache
@@ -101,7 +108,8 @@ class CacheTiers:
 
     def lookup(self, request: Generation, caller: Caller, namespace: str) -> Lookup:
         """Raises `KeyFormatError`."""
-        mode, config = request.cache.mode, self._config
+        mode, config = request.cache.mode, self._of_tenant.get(caller.name, self._config)
+        policy = self._policies.get(caller.name, self._policy)
         cacheable = is_cacheable(request)
         lookup = Lookup(
             namespace=namespace,
@@ -111,8 +119,10 @@ class CacheTiers:
             write=cacheable and mode != "off" and not caller.no_store,
             ttl_s=min(request.cache.ttl_s or config.ttl_s, config.ttl_s),
             tags=tuple(dict.fromkeys(request.cache.tags)),
+            policy=policy,
+            soft_ttl_s=config.soft_ttl_s,
         )
-        if config.semantic.enabled and mode in ("on", "refresh") and (lookup.read or lookup.write):
+        if policy.mode != "off" and mode in ("on", "refresh") and (lookup.read or lookup.write):
             asked = question_of(request, config.semantic.max_text_chars)
             lookup.timely = asked is not None and is_time_sensitive(asked.text)
             if asked and not lookup.timely:
@@ -192,7 +202,7 @@ class CacheTiers:
             self._metrics.cache("semantic", "bypass")
             return None
         query = Query(lookup.namespace, lookup.fingerprint, lookup.text, lookup.vector)
-        found = await self._bounded("semantic", lookup.deadline, self.cache.search(query))
+        found = await self._bounded("semantic", lookup.deadline, self.cache.search(query, lookup.policy))
         if found is FAILED:
             return None
         decision: Decision = found.decision if isinstance(found, Found) else found
@@ -276,7 +286,7 @@ class CacheTiers:
             answer=answer,
             created_at=now,
             expires_at=now + lookup.ttl_s,
-            stale_at=None if self._config.soft_ttl_s is None else now + self._config.soft_ttl_s,
+            stale_at=None if lookup.soft_ttl_s is None else now + lookup.soft_ttl_s,
             epoch=lookup.known.epoch,
             tokens=tokens,
             tags=lookup.tags,

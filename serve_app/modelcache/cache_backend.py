@@ -19,6 +19,7 @@ from cache.eligibility import is_time_sensitive
 from cache.entry import Entry
 from cache.errors import KeyFormatError
 from cache.keys import exact_key, fingerprint
+from cache.policy import Policy
 from cache.semantic import Found
 from cache.stores.base import EntryInfo, Filter, model_scope
 from cache.stores.query_log import LoggedQuery
@@ -26,7 +27,7 @@ from cache.stores.schema import MAX_MODEL_CHARS
 from serve_app.modelcache.backend import BackendError, Hit, Message, QueryRecord
 from serve_app.modelcache.keytext import Question, key_text, question_of
 from serve_app.services import CacheService, EmbeddingService
-from serve_app.tenants import Authenticator
+from serve_app.tenants import Authenticator, name_of
 
 PREFIX, REGISTERED = "modelcache:", "modelcache-model:"
 """Of the models of kept answers, and of the entries that only say that there is such a model."""
@@ -71,13 +72,14 @@ class SharedCacheBackend:
         embedded = None if text is None else await self._embedding.embed_one(text)
         if text is None or embedded is None or not embedded.covered:
             return None
-        found = await self._cache.search(Query(namespace, place, text, embedded.vector), "static")
+        found = await self._cache.search(Query(namespace, place, text, embedded.vector), self._policy(tenant))
         return _hit(found.entry, found.decision.similarity or 0.0) if isinstance(found, Found) else None
 
     async def insert(self, tenant: str | None, model: str, items: Sequence[tuple[Sequence[Message], str]]) -> list[str]:
         namespace = self._authenticator.namespace(tenant)
         epoch = await self._cache.epoch(namespace)
-        entries = [self._answer(namespace, model, epoch, messages, answer) for messages, answer in items]
+        ttl_s = self._config.of(name_of(tenant)).ttl_s
+        entries = [self._answer(namespace, model, epoch, ttl_s, messages, answer) for messages, answer in items]
         texts = [entry.text for entry in entries if entry.text is not None]
         embedded = iter(await self._embedding.embed(texts) if texts else [])
         await self._register(namespace, model)
@@ -117,19 +119,23 @@ class SharedCacheBackend:
         model = record.model[:MAX_MODEL_CHARS]
         return LoggedQuery(namespace, model, self._clock(), outcome, record.seconds, record.query, entry_id, similarity)
 
+    def _policy(self, tenant: str | None) -> Policy:
+        policy = self._config.of(name_of(tenant)).semantic.policy()
+        return policy if policy.mode == "off" else replace(policy, mode="static")
+
     def _comparable(self, question: Question) -> str | None:
         """The question's text, if it may be worded otherwise."""
         config = self._config.semantic
         eligible = config.enabled and len(question.text) <= config.max_text_chars and not is_time_sensitive(question.text)
         return question.text if eligible else None
 
-    def _answer(self, namespace: str, model: str, epoch: int, messages: Sequence[Message], answer: str) -> Entry:
+    def _answer(self, namespace: str, model: str, epoch: int, ttl_s: float, messages: Sequence[Message], answer: str) -> Entry:
         """Without its vector. Raises `BackendError`."""
         kept, limit, question = msgspec.json.encode(_Kept(answer, key_text(messages))), self._config.max_answer_bytes, question_of(messages)
         if len(kept) > limit:
             raise BackendError(f"An answer is longer than {limit} bytes with its question.")
         key, place = _keys(namespace, model, question)
-        entry = self._entry(namespace, _column(PREFIX, model), key, epoch, self._config.ttl_s)
+        entry = self._entry(namespace, _column(PREFIX, model), key, epoch, ttl_s)
         # What saves nothing would be evicted first.
         return replace(entry, answer=kept, text=self._comparable(question), fingerprint=place, tokens=1 + len(answer) // _CHARS_PER_TOKEN)
 

@@ -16,6 +16,7 @@ from cache.config import CacheConfig
 from cache.embedders.fake import DIMENSION, HashedWordsEmbedder
 from cache.entry import Entry, Vectors
 from cache.errors import StoreError, VectorIndexError
+from cache.policy import Policy
 from cache.semantic import Found, SemanticCache
 from cache.vectors.memory import MemoryIndex
 from deployments import cache_owner
@@ -24,6 +25,7 @@ from deployments.embedding import Described, Embedded
 from tests.cache.entries import make_entry
 
 QUESTION = "what is a cache"
+STATIC = Policy(mode="static")
 
 
 class Encoder:
@@ -53,9 +55,8 @@ class Owner(CacheOwner):
 
 
 @asynccontextmanager
-async def owner_of(directory: Path, encoder: Encoder, **semantic: Any) -> AsyncIterator[CacheOwner]:
-    config = CacheConfig.model_validate({"semantic": {"mode": "static", **semantic}})
-    owner = Owner(config, directory, encoder)
+async def owner_of(directory: Path, encoder: Encoder) -> AsyncIterator[CacheOwner]:
+    owner = Owner(CacheConfig(), directory, {}, encoder)
     try:
         yield owner
     finally:
@@ -94,7 +95,7 @@ async def test_what_was_kept_is_found_after_a_restart(tmp_path: Path) -> None:
         await owner.keep(first := kept(encoder))
     async with owner_of(tmp_path, encoder) as owner:
         await owner.open()
-        found = await owner.search(query(encoder, first), None)
+        found = await owner.search(query(encoder, first), STATIC)
         assert isinstance(found, Found)
         assert found.entry.answer == first.answer
 
@@ -155,7 +156,7 @@ async def test_another_encoder_gets_vectors_of_its_own_in_the_background(tmp_pat
     async with owner_of(tmp_path, new) as owner:
 
         async def is_found() -> bool:
-            return isinstance(await owner.search(query(new, first), None), Found)
+            return isinstance(await owner.search(query(new, first), STATIC), Found)
 
         await eventually(is_found)
         assert await answer_of(owner, first) == first.answer

@@ -5,7 +5,7 @@ import base64
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ import numpy as np
 from cache.cascade import Decision, Query, Reason
 from cache.entry import Entry, Vector
 from cache.exact import AnswerLru
-from cache.policy import Mode, Policy
+from cache.policy import Policy
 from cache.semantic import Found, Known, SemanticCache
 from deployments.embedding import Embedded
 from deployments.replica_client import Answer, Call
@@ -99,11 +99,11 @@ class FakeCache:
         await self.finds.strike()
         return self.real.epoch(namespace) if self.real is not None else self.epochs.get(namespace, 0)
 
-    async def search(self, query: Query, mode: Mode | None = None) -> Found | Decision:
+    async def search(self, query: Query, policy: Policy) -> Found | Decision:
         self.steps.append("search")
         await self.searches.strike()
         if self.real is not None:
-            return self.real.search(query, Policy(mode=mode or "static"))
+            return self.real.search(query, replace(policy, mode="static"))
         for entry in self.live:
             same_partition = (entry.namespace, entry.fingerprint) == (query.namespace, query.fingerprint)
             if same_partition and entry.vector is not None and np.array_equal(entry.vector, query.vector):
@@ -308,7 +308,7 @@ class World:
         self.directory.replace([Replica("r1", "http://r1", CONTEXT, 16)])
         self.keeper = Keeper(self.cache, self.metrics)
         self.lru = AnswerLru(self.config.cache.exact.max_bytes, self.clock)
-        self.learner = Learner(self.cache, self.metrics, self.config.cache.semantic.audit_share)
+        self.learner = Learner(self.cache, self.metrics)
         self.renewals = Renewals(self.cache, self.metrics, self.clock)
         self.flights = Flights(self.cache, self.metrics, self.config.cache.single_flight)
         tiers = CacheTiers(
@@ -325,7 +325,7 @@ class World:
         )
         self.pipeline = Pipeline(
             config=self.config,
-            authenticator=Authenticator(SECRET),
+            authenticator=Authenticator(SECRET, self.config.environment),
             tiers=tiers,
             embedding=self.embedding,
             documents=self.retrieval if self.config.retrieval.enabled else None,

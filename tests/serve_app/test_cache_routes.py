@@ -14,7 +14,7 @@ from serve_app.tenants import Authenticator
 from tests.cache.worlds import CacheWorld
 from tests.serve_app.fakes import CANARY, SECRET, World
 
-ADA = Authenticator(SECRET).namespace("ada")
+ADA = Authenticator(SECRET, "production").namespace("ada")
 BOB = {"x-mygo-tenant": "bob"}
 
 

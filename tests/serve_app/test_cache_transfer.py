@@ -27,7 +27,7 @@ from tests.cache.worlds import CacheWorld
 from tests.serve_app.asking import text_of
 from tests.serve_app.fakes import CANARY, MODEL, SECRET, TEXT, World, make_world, whole
 
-AUTHENTICATOR = Authenticator(SECRET)
+AUTHENTICATOR = Authenticator(SECRET, "production")
 ADA = AUTHENTICATOR.namespace("ada")
 BOB = {"x-mygo-tenant": "bob"}
 QUESTION, ANSWER = "What is a cache?", "A place for answers. 🙂"

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from cache.cascade import Decision, Query, Reason
+from cache.policy import Policy
 from cache.semantic import Found
 from cache.stores.base import Candidate
 from serve_app import background
@@ -44,7 +45,7 @@ async def audited() -> AsyncIterator[World]:
 @pytest.mark.parametrize(("label", "counted"), [(True, "right"), (False, "wrong"), (None, "unclear"), (RuntimeError("x"), "error")])
 async def test_a_candidate_that_was_passed_over_is_compared(label: bool | Exception | None, counted: str) -> None:
     service, metrics = Service(label), RecordedMetrics()
-    learner = Learner(service, metrics, 0.0)
+    learner = Learner(service, metrics)
     learner.missed("a1", SCORED, b"answer")
     await learner.drain()
     assert service.learnt == [(SCORED, b"answer", False)]
@@ -54,7 +55,7 @@ async def test_a_candidate_that_was_passed_over_is_compared(label: bool | Except
 @pytest.mark.parametrize("decision", [None, Decision(Reason.EMPTY), Decision(Reason.GUARD, CANDIDATE)])
 async def test_without_a_scored_candidate_there_is_nothing_to_learn(decision: Decision | None) -> None:
     service = Service()
-    learner = Learner(service, RecordedMetrics(), 1.0)
+    learner = Learner(service, RecordedMetrics())
     learner.missed("a1", decision, b"answer")
     await learner.drain()
     assert service.learnt == []
@@ -62,13 +63,13 @@ async def test_without_a_scored_candidate_there_is_nothing_to_learn(decision: De
 
 async def test_the_share_of_the_audits_is_kept() -> None:
     service, drawn = Service(), iter([0.019, 0.02, 0.5])
-    learner = Learner(service, RecordedMetrics(), 0.02, lambda: next(drawn))
+    learner = Learner(service, RecordedMetrics(), lambda: next(drawn))
 
     async def compute() -> bytes:
         return b"fresh"
 
     for _ in range(3):
-        learner.hit("a1", SCORED, compute)
+        learner.hit("a1", SCORED, 0.02, compute)
     await learner.drain()
     assert service.learnt == [(SCORED, b"fresh", True)]
 
@@ -76,7 +77,7 @@ async def test_the_share_of_the_audits_is_kept() -> None:
 async def test_what_is_too_much_at_once_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "MAX_TASKS", 2)
     metrics = RecordedMetrics()
-    learner = Learner(Service(), metrics, 0.0)
+    learner = Learner(Service(), metrics)
     for _ in range(3):
         learner.missed("a1", SCORED, b"")
     await learner.drain()
@@ -84,13 +85,13 @@ async def test_what_is_too_much_at_once_is_left(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_stop_ends_what_runs() -> None:
-    learner = Learner(Service(), RecordedMetrics(), 1.0)
+    learner = Learner(Service(), RecordedMetrics())
 
     async def never() -> bytes:
         await asyncio.Event().wait()
         return b""
 
-    learner.hit("a1", SCORED, never)
+    learner.hit("a1", SCORED, 1.0, never)
     await asyncio.sleep(0)
     await learner.stop()
 
@@ -98,7 +99,7 @@ async def test_a_stop_ends_what_runs() -> None:
 def decide(world: World, monkeypatch: pytest.MonkeyPatch, decision: Decision) -> None:
     """The cache decides so about every question."""
 
-    async def search(query: Query) -> Found | Decision:
+    async def search(query: Query, policy: Policy) -> Found | Decision:
         entries = world.cache.live
         return Found(entries[0], decision) if decision.reason is Reason.HIT and entries else decision
 

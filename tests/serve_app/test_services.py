@@ -8,6 +8,7 @@ import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
 from cache.cascade import Decision, Query, Reason
+from cache.policy import Policy
 from cache.semantic import Found, Known
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
@@ -45,7 +46,7 @@ async def test_the_caches_answers() -> None:
         assert await RemoteCache(handle).find("a1", "k", "f1", None) is found
         assert handle.calls == [("find", "a1", "k", "f1", None)]
     for decided in (Found(entry, Decision(Reason.HIT)), Decision(Reason.STALE)):
-        assert await RemoteCache(FakeHandle(decided)).search(query) is decided
+        assert await RemoteCache(FakeHandle(decided)).search(query, Policy()) is decided
     assert await RemoteCache(FakeHandle(7)).epoch("a1") == 7
     handle = FakeHandle(None)
     await RemoteCache(handle).keep(entry)

@@ -5,7 +5,7 @@ import pytest
 from serve_app.errors import InvalidRequestError
 from serve_app.tenants import Authenticator
 
-authenticator = Authenticator(b"secret")
+authenticator = Authenticator(b"secret", "production")
 
 
 @pytest.mark.parametrize("name", ["a", "acme", "team-1.example@x:y_z", "x" * 128])
@@ -13,7 +13,8 @@ def test_a_name_has_a_namespace_of_its_own(name: str) -> None:
     namespace = authenticator.namespace(name)
     assert len(namespace) == 64
     assert namespace == authenticator.namespace(name)
-    assert namespace not in {authenticator.namespace("another"), Authenticator(b"other").namespace(name), authenticator.namespace(None)}
+    others = [Authenticator(b"other", "production").namespace(name), Authenticator(b"secret", "staging").namespace(name)]
+    assert namespace not in {*others, authenticator.namespace("another"), authenticator.namespace(None)}
 
 
 def test_without_a_name_there_is_a_default_tenant() -> None:

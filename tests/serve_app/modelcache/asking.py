@@ -78,7 +78,7 @@ class Server:
 
     def __post_init__(self) -> None:
         self.service = ModelCacheService(self.backend, self.metrics, self.blocked, SetClock())
-        authenticator = Authenticator(SECRET)
+        authenticator = Authenticator(SECRET, "production")
         self.socket = ModelCacheSocket(self.service, authenticator, LIMIT, self.metrics, self.max_in_flight)
         self.app = Starlette(routes=[*self._rest(authenticator), WebSocketRoute(PATH, self.socket)])
 

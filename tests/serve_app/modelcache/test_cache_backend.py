@@ -12,7 +12,7 @@ from cache.cascade import Decision, Query
 from cache.config import CacheConfig
 from cache.embedders.fake import HashedWordsEmbedder
 from cache.entry import Entry
-from cache.policy import Mode, Policy
+from cache.policy import Policy
 from cache.semantic import Found, Known
 from cache.stores.base import Filter
 from cache.vectors.memory import MemoryIndex
@@ -29,7 +29,7 @@ from tests.serve_app.fakes import SECRET, make_world
 from tests.serve_app.modelcache.asking import ANSWER, insert, query
 
 EMBEDDER = HashedWordsEmbedder()
-AUTHENTICATOR = Authenticator(SECRET)
+AUTHENTICATOR = Authenticator(SECRET, "production")
 
 
 class LocalCache:
@@ -44,8 +44,8 @@ class LocalCache:
     async def epoch(self, namespace: str) -> int:
         return self._cache.epoch(namespace)
 
-    async def search(self, query: Query, mode: Mode | None = None) -> Found | Decision:
-        return self._cache.search(query, replace(Policy(min_similarity=0.3), mode=mode or "verified"))
+    async def search(self, query: Query, policy: Policy) -> Found | Decision:
+        return self._cache.search(query, replace(policy, min_similarity=0.3))
 
     async def keep(self, entry: Entry) -> None:
         self._cache.insert(entry)
