@@ -46,12 +46,3 @@ def commit() -> str:
     root = Path(__file__).parent.parent
     found = subprocess.run(["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607
     return found.stdout.strip() or "unknown"
-
-
-def interval(wrong: int, of: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    if not of:
-        return (0.0, 1.0)
-    p, n = wrong / of, of
-    middle, spread = p + z * z / (2 * n), z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5
-    return ((middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n))

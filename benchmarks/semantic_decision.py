@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report import Row, interval, parser, say, show
+from benchmarks.report import Row, parser, say, show
 from cache.config import SemanticConfig
+from cache.decision.intervals import interval
 from cache.embedders.sentence import SentenceEmbedder
 from cache.guards.cascade import first_refusal
 from cache.guards.text import normal_form, parse

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from benchmarks.question_stream import Query as Asked
 from benchmarks.question_stream import stream
-from benchmarks.report import Row, interval, parser, say, show
+from benchmarks.report import Row, parser, say, show
 from cache.cascade import Decision, Query
 from cache.config import SemanticConfig
+from cache.decision.intervals import interval
 from cache.decision.policy import Budget
 from cache.decision.priors import PRIORS
 from cache.embedders.sentence import SentenceEmbedder

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from cache.cascade import SHORT, Cascade, Decision, Query, Reason
 from cache.decision.belief import Belief, Prior
 from cache.decision.beliefs import Beliefs
+from cache.decision.intervals import interval
 from cache.embedders.base import Embedder
 from cache.entry import Entry
 from cache.errors import CacheError, StoreError
@@ -17,7 +18,7 @@ from cache.guards.text import normal_form
 from cache.indexer import Differences, Indexer
 from cache.overlay import Overlay
 from cache.policy import Policy
-from cache.stores.base import UNLIMITED, Collected, EntryInfo, EntryStore, Filter, Quota, Stats
+from cache.stores.base import ALL, UNLIMITED, Collected, EntryInfo, EntryStore, Filter, Quota, Stats
 from cache.stores.evidence import Observation, SqlEvidenceStore
 from cache.stores.leases import SqlLeaseStore
 from cache.stores.query_log import LoggedQuery, SqlQueryLog
@@ -31,6 +32,8 @@ GRACE_S = 60.0
 GARBAGE_BATCH = 500
 MAX_LOGGED = 1_000_000
 """Lines of the query log; the oldest go."""
+AUDITED_S = 30 * 86_400.0
+"""Older audits say little of today's hits."""
 EVICT_EVERY = 100
 """Entries of a namespace between two looks at its quota."""
 
@@ -51,6 +54,16 @@ class Known:
     epoch: int
     exact: Entry | None = None
     reworded: Entry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Audits:
+    """Hits whose answer was also computed anew, and the 95 % interval of the share of all hits that were wrong."""
+
+    number: int
+    wrong: int
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +163,11 @@ class SemanticCache:
         return self._store.delete(namespace, ids, self._clock())
 
     def invalidate(self, namespace: str, scope: str) -> int:
-        """Ends everything in a scope (see `cache.stores.base`), at once. Returns the new epoch."""
-        return self._store.invalidate(namespace, scope, self._clock())
+        """Ends everything in a scope (see `cache.stores.base`), at once. Returns the new epoch. With `ALL` goes the query log, too."""
+        epoch = self._store.invalidate(namespace, scope, self._clock())
+        if scope == ALL:
+            self._parts.queries.clear(namespace)
+        return epoch
 
     def page(self, namespace: str, wanted: Filter, after: str, limit: int) -> list[EntryInfo]:
         return self._store.page(namespace, wanted, after, limit, self._clock())
@@ -187,6 +203,11 @@ class SemanticCache:
             return False
         self._parts.evidence.deny(entry_id, question, self._clock())
         return True
+
+    def audits(self, namespace: str) -> Audits:
+        """What the namespace's audits of the last `AUDITED_S` seconds say of its hits."""
+        number, wrong = self._parts.evidence.audited(namespace, self._clock() - AUDITED_S)
+        return Audits(number, wrong, *interval(wrong, number))
 
     def belief(self, namespace: str, kind: str = SHORT) -> Belief:
         """What is believed of the namespace's questions, for statistics."""
@@ -229,6 +250,7 @@ class SemanticCache:
         """Ends what has expired or was invalidated, and removes what ended a while ago."""
         self._parts.leases.collect(self._clock())
         self._parts.queries.trim(MAX_LOGGED)
+        self._parts.evidence.forget_audits(self._clock() - AUDITED_S)
         return self._store.collect(self._clock(), GRACE_S, GARBAGE_BATCH)
 
     def flush_uses(self) -> None:

@@ -27,7 +27,7 @@ from cache.vectors.factory import open_index
 from deployments.embedding import Described, RemoteEmbedder, RemoteVerifier
 
 NAME = "CacheOwner"
-CALLABLE = frozenset({"page", "get", "get_all", "delete", "invalidate", "deny", "stats", "log"})
+CALLABLE = frozenset({"page", "get", "get_all", "delete", "invalidate", "deny", "stats", "audits", "log"})
 """Methods of the cache that ingresses may call by name, for tenants' own requests."""
 
 REOPEN_S = 1.0

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from cache.entry import Entry
+from cache.semantic import Audits
 from cache.stores.base import ALL, EntryInfo, Filter, Stats, model_scope, tag_scope
 from serve_app.endpoint import Handler, HttpRequest
 from serve_app.errors import InvalidRequestError, NotFoundError
@@ -106,8 +107,10 @@ class CacheRoutes:
 
     async def stats(self, request: HttpRequest) -> Reply:
         stats: Stats = await self._call(request, "stats")
+        audits: Audits = await self._call(request, "audits")
         counts = {"entries": stats.entries, "bytes": stats.bytes, "hits": stats.hits, "tokens_saved": stats.tokens_saved}
-        return json_reply({"object": "cache.stats", **counts})
+        wrong = {"audited": audits.number, "wrong": audits.wrong, "share_low": round(audits.low, 6), "share_high": round(audits.high, 6)}
+        return json_reply({"object": "cache.stats", **counts, "false_hits": wrong})
 
 
 def _page(request: HttpRequest) -> Page:

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, case, delete, func, insert, select
 
 from cache.database import Database
-from cache.stores.schema import denials, observations
+from cache.stores.schema import audits, denials, observations
 
 MAX_PER_ENTRY = 64
 """Older observations of an entry say little that the newer ones do not."""
@@ -30,14 +30,34 @@ class Observation:
 
 
 class SqlEvidenceStore:
-    """Observations and denials. They go with their entry. Every call may raise `StoreError`."""
+    """Observations and denials, which go with their entry, and audits, which stay. Every call may raise `StoreError`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def observe(self, seen: Sequence[Observation]) -> None:
+        """Keeps them; what was served counts as audited."""
+        audited = [{"namespace": each.namespace, "correct": each.correct, "created_at": each.created_at} for each in seen if each.served]
+
+        def work(connection: Connection) -> None:
+            connection.execute(insert(observations), [asdict(each) for each in seen])
+            if audited:
+                connection.execute(insert(audits), audited)
+
         if seen:
-            self._database.transact(lambda connection: connection.execute(insert(observations), [asdict(each) for each in seen]))
+            self._database.transact(work)
+
+    def audited(self, namespace: str, since: float) -> tuple[int, int]:
+        """How many of the namespace's hits were audited since a time, and how many of them were wrong."""
+        wrong = func.coalesce(func.sum(case((audits.c.correct, 0), else_=1)), 0)
+        query = select(func.count(), wrong).where(audits.c.namespace == namespace, audits.c.created_at >= since)
+        with self._database.read() as connection:
+            number, of_these = connection.execute(query).one()
+        return int(number), int(of_these)
+
+    def forget_audits(self, before: float) -> None:
+        """Removes audits that are older."""
+        self._database.transact(lambda connection: connection.execute(delete(audits).where(audits.c.created_at < before)))
 
     def of_entries(self, ids: Sequence[str]) -> dict[str, list[Observation]]:
         """The newest `MAX_PER_ENTRY` observations of each entry, newest first."""

@@ -41,6 +41,10 @@ class SqlQueryLog:
             rows = connection.execute(wanted.order_by(queries.c.seq).limit(limit)).all()
         return [LoggedQuery(*row[1:]) for row in rows], rows[-1].seq if rows else after
 
+    def clear(self, namespace: str) -> None:
+        """Removes the namespace's lines."""
+        self._database.transact(lambda connection: connection.execute(delete(queries).where(queries.c.namespace == namespace)))
+
     def trim(self, max_lines: int) -> None:
         """Removes the oldest lines past `max_lines`."""
         with self._database.read() as connection:

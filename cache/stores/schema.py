@@ -159,6 +159,18 @@ observations = Table(
 )
 
 
+class AuditColumns(TypedColumns):
+    """Hits whose answer was also computed anew, and whether the one that was served was right. They outlive their entry."""
+
+    seq: Named[int] = Column(SEQUENCE, primary_key=True, autoincrement=True)
+    namespace: Named[str] = Column(String(64))
+    correct: Named[bool] = Column(Boolean)
+    created_at: Named[float] = Column(Double)
+
+
+audits = Table("cache_audits", metadata, AuditColumns, Index("ix_cache_audits_namespace", "namespace", "created_at"), **OPTIONS)
+
+
 class DenialColumns(TypedColumns):
     """Questions that an entry must never answer again: feedback said so."""
 

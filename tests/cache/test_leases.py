@@ -1,5 +1,7 @@
 """One owner at a time, and none for ever; observations and denials."""
 
+from dataclasses import replace
+
 import pytest
 
 from cache.stores.evidence import MAX_PER_ENTRY, Observation, SqlEvidenceStore
@@ -53,6 +55,18 @@ def test_of_many_that_ask_at_once_one_gets_it(leases: SqlLeaseStore) -> None:
     got: list[bool] = []
     at_once(lambda number: got.append(leases.acquire("a1", "k", str(number), NOW, 30)), 8)
     assert sorted(got) == [False] * 7 + [True]
+
+
+def test_audits_outlive_their_entry_and_grow_old(evidence: SqlEvidenceStore, store: SqlEntryStore) -> None:
+    entry = make_entry(id="e")
+    store.put(entry)
+    evidence.observe([seen(), seen(correct=False), seen(namespace="b2"), replace(seen(), served=False)])
+    store.delete("a1", ["e"], NOW)
+    store.collect(NOW + 100, 0.0, 100)
+    assert evidence.audited("a1", NOW) == (2, 1)
+    assert evidence.audited("a1", NOW + 1) == evidence.audited("c3", NOW) == (0, 0)
+    evidence.forget_audits(NOW + 1)
+    assert evidence.audited("b2", 0) == (0, 0)
 
 
 def seen(entry_id: str = "e", namespace: str = "a1", score: float = 1.5, correct: bool = True) -> Observation:

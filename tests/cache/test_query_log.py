@@ -29,6 +29,12 @@ def test_lines_come_back_in_order_by_page_and_namespace(log: SqlQueryLog) -> Non
     assert log.page("a1", mark, 2) == ([], mark)
 
 
+def test_a_namespace_is_cleared_for_itself(log: SqlQueryLog) -> None:
+    log.append([line(1), line(2, "b2")])
+    log.clear("a1")
+    assert (log.page("a1", 0, 9)[0], log.page("b2", 0, 9)[0]) == ([], [line(2, "b2")])
+
+
 def test_the_oldest_are_trimmed(log: SqlQueryLog) -> None:
     log.append([line(number) for number in range(5)])
     for _ in range(2):

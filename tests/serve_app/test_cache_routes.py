@@ -7,13 +7,17 @@ from typing import Any
 import httpx
 import pytest
 
+from cache.cascade import Decision, Reason
 from cache.entry import Entry
+from cache.semantic import AUDITED_S
+from cache.stores.base import Candidate
 from serve_app.ingress import create_app
 from serve_app.parts import Parts
 from serve_app.tenants import Authenticator
 from tests.cache.worlds import CacheWorld
 from tests.serve_app.fakes import CANARY, SECRET, World
 
+NO_AUDITS = {"audited": 0, "wrong": 0, "share_low": 0.0, "share_high": 1.0}
 ADA = Authenticator(SECRET, "production").namespace("ada")
 BOB = {"x-mygo-tenant": "bob"}
 
@@ -95,7 +99,20 @@ async def test_statistics(http: httpx.AsyncClient, kept: CacheWorld) -> None:
     kept.cache.find(ADA, entry.exact_key, "f1", None)
     kept.cache.flush_uses()
     stats = (await http.get("/v1/cache/stats")).json()
-    assert stats == {"object": "cache.stats", "entries": 1, "bytes": entry.size, "hits": 1, "tokens_saved": 7}
+    assert stats == {"object": "cache.stats", "entries": 1, "bytes": entry.size, "hits": 1, "tokens_saved": 7, "false_hits": NO_AUDITS}
+
+
+async def test_the_share_of_wrong_hits_comes_with_its_interval(http: httpx.AsyncClient, kept: CacheWorld) -> None:
+    decision = Decision(Reason.HIT, Candidate(keep(kept).id, "What is a cache?", 0.0, None), score=3.0)
+    for correct in (True, True, True, False):
+        kept.cache.learn(ADA, decision, correct, served=True)
+    kept.cache.learn(ADA, decision, False, served=False)  # was not served, so it was no wrong hit
+    wrong = (await http.get("/v1/cache/stats")).json()["false_hits"]
+    assert (wrong["audited"], wrong["wrong"]) == (4, 1)
+    assert 0 < wrong["share_low"] < 0.25 < wrong["share_high"] < 1
+    assert (await http.get("/v1/cache/stats", headers=BOB)).json()["false_hits"] == NO_AUDITS
+    kept.clock.now += AUDITED_S + 1
+    assert (await http.get("/v1/cache/stats")).json()["false_hits"] == NO_AUDITS
 
 
 async def test_another_tenant_sees_and_ends_nothing(http: httpx.AsyncClient, kept: CacheWorld) -> None:
