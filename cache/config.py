@@ -1,8 +1,9 @@
 """Configuration of the cache tier, and the base class of every configuration section."""
 
-from typing import Annotated, Any, Literal
+import os
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from cache.decision.policy import Budget, BudgetOf
 from cache.policy import Mode, Policy
@@ -13,6 +14,20 @@ class Section(BaseModel):
     """A frozen part of the configuration tree that refuses keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _from_environment(value: object) -> object:
+    """What `env:NAME` stands for."""
+    if not (isinstance(value, str) and value.startswith("env:")):
+        return value
+    found = os.environ.get(value.removeprefix("env:"))
+    if not found:
+        raise ValueError("the environment variable that it names is not set, or empty, where the application is built")
+    return found
+
+
+Secret = Annotated[SecretStr, BeforeValidator(_from_environment)]
+"""A string that is not printed, or `env:NAME` for the value of an environment variable."""
 
 
 class ExactConfig(Section):
@@ -110,12 +125,22 @@ class CacheConfig(Section):
     """Longer answers are not kept."""
     max_entries: Annotated[int, Field(ge=1)] = 100_000
     """Entries of all tenants in the store; past it what saves least goes first."""
-    database_url: SecretStr | None = None
+    database_url: Secret | None = None
     """SQLAlchemy URL, a secret because it holds a password. Default: an SQLite file in the data directory."""
-    vector_url: SecretStr = SecretStr("faiss:")
+    vector_url: Secret = SecretStr("faiss:")
     """Where the vectors are: `faiss:` in the cache's process, or `milvus://host:port`. They can be rebuilt from the database."""
+    replicas: Annotated[int, Field(ge=1)] = 1
+    """Processes that stand between the ingresses and the stores. More than one need stores of their own: a database server and Milvus."""
     tenants: dict[str, TenantConfig] = {}
     """By the tenant's name: what is otherwise for it. `default` is the tenant of requests that name none."""
+
+    @model_validator(mode="after")
+    def _replicas_share_their_stores(self) -> Self:
+        url, vectors = self.database_url, self.vector_url.get_secret_value()
+        embedded = url is None or url.get_secret_value().startswith("sqlite") or vectors.startswith(("faiss:", "memory:", "milvus-lite:"))
+        if self.replicas > 1 and embedded:
+            raise ValueError("replicas must be 1 unless database_url names a database server and vector_url a Milvus server")
+        return self
 
     def of(self, tenant: str) -> "CacheConfig":
         """What holds for one tenant."""

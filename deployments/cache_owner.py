@@ -1,4 +1,4 @@
-"""The owner of the embedded stores: SQLite and FAISS live in one process, and every ingress asks it."""
+"""The owner of the stores, which every ingress asks: one process where SQLite and FAISS live in it, or several before servers."""
 
 import asyncio
 import hashlib
@@ -218,7 +218,7 @@ def cache_deployment(config: CacheConfig, data_dir: Path, quotas: Mapping[str, Q
     return serve.deployment(
         CacheOwner,
         name=NAME,
-        num_replicas=1,  # SQLite and FAISS have one writer
+        num_replicas=config.replicas,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=1000,
     ).bind(config, data_dir, quotas, embedding)

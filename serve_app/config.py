@@ -4,9 +4,9 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, ValidationError
 
-from cache.config import CacheConfig, Section
+from cache.config import CacheConfig, Secret, Section
 from deployments.config import EmbeddingConfig, LlmConfig
 from retrieval.config import RetrievalConfig
 from serve_app.errors import ConfigError
@@ -60,7 +60,7 @@ class AppConfig(Section):
     """Where the embedded stores and the generated secret live."""
     environment: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] = "production"
     """Environments share nothing, not even with one database, vector index and secret."""
-    secret: SecretStr | None = None
+    secret: Secret | None = None
     """Names tenants' namespaces and guards the replicas' private ports. Default: generated once, kept in `data_dir`."""
 
 
@@ -79,9 +79,16 @@ def _describe(error: Any) -> str:
     key = ".".join(_path(error["loc"])) or "args"
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key; allowed here: {', '.join(_siblings(error['loc']))}"
-    got = "a secret" if any(part in _SECRET_KEYS for part in error["loc"]) else repr(error["input"])
+    got = "a secret" if any(part in _SECRET_KEYS for part in error["loc"]) else repr(_shown(error["input"]))
     message = error["msg"][0].lower() + error["msg"][1:]
     return f"{key}: got {got[:200]}; {message}"
+
+
+def _shown(value: Any) -> Any:
+    """A value without the secrets in it."""
+    if isinstance(value, dict):
+        return {key: "a secret" if key in _SECRET_KEYS else _shown(each) for key, each in value.items()}
+    return [_shown(each) for each in value] if isinstance(value, list) else value
 
 
 def _path(loc: tuple[str | int, ...]) -> list[str]:

@@ -114,10 +114,30 @@ def test_a_secret_is_not_shown() -> None:
         {"secrets": CANARY},
         {"auth": {"secret": CANARY}},
         {"secret": CANARY, "ingress": {"replicas": 0}},
+        {"secret": f"env:{CANARY}"},
+        {"cache": {"replicas": 2, "vector_url": CANARY}},
+        {"cache": [{"database_url": CANARY}]},
     ],
 )
 def test_an_error_does_not_show_a_secret(args: dict[str, Any]) -> None:
     assert CANARY not in problems(args)
+
+
+def test_a_secret_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MYGO_TEST_URL", "milvus://127.0.0.1")
+    config = load_config({"cache": {"vector_url": "env:MYGO_TEST_URL"}})
+    assert config.cache.vector_url.get_secret_value() == "milvus://127.0.0.1"
+    monkeypatch.setenv("MYGO_TEST_URL", "")
+    assert "environment variable" in problems({"cache": {"vector_url": "env:MYGO_TEST_URL"}})
+
+
+SERVERS = {"database_url": "mysql+pymysql://127.0.0.1/x", "vector_url": "milvus://127.0.0.1"}
+
+
+@pytest.mark.parametrize("embedded", [{"database_url": None}, {"database_url": "sqlite:///x"}, {"vector_url": "faiss:"}])
+def test_several_processes_cannot_share_embedded_stores(embedded: dict[str, Any]) -> None:
+    assert load_config({"cache": {**SERVERS, "replicas": 2}}).cache.replicas == 2
+    assert "replicas must be 1 unless" in problems({"cache": {**SERVERS, **embedded, "replicas": 2}})
 
 
 @given(
