@@ -27,15 +27,11 @@ from cache.cascade import Decision, Query
 from cache.config import SemanticConfig
 from cache.decision.intervals import interval
 from cache.decision.policy import Budget
-from cache.decision.priors import PRIORS
 from cache.embedders.sentence import SentenceEmbedder
 from cache.entry import Entry
 from cache.policy import Policy
 from cache.semantic import Found, Parts, SemanticCache
-from cache.stores.evidence import SqlEvidenceStore
-from cache.stores.leases import SqlLeaseStore
-from cache.stores.query_log import SqlQueryLog
-from cache.stores.sql import SqlEntryStore, open_database
+from cache.stores.sql import open_database
 from cache.vectors.faiss_index import FaissIndex
 from cache.verifiers.base import Pair, Verifier
 from cache.verifiers.factory import load_verifier
@@ -202,18 +198,7 @@ def _ours(asked: Sequence[Asked], vectors: Vectors, verifier: Verifier, policy: 
 
 def _open(directory: Path, verifier: Verifier, dimension: int, clock: _Clock) -> SemanticCache:
     database = open_database(f"sqlite:///{directory}/cache.db")
-    index = FaissIndex(dimension)
-    parts = Parts(
-        SqlEntryStore(database),
-        SqlEvidenceStore(database),
-        SqlLeaseStore(database),
-        SqlQueryLog(database),
-        index,
-        verifier,
-        "benchmark",
-        PRIORS,
-    )
-    return SemanticCache(parts, clock)
+    return SemanticCache(Parts.on(database, FaissIndex(dimension), verifier, "benchmark"), clock)
 
 
 def _entry(number: int, asked: Asked, vectors: Vectors, now: float) -> Entry:

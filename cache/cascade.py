@@ -120,11 +120,11 @@ class Cascade:
         allowed = [each for each in found if each.id not in denied]
         if not allowed:
             return Decision(Reason.DENIED if found else Reason.STALE, similarity=close[0].similarity)
-        agreeing, guard = _guarded(parse(query.text), allowed)
+        agreeing, guard = _guarded(parse(query.text), allowed, policy.max_verified)
         watch.lap("guards")
         if not agreeing:
             return Decision(Reason.GUARD, allowed[0], similarity[allowed[0].id], guard)
-        decision = self._judge(query, agreeing[: policy.max_verified], similarity, policy)
+        decision = self._judge(query, agreeing, similarity, policy)
         watch.lap("verify")
         if decision.reason is Reason.HIT:
             self._weigh(query.namespace, decision, policy)
@@ -167,11 +167,19 @@ class Cascade:
             decision.reason = Reason.SHADOW
 
 
-def _guarded(question: Question, candidates: Sequence[Candidate]) -> tuple[list[Candidate], str | None]:
-    """The candidates that no guard refuses, and the guard that refused the closest one."""
-    refusals = [first_refusal(question, parse(each.text)) for each in candidates]
-    agreeing = [each for each, refusal in zip(candidates, refusals, strict=True) if refusal is None]
-    return agreeing, refusals[0].guard if refusals[0] else None
+def _guarded(question: Question, candidates: Sequence[Candidate], most: int) -> tuple[list[Candidate], str | None]:
+    """The closest candidates, at most so many, that no guard refuses, and the guard that refused the closest of all."""
+    agreeing: list[Candidate] = []
+    refused: str | None = None
+    for each in candidates:
+        refusal = first_refusal(question, parse(each.text))
+        if refusal is None:
+            agreeing.append(each)
+        elif each is candidates[0]:
+            refused = refusal.guard
+        if len(agreeing) == most:
+            break
+    return agreeing, refused
 
 
 def _judge_long(candidate: Candidate, similarity: float, policy: Policy) -> Decision:

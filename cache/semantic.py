@@ -6,11 +6,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from cache.cascade import SHORT, Cascade, Decision, Query, Reason
+from cache.database import Database
 from cache.decision.belief import Belief, Prior
 from cache.decision.beliefs import Beliefs
 from cache.decision.intervals import interval
+from cache.decision.priors import PRIORS
 from cache.embedders.base import Embedder
 from cache.entry import Entry
 from cache.errors import CacheError, StoreError
@@ -22,6 +25,7 @@ from cache.stores.base import ALL, UNLIMITED, Collected, EntryInfo, EntryStore, 
 from cache.stores.evidence import Observation, SqlEvidenceStore
 from cache.stores.leases import SqlLeaseStore
 from cache.stores.query_log import LoggedQuery, SqlQueryLog
+from cache.stores.sql import SqlEntryStore
 from cache.vectors.base import VectorIndex, VectorRecord, check_vector
 from cache.verifiers.base import Verifier
 
@@ -80,6 +84,12 @@ class Parts:
     """Name of the embedder whose vectors the index holds."""
     priors: dict[str, Prior]
     """By kind of score, `SHORT` and `LONG`."""
+
+    @classmethod
+    def on(cls, database: Database, index: VectorIndex, verifier: Verifier, embedder: str) -> Self:
+        """With all stores on one database, which the cache closes."""
+        stores = SqlEntryStore(database), SqlEvidenceStore(database), SqlLeaseStore(database), SqlQueryLog(database)
+        return cls(*stores, index, verifier, embedder, PRIORS)
 
 
 class SemanticCache:

@@ -12,17 +12,13 @@ from ray import serve
 
 from cache.cascade import Decision, Query
 from cache.config import CacheConfig
-from cache.decision.priors import PRIORS
 from cache.entry import Entry
 from cache.errors import CacheError, StoreError
 from cache.judge import AnswerJudge, answer_text
 from cache.policy import Policy
 from cache.semantic import Found, Known, Parts, SemanticCache
 from cache.stores.base import Quota
-from cache.stores.evidence import SqlEvidenceStore
-from cache.stores.leases import SqlLeaseStore
-from cache.stores.query_log import SqlQueryLog
-from cache.stores.sql import SqlEntryStore, open_database
+from cache.stores.sql import open_database
 from cache.vectors.factory import open_index
 from deployments.embedding import Described, RemoteEmbedder, RemoteVerifier
 
@@ -77,16 +73,7 @@ class CacheOwner:
     def _open(self, encoder: Described) -> SemanticCache:
         database = open_database(self._url)
         index = open_index(self._config.vector_url.get_secret_value(), collection_name(encoder), encoder.dimension)
-        parts = Parts(
-            store=SqlEntryStore(database),
-            evidence=SqlEvidenceStore(database),
-            leases=SqlLeaseStore(database),
-            queries=SqlQueryLog(database),
-            index=index,
-            verifier=RemoteVerifier(self._embedding, encoder.verifier),
-            embedder=encoder.name,
-            priors=PRIORS,
-        )
+        parts = Parts.on(database, index, RemoteVerifier(self._embedding, encoder.verifier), encoder.name)
         self._embedder = RemoteEmbedder(self._embedding, encoder)
         self._judge = AnswerJudge(self._embedder)
         cache = SemanticCache(parts, time.time, self._config.quota.quota(), self._quotas)

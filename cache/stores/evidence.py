@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, case, delete, func, insert, select
+from sqlalchemy import Connection, bindparam, case, delete, func, insert, select
 
 from cache.database import Database
 from cache.stores.schema import audits, denials, observations
@@ -90,13 +90,15 @@ class SqlEvidenceStore:
 
     def denied(self, ids: Sequence[str], question: str) -> set[str]:
         """Which of these entries must not answer the question."""
-        query = select(denials.c.entry_id).where(denials.c.entry_id.in_(ids), denials.c.question == question_hash(question))
         with self._database.read() as connection:
-            return set(connection.scalars(query))
+            return set(connection.scalars(_DENIED, {"ids": list(ids), "question": question_hash(question)}))
 
 
 def question_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+_DENIED = select(denials.c.entry_id).where(
+    denials.c.entry_id.in_(bindparam("ids", expanding=True)), denials.c.question == bindparam("question")
+)
 _COLUMNS = [observations.c[name] for name in ("namespace", "entry_id", "kind", "score", "correct", "created_at", "weight", "served")]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
 
 from cache.database import Database
 from cache.entry import Entry, Vector
@@ -14,7 +14,7 @@ from cache.stores.garbage import collect, evict
 from cache.stores.migrate import migrate
 from cache.stores.rows import COUNTER, end, raise_epoch
 from cache.stores.schema import DEAD, LIVE, PENDING, entries, epochs, tags
-from cache.stores.servable import servable
+from cache.stores.servable import SERVABLE
 from cache.stores.value import value
 from cache.vectors.base import VectorRecord
 
@@ -37,6 +37,20 @@ READ_COLUMNS = [
         "embedder",
     )
 ]
+
+
+# The statements of a look-up are made once: making one takes longer than the database does.
+_OWN = entries.c.namespace == bindparam("namespace")
+_OF_PARTITION = entries.c.fingerprint == bindparam("fingerprint")
+_EPOCH = select(epochs.c.epoch).where(epochs.c.namespace == bindparam("namespace"), epochs.c.scope == COUNTER)
+_NEWEST = select(*READ_COLUMNS).where(_OWN, SERVABLE).order_by(entries.c.created_at.desc()).limit(1)
+_BY_KEY = _NEWEST.where(entries.c.live_key == bindparam("key"))
+_BY_ID = _NEWEST.where(entries.c.id == bindparam("id"))
+_BY_NORMAL_KEY = _NEWEST.where(entries.c.normal_key == bindparam("key"), _OF_PARTITION)
+_CANDIDATES = select(entries.c.id, entries.c.text, entries.c.created_at, entries.c.stale_at).where(
+    entries.c.id.in_(bindparam("ids", expanding=True)), _OWN, _OF_PARTITION, entries.c.text.is_not(None), SERVABLE
+)
+_TAGS = select(tags.c.entry_id, tags.c.tag).where(tags.c.entry_id.in_(bindparam("ids", expanding=True))).order_by(tags.c.tag)
 
 
 def open_database(url: str) -> Database:
@@ -72,32 +86,28 @@ class SqlEntryStore:
         self._database.transact(work)
 
     def epoch(self, namespace: str) -> int:
-        query = select(epochs.c.epoch).where(epochs.c.namespace == namespace, epochs.c.scope == COUNTER)
         with self._database.read() as connection:
-            return connection.scalar(query) or 0
+            return connection.scalar(_EPOCH, {"namespace": namespace}) or 0
 
     def find_exact(self, namespace: str, exact_key: str, now: float) -> Entry | None:
-        return self._first(now, entries.c.namespace == namespace, entries.c.live_key == exact_key)
+        return self._first(_BY_KEY, {"namespace": namespace, "key": exact_key, "now": now})
 
     def get(self, namespace: str, entry_id: str, now: float) -> Entry | None:
-        return self._first(now, entries.c.namespace == namespace, entries.c.id == entry_id)
+        return self._first(_BY_ID, {"namespace": namespace, "id": entry_id, "now": now})
 
     def find_normal(self, namespace: str, fingerprint: str, normal_key: str, now: float) -> Entry | None:
-        return self._first(now, entries.c.namespace == namespace, entries.c.normal_key == normal_key, entries.c.fingerprint == fingerprint)
+        return self._first(_BY_NORMAL_KEY, {"namespace": namespace, "fingerprint": fingerprint, "key": normal_key, "now": now})
 
-    def _first(self, now: float, *wanted: Any) -> Entry | None:
+    def _first(self, query: Select[Any], values: dict[str, Any]) -> Entry | None:
         with self._database.read() as connection:
-            row = connection.execute(
-                select(*READ_COLUMNS).where(*wanted, servable(now)).order_by(entries.c.created_at.desc()).limit(1)
-            ).first()
+            row = connection.execute(query, values).first()
             return None if row is None else _entry(row, _tags(connection, [row.id]))
 
     def candidates(self, namespace: str, fingerprint: str, ids: Sequence[str], now: float) -> list[Candidate]:
-        columns = (entries.c.id, entries.c.text, entries.c.created_at, entries.c.stale_at)
-        partition = (entries.c.namespace == namespace, entries.c.fingerprint == fingerprint, entries.c.text.is_not(None))
-        query = select(*columns).where(entries.c.id.in_(ids), *partition, servable(now))
+        values = {"namespace": namespace, "fingerprint": fingerprint, "ids": list(ids), "now": now}
         with self._database.read() as connection:
-            found = {row.id: Candidate(row.id, row.text or "", row.created_at, row.stale_at) for row in connection.execute(query)}
+            rows = connection.execute(_CANDIDATES, values)
+            found = {row.id: Candidate(row.id, row.text or "", row.created_at, row.stale_at) for row in rows}
         return [found[entry_id] for entry_id in ids if entry_id in found]
 
     def use(self, hits: Mapping[str, int], now: float) -> None:
@@ -137,16 +147,16 @@ class SqlEntryStore:
         columns = [
             entries.c[name] for name in ("id", "model", "text", "created_at", "expires_at", "last_used_at", "hits", "tokens", "size")
         ]
-        query = _filtered(select(*columns), wanted).where(entries.c.namespace == namespace, entries.c.id > after, servable(now))
+        query = _filtered(select(*columns), wanted).where(entries.c.namespace == namespace, entries.c.id > after, SERVABLE)
         with self._database.read() as connection:
-            rows = connection.execute(query.order_by(entries.c.id).limit(limit)).all()
+            rows = connection.execute(query.order_by(entries.c.id).limit(limit), {"now": now}).all()
             tagged = _tags(connection, [row.id for row in rows])
         return [EntryInfo(**row._mapping, tags=tagged.get(row.id, ())) for row in rows]
 
     def stats(self, namespace: str, now: float) -> Stats:
         sums = [func.coalesce(func.sum(each), 0) for each in (entries.c.size, entries.c.hits, entries.c.hits * entries.c.tokens)]
         with self._database.read() as connection:
-            row = connection.execute(select(func.count(), *sums).where(entries.c.namespace == namespace, servable(now))).one()
+            row = connection.execute(select(func.count(), *sums).where(entries.c.namespace == namespace, SERVABLE), {"now": now}).one()
         return Stats(*(int(each) for each in row))
 
     def claim(self, limit: int, now: float, hold_s: float, embedder: str) -> list[Change]:
@@ -164,9 +174,9 @@ class SqlEntryStore:
 
     def scan(self, after: str, limit: int, now: float, embedder: str) -> list[VectorRecord]:
         wanted = (entries.c.id > after, entries.c.state == LIVE, entries.c.embedder == embedder, entries.c.vector.is_not(None))
-        query = select(*outbox.RECORD).where(*wanted, servable(now), ~outbox.has_line()).order_by(entries.c.id).limit(limit)
+        query = select(*outbox.RECORD).where(*wanted, SERVABLE, ~outbox.has_line()).order_by(entries.c.id).limit(limit)
         with self._database.read() as connection:
-            return [outbox.record(row) for row in connection.execute(query)]
+            return [outbox.record(row) for row in connection.execute(query, {"now": now})]
 
     def known(self, ids: Sequence[str]) -> set[str]:
         query = select(entries.c.id).where(entries.c.id.in_(ids), (entries.c.state != DEAD) | outbox.has_line())
@@ -175,9 +185,9 @@ class SqlEntryStore:
 
     def outdated(self, embedder: str, after: str, limit: int, now: float) -> list[tuple[str, str]]:
         foreign = (entries.c.id > after, entries.c.embedder != embedder, entries.c.vector.is_not(None), entries.c.text.is_not(None))
-        query = select(entries.c.id, entries.c.text).where(*foreign, servable(now)).order_by(entries.c.id).limit(limit)
+        query = select(entries.c.id, entries.c.text).where(*foreign, SERVABLE).order_by(entries.c.id).limit(limit)
         with self._database.read() as connection:
-            return [(row.id, row.text or "") for row in connection.execute(query)]
+            return [(row.id, row.text or "") for row in connection.execute(query, {"now": now})]
 
     def embed(self, vectors: Mapping[str, Vector], embedder: str) -> None:
         def work(connection: Connection) -> None:
@@ -212,7 +222,7 @@ def _filtered(query: Select[Any], wanted: Filter) -> Select[Any]:
 
 def _tags(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
-    for row in connection.execute(select(tags.c.entry_id, tags.c.tag).where(tags.c.entry_id.in_(ids)).order_by(tags.c.tag)):
+    for row in connection.execute(_TAGS, {"ids": list(ids)}):
         found[row.entry_id] = (*found.get(row.entry_id, ()), row.tag)
     return found
 

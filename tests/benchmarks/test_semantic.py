@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import semantic_decision, semantic_stream
+from benchmarks import cache_lookup, semantic_decision, semantic_stream
 from benchmarks.question_stream import intents, stream
 from tests.cache.minimal_edits import load
 
@@ -43,3 +43,10 @@ def test_the_stream_is_the_same_every_time_and_as_popular_as_it_says() -> None:
     times = sorted((sum(each.intent == intent for each in asked) for intent in {each.intent for each in asked}), reverse=True)
     assert times[0] > 10 * times[len(times) // 2]
     assert max(each.intent for each in asked) < len(intents())
+
+
+def test_cache_lookup(capsys: pytest.CaptureFixture[str]) -> None:
+    cache_lookup.main(["--quick", "--entries", "300", "--lookups", "20"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert [row["kind"] for row in found] == ["exact", "semantic", "miss", "far"]
+    assert all(0 < row["lookup_p50_ms"] <= row["lookup_p99_ms"] for row in found)

@@ -15,13 +15,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from cache.database import Database
-from cache.decision.priors import PRIORS
 from cache.semantic import Parts, SemanticCache
 from cache.stores.base import tag_scope
-from cache.stores.evidence import SqlEvidenceStore
-from cache.stores.leases import SqlLeaseStore
-from cache.stores.query_log import SqlQueryLog
-from cache.stores.sql import SqlEntryStore, open_database
+from cache.stores.sql import open_database
 from cache.vectors.base import VectorIndex
 from cache.vectors.factory import open_index
 from cache.verifiers.similarity import SimilarityVerifier
@@ -38,17 +34,7 @@ OPERATIONS = [
 def open_cache(database: str, index: str, clock: Clock) -> tuple[SemanticCache, VectorIndex]:
     opened = open_database(database)
     vectors = open_index(index, COLLECTION, 3)
-    parts = Parts(
-        SqlEntryStore(opened),
-        SqlEvidenceStore(opened),
-        SqlLeaseStore(opened),
-        SqlQueryLog(opened),
-        vectors,
-        SimilarityVerifier(),
-        EMBEDDER,
-        PRIORS,
-    )
-    return SemanticCache(parts, clock), vectors
+    return SemanticCache(Parts.on(opened, vectors, SimilarityVerifier(), EMBEDDER), clock), vectors
 
 
 def run(cache: SemanticCache) -> Iterator[str]:

@@ -1,18 +1,16 @@
 """A semantic cache with a fake verifier and a clock that tests set."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cache.cascade import Query
-from cache.decision.priors import PRIORS
 from cache.entry import Entry, Vector
 from cache.policy import Policy
 from cache.semantic import Parts, SemanticCache
 from cache.stores.base import UNLIMITED, Quota
 from cache.stores.evidence import SqlEvidenceStore
-from cache.stores.leases import SqlLeaseStore
-from cache.stores.query_log import SqlQueryLog
 from cache.stores.sql import SqlEntryStore
 from cache.vectors.base import VectorIndex
 from cache.vectors.memory import MemoryIndex
@@ -52,8 +50,7 @@ class CacheWorld:
         self.evidence = SqlEvidenceStore(self.store._database)
         self.index = index or MemoryIndex(2)
         self.verifier = FakeVerifier()
-        leases, queries = SqlLeaseStore(self.store._database), SqlQueryLog(self.store._database)
-        parts = Parts(self.store, self.evidence, leases, queries, self.index, self.verifier, EMBEDDER, PRIORS)
+        parts = replace(Parts.on(self.store._database, self.index, self.verifier, EMBEDDER), store=self.store)
         self.cache = SemanticCache(parts, self.clock, quota)
 
     def keep(self, text: str | None = "What is a cache?", vector: Vector | None = None, **changes: Any) -> Entry:
