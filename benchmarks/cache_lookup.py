@@ -7,29 +7,24 @@ what a request that is no hit of its own process does: `SemanticCache.find` (the
 (neighbours, one SQL statement, guards, decision in mode `static`). `exact` ends at the first step; `semantic` asks a kept question in
 other words, and gets its answer; `miss` has neighbours that are looked at and refused; `far` has none that are close.
 
-The defaults are SQLite and FAISS in a directory of their own. A database or a Milvus that is named must be empty, and is emptied again.
+The defaults are SQLite and FAISS in a directory of their own. In a database or a Milvus that is named, the entries are removed again.
 """
 
 import argparse
 import os
 import random
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks.caches import add_stores, opened, stores
 from benchmarks.report import Row, parser, say, show
 from cache.cascade import Query
 from cache.entry import Entry, Vector
 from cache.policy import Policy
-from cache.semantic import Found, Parts, SemanticCache
-from cache.stores.base import ALL
-from cache.stores.sql import open_database
-from cache.vectors.factory import open_index
-from cache.verifiers.base import Pair
+from cache.semantic import Found, SemanticCache
 
 DIMENSION = 384
 NAMESPACE, PARTITION = "a0", "f0"
@@ -42,29 +37,15 @@ VERBS = ("restart", "measure", "resize", "inspect", "share", "drain", "clear", "
 KINDS = ("exact", "semantic", "miss", "far")
 
 
-class _Sure:
-    """Takes every pair that the guards let through for the same: its time is not to be measured here."""
-
-    name = "sure"
-
-    def probabilities(self, pairs: Sequence[Pair]) -> list[float | None]:
-        return [0.99] * len(pairs)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before any library starts threads
     rng = np.random.default_rng(options.seed)
     texts, vectors = _texts(options.entries), _vectors(rng, options.entries)
-    with tempfile.TemporaryDirectory() as directory:
-        cache = _open(options, Path(directory))
-        try:
-            _fill(cache, texts, vectors)
-            rows = [_row(options, kind, _measured(cache, kind, texts, vectors, options, rng)) for kind in KINDS]
-        finally:
-            _empty(cache)
-            cache.close()
+    with opened(options, "mygo_lookup", DIMENSION, [NAMESPACE]) as cache:
+        _fill(cache, texts, vectors)
+        rows = [_row(options, kind, _measured(cache, kind, texts, vectors, options, rng)) for kind in KINDS]
     show("cache_lookup", options, rows)
 
 
@@ -72,8 +53,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     made = parser("cache_lookup", "The time of look-ups in a full cache, encoder and verifier excluded.")
     made.add_argument("--entries", type=int, default=100_000)
     made.add_argument("--lookups", type=int, default=2_000, help="of each kind")
-    made.add_argument("--database", default=None, help="as cache.database_url in the configuration; default: SQLite")
-    made.add_argument("--vectors", default="faiss:", help="as cache.vector_url in the configuration")
+    add_stores(made)
     options = made.parse_args(arguments)
     if options.quick:
         options.entries, options.lookups = min(options.entries, 2_000), min(options.lookups, 100)
@@ -97,17 +77,11 @@ def _unit(vectors: Vector) -> Vector:
     return unit
 
 
-def _open(options: argparse.Namespace, directory: Path) -> SemanticCache:
-    database = open_database(options.database or f"sqlite:///{directory}/cache.db")
-    index = open_index(options.vectors, "mygo_benchmark", DIMENSION)
-    return SemanticCache(Parts.on(database, index, _Sure(), "benchmark"), time.time)
-
-
 def _fill(cache: SemanticCache, texts: Sequence[str], vectors: Vector) -> None:
-    began, now = time.monotonic(), time.time()
+    began, now, epoch = time.monotonic(), time.time(), cache.epoch(NAMESPACE)
 
     def keep(number: int) -> None:
-        cache.insert(_entry(number, texts[number], vectors[number], now))
+        cache.insert(_entry(number, texts[number], vectors[number], now, epoch))
         if (number + 1) % 10_000 == 0:
             say(f"{number + 1} entries written after {time.monotonic() - began:.0f} s")
 
@@ -117,7 +91,7 @@ def _fill(cache: SemanticCache, texts: Sequence[str], vectors: Vector) -> None:
     say(f"indexed after {time.monotonic() - began:.0f} s")
 
 
-def _entry(number: int, text: str, vector: Vector, now: float) -> Entry:
+def _entry(number: int, text: str, vector: Vector, now: float, epoch: int) -> Entry:
     return Entry(
         id=f"{number:08}",
         namespace=NAMESPACE,
@@ -128,6 +102,7 @@ def _entry(number: int, text: str, vector: Vector, now: float) -> Entry:
         answer=b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "Run it."}}]}',
         created_at=now,
         expires_at=now + 1e6,
+        epoch=epoch,
         tokens=3,
         vector=vector,
     )
@@ -177,22 +152,15 @@ _STATIC = Policy(mode="static")
 
 def _row(options: argparse.Namespace, kind: str, seconds: Sequence[float]) -> Row:
     p50, p99 = np.quantile(seconds, (0.5, 0.99)) * 1e3
-    stores = f"{(options.database or 'sqlite').split(':')[0]} + {options.vectors.split(':')[0]}"
     return {
         "system": "ours",
-        "stores": stores,
+        "stores": stores(options),
         "kind": kind,
         "entries": options.entries,
         "lookups": len(seconds),
         "lookup_p50_ms": float(p50),
         "lookup_p99_ms": float(p99),
     }
-
-
-def _empty(cache: SemanticCache) -> None:
-    cache.invalidate(NAMESPACE, ALL)
-    while cache.collect().invalidated:
-        cache.apply()
 
 
 if __name__ == "__main__":

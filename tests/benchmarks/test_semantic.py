@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import cache_lookup, semantic_decision, semantic_stream
+from benchmarks import cache_isolation, cache_lookup, semantic_decision, semantic_stream
 from benchmarks.question_stream import intents, stream
+from tests.cache.databases import MARIADB, empty_mariadb, milvus_url
 from tests.cache.minimal_edits import load
 
 
@@ -50,3 +51,15 @@ def test_cache_lookup(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert [row["kind"] for row in found] == ["exact", "semantic", "miss", "far"]
     assert all(0 < row["lookup_p50_ms"] <= row["lookup_p99_ms"] for row in found)
+
+
+@pytest.mark.parametrize("are_servers", [False, True], ids=["embedded", "servers"])
+def test_cache_isolation(capsys: pytest.CaptureFixture[str], are_servers: bool) -> None:
+    where = []
+    if are_servers:
+        empty_mariadb().close()
+        where = ["--database", MARIADB, "--vectors", milvus_url()]
+    cache_isolation.main(["--quick", *where])
+    (row,) = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert (row["foreign"], row["dead"]) == (0, 0)
+    assert row["hits"] > 100

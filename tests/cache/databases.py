@@ -1,5 +1,6 @@
-"""The databases that the contract of the stores runs on."""
+"""The servers that contracts run on, if they are up."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from cache.stores.schema import metadata
 from cache.stores.sql import SqlEntryStore, open_database
 
 MARIADB = "mysql+pymysql://mygo:mygo@127.0.0.1:13306/mygo?charset=utf8mb4"
-"""As `scripts/services up` starts it."""
+"""These two as `scripts/services up` starts them."""
+MILVUS = ("127.0.0.1", 19531)
 
 
 def sqlite_store(directory: Path) -> SqlEntryStore:
@@ -27,3 +29,12 @@ def empty_mariadb() -> SqlEntryStore:
         for table in metadata.sorted_tables:
             connection.execute(delete(table))
     return SqlEntryStore(database)
+
+
+def milvus_url() -> str:
+    """Skips the test when there is no server."""
+    try:
+        socket.create_connection(MILVUS, timeout=1).close()
+    except OSError:
+        pytest.skip("no Milvus on port 19531: scripts/services up milvus")
+    return f"milvus://{MILVUS[0]}:{MILVUS[1]}"

@@ -10,9 +10,8 @@ import pytest
 from cache.indexer import HOLD_S, Differences
 from cache.vectors.factory import open_index
 from tests.cache.crashing import COLLECTION, OPERATIONS, open_cache
-from tests.cache.databases import MARIADB, empty_mariadb
+from tests.cache.databases import MARIADB, empty_mariadb, milvus_url
 from tests.cache.entries import Clock
-from tests.cache.test_vectors import milvus_url
 
 ROOT = Path(__file__).parents[2]
 Places = tuple[str, str]

@@ -1,6 +1,5 @@
 """One contract, on every vector index."""
 
-import socket
 import threading
 import time
 import uuid
@@ -18,23 +17,15 @@ from cache.vectors.base import Neighbour, VectorIndex, VectorRecord
 from cache.vectors.factory import open_index
 from cache.vectors.faiss_index import FaissIndex
 from cache.vectors.memory import MemoryIndex
+from tests.cache.databases import milvus_url
 from tests.cache.entries import unit
 
-MILVUS = ("127.0.0.1", 19531)
 MakeIndex = Callable[[int], VectorIndex]
 
 
 def coded_faiss(dimension: int) -> FaissIndex:
     """Partitions get codes early."""
     return FaissIndex(dimension, flat_limit=16)
-
-
-def milvus_url() -> str:
-    try:
-        socket.create_connection(MILVUS, timeout=1).close()
-    except OSError:
-        pytest.skip("no Milvus on port 19531: scripts/services up milvus")
-    return f"milvus://{MILVUS[0]}:{MILVUS[1]}"
 
 
 def milvus_lite_url(path: Path) -> str:

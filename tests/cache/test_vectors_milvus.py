@@ -12,8 +12,9 @@ import pytest
 from cache.errors import VectorIndexError
 from cache.vectors.base import VectorRecord
 from cache.vectors.milvus import MilvusIndex
+from tests.cache.databases import MILVUS, milvus_url
 from tests.cache.entries import unit
-from tests.cache.test_vectors import MILVUS, eventually, milvus_url
+from tests.cache.test_vectors import eventually
 
 
 @pytest.fixture
