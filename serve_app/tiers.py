@@ -18,6 +18,7 @@ from cache.exact import AnswerLru
 from cache.keys import exact_key, fingerprint
 from cache.policy import Policy
 from cache.semantic import Found, Known
+from serve_app.coalesce import Coalesced
 from serve_app.epochs import Epochs
 from serve_app.flights import ALONE, Flights, Ticket
 from serve_app.keeper import Keeper
@@ -105,6 +106,7 @@ class CacheTiers:
         self._flights = flights
         self._clock = clock
         self._epochs = Epochs(cache, clock)
+        self._finds = Coalesced(LOOKUP_TIMEOUT_S)
 
     def lookup(self, request: Generation, caller: Caller, namespace: str) -> Lookup:
         """Raises `KeyFormatError`."""
@@ -179,9 +181,12 @@ class CacheTiers:
         """Fills `lookup.known`. False: the cache did not answer, and without the epoch nothing may be kept either."""
         if not (lookup.read or lookup.write):
             return True
-        call = self.cache.find(lookup.namespace, lookup.key, lookup.fingerprint, lookup.text if lookup.read else None)
+        text = lookup.text if lookup.read else None
         asked_at = self._clock()
-        found = await self._bounded("exact", lookup.deadline, call)
+        read = self._finds.read(
+            (lookup.namespace, lookup.key, text), lambda: self.cache.find(lookup.namespace, lookup.key, lookup.fingerprint, text)
+        )
+        found = await self._bounded("exact", lookup.deadline, read)
         if found is FAILED:
             lookup.write = False
             return False

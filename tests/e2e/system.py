@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,22 @@ def free_port() -> int:
 class System:
     """One running application."""
 
-    def __init__(self, config: Path, directory: Path) -> None:
+    def __init__(self, config: Path, directory: Path, args: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None) -> None:
+        """`args`: sections of the application's that take the place of the file's. `env`: of the process."""
         self.directory = directory
         self.port = free_port()
-        self.config = self._write_config(yaml.safe_load(config.read_text()))
+        self._env = env or {}
+        self.config = self._write_config(yaml.safe_load(config.read_text()), args or {})
         self.log = directory / "serve.log"
         self.started = time.monotonic()
         self._process = self._start()
         self.http = httpx.Client(base_url=self.url, timeout=60)
 
-    def _write_config(self, content: dict[str, Any]) -> Path:
-        """The shipped file with another port and an empty data directory: nothing else differs from what users run."""
+    def _write_config(self, content: dict[str, Any], args: Mapping[str, Any]) -> Path:
+        """The shipped file with another port and an empty data directory: nothing else but `args` differs from what users run."""
         content["http_options"]["port"] = self.port
         self.args = content["applications"][0]["args"]
+        self.args |= args
         self.args["data_dir"] = str(self.directory / "data")
         path = self.directory / "config.yaml"
         path.write_text(yaml.safe_dump(content))
@@ -66,7 +69,8 @@ class System:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 # HAProxy's own ports are fixed by default: another application on this machine may have them.
-                env=os.environ | {"RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()), "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port())},
+                env={**os.environ, **self._env}
+                | {"RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()), "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port())},
             )
 
     @property
