@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from cache.decision.policy import Budget, BudgetOf
-from cache.policy import Mode, Policy
+from cache.policy import Dialogue, Mode, Policy
 from cache.stores.base import Quota
 
 
@@ -65,6 +65,9 @@ class SemanticConfig(Section):
     """Share of the hits whose answer is also computed anew, off the reply's path, to measure how many are wrong."""
     verifier: str = "none"
     """`none`: the cosine decides. Or a directory or hub id of a cross-encoder."""
+    dialogue: Dialogue = "last_turn"
+    """`last_turn`: the last question may be worded otherwise, what was said before is equal. `summary`: what the user said in all turns
+    is taken together, and may be worded otherwise; the model's own words do not count."""
     max_text_chars: Annotated[int, Field(ge=1)] = 8192
     """Longer questions are not looked up."""
 

@@ -5,6 +5,8 @@ from typing import Literal
 
 from cache.decision.policy import Budget
 
+Dialogue = Literal["last_turn", "summary"]
+"""What of a dialogue is compared: its last turn, all before it being equal, or what the user said in all turns together."""
 Mode = Literal["verified", "static", "shadow", "off"]
 
 

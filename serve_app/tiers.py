@@ -125,7 +125,7 @@ class CacheTiers:
             soft_ttl_s=config.soft_ttl_s,
         )
         if policy.mode != "off" and mode in ("on", "refresh") and (lookup.read or lookup.write):
-            asked = question_of(request, config.semantic.max_text_chars)
+            asked = question_of(request, config.semantic.max_text_chars, config.semantic.dialogue)
             lookup.timely = asked is not None and is_time_sensitive(asked.text)
             if asked and not lookup.timely:
                 lookup.text = asked.text

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from cache.policy import Dialogue
 from serve_app.errors import InvalidRequestError
 from serve_app.openai.requests import Generation
 
@@ -54,7 +55,7 @@ class Question:
     rest: dict[str, Any]
 
 
-def question_of(request: Generation, max_chars: int) -> Question | None:
+def question_of(request: Generation, max_chars: int, dialogue: Dialogue = "last_turn") -> Question | None:
     """None when the request is not eligible: an answer to another wording would not be an answer to it."""
     if request.kind != "chat" or request.retrieval or request.body.get("n", 1) != 1:
         return None
@@ -65,7 +66,25 @@ def question_of(request: Generation, max_chars: int) -> Question | None:
     if last["role"] != "user" or not isinstance(text, str) or not text.strip() or len(text) > max_chars:
         return None
     unworded = {key: value for key, value in last.items() if key != "content"}
+    if dialogue == "summary" and (summed := _summary(history, text, max_chars)):
+        summary, instructions, turns = summed
+        return Question(summary, {**key_material(request), "messages": [*instructions, unworded], "mygo_turns": turns})
     return Question(text, {**key_material(request), "messages": [*history, unworded]})
+
+
+def _summary(history: list[dict[str, Any]], last: str, max_chars: int) -> tuple[str, list[dict[str, Any]], int] | None:
+    """What the user said in all turns, the instructions, and the number of turns. What the model said follows from these.
+
+    None where there is no history, or more in it than instructions and plain texts, or too much: then it is compared as it is.
+    """
+    turns = [message for message in history if message["role"] in ("user", "assistant")]
+    instructions = [message for message in history if message["role"] in ("system", "developer")]
+    is_plain = all(message.keys() == {"role", "content"} and isinstance(message["content"], str) for message in turns)
+    said = [str(message["content"]).strip() for message in turns if message["role"] == "user"]
+    text = "\n".join([*said, last])
+    if not said or not is_plain or len(turns) + len(instructions) < len(history) or len(text) > max_chars:
+        return None
+    return text, instructions, len(turns)
 
 
 def last_question(messages: list[dict[str, Any]]) -> str:

@@ -126,6 +126,51 @@ def test_a_question_is_the_last_user_message() -> None:
     assert question.text not in json.dumps(question.rest)
 
 
+def summary_of(*messages: dict[str, Any], **change: Any) -> tuple[str, str]:
+    """Text and fingerprint of a dialogue that is summed up."""
+    question = question_of(parse_chat(json.dumps({**CHAT, "messages": list(messages), **change}).encode()), MAX_CHARS, "summary")
+    assert question
+    return question.text, fingerprint(question.rest)
+
+
+def said(text: str, role: str = "user") -> dict[str, Any]:
+    return {"role": role, "content": text}
+
+
+def test_a_dialogue_may_be_summed_up() -> None:
+    one = summary_of(SYSTEM, said("I have a cat."), said("How nice!", "assistant"), said("What does it eat?"))
+    other = summary_of(SYSTEM, said("I own a cat."), said("Lovely.", "assistant"), said("What does it eat?"))
+    assert one[0] == "I have a cat.\nWhat does it eat?"
+    assert (one[0] != other[0], one[1]) == (True, other[1])
+
+
+def test_what_the_summary_leaves_out_must_be_equal() -> None:
+    last, answer = said("What does it eat?"), said("How nice!", "assistant")
+    dialogue = [said("I have a cat."), answer, last]
+    assert summary_of(*dialogue)[1] != summary_of(SYSTEM, *dialogue)[1]
+    assert summary_of(*dialogue)[1] != summary_of(*dialogue, temperature=0)[1]
+    assert summary_of(*dialogue)[1] != summary_of(said("Hello"), answer, *dialogue)[1]
+    assert summary_of(last)[1] == partition_of()
+    assert summary_of(*dialogue)[1] != partition_of()
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [{"role": "user", "content": [{"type": "text", "text": "I have a cat."}]}, said("Nice", "assistant")],
+        [said("I have a cat."), {"role": "assistant", "content": None, "tool_calls": []}],
+        [said("I have a cat."), {"role": "tool", "content": "4", "tool_call_id": "c"}],
+        [{**said("I have a cat."), "name": "bob"}, said("Nice", "assistant")],
+        [said("x" * MAX_CHARS), said("Nice", "assistant")],
+    ],
+)
+def test_a_history_that_cannot_be_summed_up_is_compared_as_it_is(history: list[dict[str, Any]]) -> None:
+    text, partition = summary_of(*history, USER)
+    question = question_of(parse_chat(json.dumps({**CHAT, "messages": [*history, USER]}).encode()), MAX_CHARS)
+    assert question
+    assert (text, partition) == (question.text, fingerprint(question.rest))
+
+
 NOT_ELIGIBLE: list[dict[str, Any]] = [
     {"n": 2},
     {"logprobs": True},
