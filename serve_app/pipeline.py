@@ -133,7 +133,7 @@ class Pipeline:
     def _replay(self, request: Generation, caller: Caller, entry: Entry, tier: str, similarity: float) -> Reply | None:
         """None for an answer that was damaged in the store: a doubt, and so a miss."""
         try:
-            answer = msgspec.json.decode(entry.answer)
+            answer = answers.from_kept(entry.answer, request.kind)
         except msgspec.DecodeError:
             self.metrics.cache(tier, "damaged")
             return None

@@ -1,7 +1,7 @@
 """Complete answers: put together from a stream, kept, and replayed as JSON or as a stream."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,6 +12,43 @@ _OWN = ("id", "created")
 _NOT_KEPT = ("prompt_token_ids", "prompt_text", "prompt_logprobs", "kv_transfer_params", "ec_transfer_params", "metrics")
 _BROKEN_OFF = (None, "abort", "error")
 """Finish reasons of choices that the engine did not finish."""
+
+
+class _Message(msgspec.Struct):
+    role: str
+
+
+class _Spoken(msgspec.Struct):
+    index: int
+    finish_reason: str
+    message: _Message
+
+
+class _Written(msgspec.Struct):
+    index: int
+    finish_reason: str
+    text: str
+
+
+class _Chat(msgspec.Struct):
+    """What a kept answer must have to be replayed."""
+
+    object: Literal["chat.completion"]
+    choices: list[_Spoken]
+    usage: dict[str, Any]
+
+
+class _Completion(msgspec.Struct):
+    object: Literal["text_completion"]
+    choices: list[_Written]
+    usage: dict[str, Any]
+
+
+def from_kept(raw: bytes, kind: str) -> dict[str, Any]:
+    """A kept answer of a `chat` or a `completion`. Raises `msgspec.DecodeError` for one that was damaged, or is of another kind."""
+    msgspec.json.decode(raw, type=_Chat if kind == "chat" else _Completion)
+    answer: dict[str, Any] = msgspec.json.decode(raw)
+    return answer
 
 
 def from_json(raw: bytes) -> dict[str, Any] | None:

@@ -117,11 +117,15 @@ async def test_a_text_that_the_encoder_did_not_see_whole_is_neither_found_nor_fi
     assert world.metrics.lookups.count(("semantic", "not_covered")) == 2
 
 
-async def test_an_answer_that_was_damaged_in_the_store_is_a_miss(world: World) -> None:
+@pytest.mark.parametrize("damaged", [b"{", b"[]", b"{}", b'{"answer": "x", "query": "y"}', whole(TEXT, chat=False)], ids=str)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_was_damaged_in_the_store_is_a_miss(world: World, damaged: bytes, stream: bool) -> None:
+    """Or that is no chat's: an import may have put it there."""
     await ask(world, chat())
     world.lru.clear()
-    world.cache.entries[0] = replace(world.cache.entries[0], answer=b"{")
-    assert await ask(world, chat()) == ("miss", whole(TEXT))
+    world.cache.entries[0] = replace(world.cache.entries[0], answer=damaged)
+    tier, body = await ask(world, chat(stream=stream))
+    assert (tier, text_of(body)) == ("miss", TEXT)
     assert ("exact", "damaged") in world.metrics.lookups
 
 
