@@ -9,28 +9,31 @@ class Coalesced:
     """Belongs to an event loop. Whoever asks gets what a read found that began after it had asked, so it sees all that had been written.
 
     Of any number of equal reads one runs, and one more waits for it to end: for all that asked meanwhile. Who stops waiting does not end
-    a read; after `limit_s` seconds it ends with a `TimeoutError`.
+    a read, but its limit does, with a `TimeoutError`.
     """
 
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
+    def __init__(self) -> None:
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._waiting: dict[Hashable, asyncio.Task[Any]] = {}
 
-    async def read(self, key: Hashable, call: Callable[[], Awaitable[Any]]) -> Any:
-        """What `call` gives, or raises. Calls with one key must be interchangeable."""
+    async def read(self, key: Hashable, call: Callable[[], Awaitable[Any]], limit_s: float) -> Any:
+        """What `call` gives, or raises, within `limit_s` seconds of its beginning. Calls with one key must be interchangeable."""
+
+        async def limited() -> Any:
+            async with asyncio.timeout(limit_s):
+                return await call()
+
         if key not in self._running:
-            task = self._running[key] = _started(self._run(key, call))
+            task = self._running[key] = _started(self._run(key, limited))
         elif key in self._waiting:
             task = self._waiting[key]
         else:
-            task = self._waiting[key] = _started(self._run_after(self._running[key], key, call))
+            task = self._waiting[key] = _started(self._run_after(self._running[key], key, limited))
         return await asyncio.shield(task)
 
     async def _run(self, key: Hashable, call: Callable[[], Awaitable[Any]]) -> Any:
         try:
-            async with asyncio.timeout(self._limit_s):
-                return await call()
+            return await call()
         finally:
             del self._running[key]
             if key in self._waiting:  # before anybody else can ask

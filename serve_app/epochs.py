@@ -8,7 +8,7 @@ from serve_app.coalesce import Coalesced
 
 FRESH_S = 0.5
 """An epoch older than this is asked for anew: so an ended answer is served for no longer. The promise is one second."""
-LIMIT_S = 2.0
+LIMIT_S = 1.0
 MAX_NAMESPACES = 10_000
 
 
@@ -22,7 +22,7 @@ class Epochs:
     def __init__(self, source: EpochSource, clock: Callable[[], float]) -> None:
         self._source = source
         self._clock = clock
-        self._reads = Coalesced(LIMIT_S)
+        self._reads = Coalesced()
         self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     async def current(self, namespace: str) -> int:
@@ -31,7 +31,7 @@ class Epochs:
         asked_at = self._clock()
         if 0 <= asked_at - seen_at <= FRESH_S:  # a clock that went back makes nothing fresh
             return epoch
-        self._remember(namespace, await self._reads.read(namespace, lambda: self._source.epoch(namespace)), asked_at)
+        self._remember(namespace, await self._reads.read(namespace, lambda: self._source.epoch(namespace), LIMIT_S), asked_at)
         return self._seen[namespace][0]
 
     def saw(self, namespace: str, epoch: int, asked_at: float) -> None:

@@ -106,7 +106,7 @@ class CacheTiers:
         self._flights = flights
         self._clock = clock
         self._epochs = Epochs(cache, clock)
-        self._finds = Coalesced(LOOKUP_TIMEOUT_S)
+        self._finds = Coalesced()
 
     def lookup(self, request: Generation, caller: Caller, namespace: str) -> Lookup:
         """Raises `KeyFormatError`."""
@@ -184,7 +184,9 @@ class CacheTiers:
         text = lookup.text if lookup.read else None
         asked_at = self._clock()
         read = self._finds.read(
-            (lookup.namespace, lookup.key, text), lambda: self.cache.find(lookup.namespace, lookup.key, lookup.fingerprint, text)
+            (lookup.namespace, lookup.key, text),
+            lambda: self.cache.find(lookup.namespace, lookup.key, lookup.fingerprint, text),
+            LOOKUP_TIMEOUT_S / 2,  # one that hangs leaves time for the next
         )
         found = await self._bounded("exact", lookup.deadline, read)
         if found is FAILED:

@@ -27,15 +27,15 @@ class Value:
         return seen
 
 
-async def started(reads: Coalesced, value: Value, number: int = 1, key: str = "k") -> list[asyncio.Task[Any]]:
-    tasks = [asyncio.ensure_future(reads.read(key, value.read)) for _ in range(number)]
+async def started(reads: Coalesced, value: Value, number: int = 1, key: str = "k", limit_s: float = 5) -> list[asyncio.Task[Any]]:
+    tasks = [asyncio.ensure_future(reads.read(key, value.read, limit_s)) for _ in range(number)]
     for _ in range(3):
         await asyncio.sleep(0)
     return tasks
 
 
 async def test_many_are_two_and_the_second_sees_what_was_written_meanwhile() -> None:
-    reads, value = Coalesced(5), Value()
+    reads, value = Coalesced(), Value()
     (first,) = await started(reads, value)
     value.now = 1
     others = await started(reads, value, 100)
@@ -46,7 +46,7 @@ async def test_many_are_two_and_the_second_sees_what_was_written_meanwhile() -> 
 
 
 async def test_whoever_asks_while_the_second_runs_gets_a_third() -> None:
-    reads, value = Coalesced(5), Value()
+    reads, value = Coalesced(), Value()
     first = await started(reads, value)
     second = await started(reads, value, 2)
     value.go.set()
@@ -61,7 +61,7 @@ async def test_whoever_asks_while_the_second_runs_gets_a_third() -> None:
 
 
 async def test_other_keys_do_not_wait() -> None:
-    reads, value = Coalesced(5), Value()
+    reads, value = Coalesced(), Value()
     tasks = await started(reads, value) + await started(reads, value, key="other")
     assert value.begun == 2
     value.go.set()
@@ -69,7 +69,7 @@ async def test_other_keys_do_not_wait() -> None:
 
 
 async def test_one_that_stops_waiting_ends_nobodys_read() -> None:
-    reads, value = Coalesced(5), Value()
+    reads, value = Coalesced(), Value()
     (first,) = await started(reads, value)
     others = await started(reads, value, 2)
     for task in (first, others[0]):
@@ -80,18 +80,18 @@ async def test_one_that_stops_waiting_ends_nobodys_read() -> None:
 
 
 async def test_an_error_is_everybodys_and_the_next_read_is_new() -> None:
-    reads, value = Coalesced(5), Value()
+    reads, value = Coalesced(), Value()
     value.error = RuntimeError("down")
     tasks = await started(reads, value) + await started(reads, value, 3)
     value.go.set()
     assert [type(error) for error in await asyncio.gather(*tasks, return_exceptions=True)] == [RuntimeError] * 4
     value.error = None
-    assert await reads.read("k", value.read) == 0
+    assert await reads.read("k", value.read, 5) == 0
 
 
 async def test_a_read_that_hangs_ends_for_those_behind_it() -> None:
-    reads, value = Coalesced(0.01), Value()
-    first = await started(reads, value)
+    reads, value = Coalesced(), Value()
+    first = await started(reads, value, limit_s=0.01)
     second = await started(reads, value)
     with pytest.raises(TimeoutError):
         await first[0]
