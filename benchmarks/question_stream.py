@@ -1,8 +1,9 @@
 """A stream of questions of which it is known, by construction, which ask the same.
 
-An intent is a pattern and a filler. A pattern writes its intent in many ways: `(a|b|)` is a choice, `{city}` the filler. Two questions
-are equivalent exactly if they come from one intent. Patterns come in families that differ in one word that matters (enable and disable,
-before and after), and fillers of one kind are close to each other (Paris and Lyon): what a careless cache confuses.
+An intent is a pattern, a filler and a restriction. A pattern writes its intent in many ways: `(a|b|)` is a choice, `{city}` the filler.
+Two questions are equivalent exactly if they come from one intent. Patterns come in families that differ in one word that matters (enable
+and disable), fillers of one kind are close to each other (Paris and Lyon), and a restriction is a small part of a sentence: what a
+careless cache confuses.
 """
 
 import itertools
@@ -104,6 +105,8 @@ PATTERNS = [
     "(How do I|How can I) (earn|make) {amount} dollars a day?",
     "(How do I|How can I) (save|put aside) {amount} dollars a month?",
 ]
+RESTRICTIONS = ["", " in winter", " for children", " at work", " in the 1990s", " without any help", " on a Sunday"]
+"""Before the end of a question: with one of them it is another question."""
 MANNERS = ["{}"] * 8 + ["Please tell me: {}", "Hi, {}", "{} Thanks!", "{} Please help."]
 
 
@@ -115,12 +118,17 @@ class Query:
     intent: int
 
 
-def intents() -> list[tuple[str, str]]:
-    """Every (pattern, filler)."""
-    return [(pattern, filler) for pattern in PATTERNS for filler in FILLERS[_kind(pattern)].split("|")]
+def intents() -> list[tuple[str, str, str]]:
+    """Every (pattern, filler, restriction)."""
+    return [
+        (pattern, filler, restriction)
+        for pattern in PATTERNS
+        for filler in FILLERS[_kind(pattern)].split("|")
+        for restriction in RESTRICTIONS
+    ]
 
 
-def stream(length: int, seed: int, skew: float = 0.8) -> Iterator[Query]:
+def stream(length: int, seed: int, skew: float = 0.4) -> Iterator[Query]:
     """`length` questions; the popularity of the intents follows Zipf's law with exponent `skew`, in an order drawn by `seed`."""
     rng = random.Random(seed)
     known = intents()
@@ -130,9 +138,10 @@ def stream(length: int, seed: int, skew: float = 0.8) -> Iterator[Query]:
         yield Query(_written(*known[intent], rng), intent)
 
 
-def _written(pattern: str, filler: str, rng: random.Random) -> str:
+def _written(pattern: str, filler: str, restriction: str, rng: random.Random) -> str:
     text = re.sub(r"\(([^()]*)\)", lambda choice: rng.choice(choice[1].split("|")), pattern)
     text = re.sub(r"\{\w+\}", lambda _: filler, text)
+    text = text.removesuffix("?") + restriction + "?"
     text = re.sub(r"\s+([?.!])", r"\1", re.sub(r"\s+", " ", text)).strip()
     if rng.random() < 0.2:
         text = text[0].lower() + text[1:]

@@ -36,18 +36,19 @@ BLOCK = 256
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     config = SemanticConfig()
-    verifier = load_verifier(config.verifier, threads=1)
+    encoder = SentenceEmbedder(threads=1)
+    verifier = load_verifier(config.verifier, 1, encoder.name)
     pairs = _held_out(read_pairs(options.pairs), verifier)[: 600 if options.quick else None]
     say(f"{len(pairs)} pairs")
-    similarities, encoding = _similarities(pairs)
+    similarities, encoding = _similarities(encoder, pairs)
     same = np.array([pair.same for pair in pairs])
-    guard, guarding = _timed(lambda pair: _guard(pair), pairs)
-    allowed = np.array([each == "" for each in guard])
+    guard, guarding = _timed(lambda pair: _guard(pair, frozenset()), pairs)
+    left, _ = _timed(lambda pair: _guard(pair, verifier.settles), pairs)
     systems = {"cosine": similarities >= COSINE_THRESHOLD, "gptcache": _gptcache(similarities)}
     stages = {"encode": encoding, "guards": guarding}
-    plain, _ = _judged(SimilarityVerifier(), pairs, similarities, allowed, config)
+    plain, _ = _judged(SimilarityVerifier(), pairs, similarities, guard == "", config)
     systems["ours_no_verifier"] = plain
-    systems["ours"], stages["verify"] = _judged(verifier, pairs, similarities, allowed, config)
+    systems["ours"], stages["verify"] = _judged(verifier, pairs, similarities, left == "", config)
     rows = [_row(name, accepted, same) | _times(stages if name == "ours" else {}) for name, accepted in systems.items()]
     rows += [_row("ours", systems["ours"], same, cls, guard == cls) for cls in sorted(set(guard) - {""})] if options.classes else []
     show("semantic_decision", options, rows)
@@ -67,9 +68,9 @@ def _held_out(pairs: list[LabelledPair], verifier: Verifier) -> list[LabelledPai
     return [pair for pair in pairs if part_of(pair) == "test"]
 
 
-def _similarities(pairs: list[LabelledPair]) -> tuple[NDArray[np.float32], list[float]]:
+def _similarities(encoder: SentenceEmbedder, pairs: list[LabelledPair]) -> tuple[NDArray[np.float32], list[float]]:
     """The pairs' cosines, and the seconds that encoding one text took."""
-    encoder, seconds = SentenceEmbedder(threads=1), []
+    seconds = []
     found = np.empty(len(pairs), np.float32)
     for start in range(0, len(pairs), BLOCK):
         block = pairs[start : start + BLOCK]
@@ -85,10 +86,10 @@ def _gptcache(similarities: NDArray[np.float32]) -> Accepts:
     return 1 - (2 - 2 * similarities) / 4 >= GPTCACHE_THRESHOLD
 
 
-def _guard(pair: LabelledPair) -> str:
+def _guard(pair: LabelledPair, settled: frozenset[str]) -> str:
     if normal_form(pair.a) == normal_form(pair.b):
         return ""
-    refusal = first_refusal(parse(pair.a), parse(pair.b))
+    refusal = first_refusal(parse(pair.a), parse(pair.b), settled)
     return refusal.guard if refusal else ""
 
 

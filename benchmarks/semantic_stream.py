@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = list(_asked(options))
     say(f"{len(asked)} questions, {len({each.text for each in asked})} texts, {len({each.intent for each in asked})} intents")
     vectors = _encode(asked)
-    verifier = _Remembering(load_verifier(options.verifier, threads=1))
+    verifier = _Remembering(load_verifier(options.verifier, 1, SentenceEmbedder().name))
     static = [(threshold, _static(asked, vectors, threshold)) for threshold in (THRESHOLDS[::8] if options.quick else THRESHOLDS)]
     rows: list[Row] = []
     for budget in BUDGETS[1:2] if options.quick else BUDGETS:
@@ -146,7 +146,7 @@ class _Remembering:
     """A verifier that judges each pair once: the budgets' runs share most of them."""
 
     def __init__(self, verifier: Verifier) -> None:
-        self.name = verifier.name
+        self.name, self.settles = verifier.name, verifier.settles
         self._verifier = verifier
         self._known: dict[Pair, float | None] = {}
 

@@ -11,7 +11,7 @@ from cache.decision.beliefs import Beliefs
 from cache.decision.policy import exploration
 from cache.entry import Vector
 from cache.guards.cascade import first_refusal
-from cache.guards.text import Question, parse
+from cache.guards.text import parse
 from cache.overlay import Overlay
 from cache.policy import Policy
 from cache.stores.base import Candidate, EntryStore
@@ -120,7 +120,7 @@ class Cascade:
         allowed = [each for each in found if each.id not in denied]
         if not allowed:
             return Decision(Reason.DENIED if found else Reason.STALE, similarity=close[0].similarity)
-        agreeing, guard = _guarded(parse(query.text), allowed, policy.max_verified)
+        agreeing, guard = self._guarded(query.text, allowed, policy)
         watch.lap("guards")
         if not agreeing:
             return Decision(Reason.GUARD, allowed[0], similarity[allowed[0].id], guard)
@@ -136,6 +136,22 @@ class Cascade:
         place = (query.namespace, query.fingerprint, query.vector, k)
         found = {each.id: each for each in (*self._index.search(*place), *self._overlay.search(*place))}
         return sorted(found.values(), key=lambda each: -each.similarity)[:k]
+
+    def _guarded(self, text: str, candidates: Sequence[Candidate], policy: Policy) -> tuple[list[Candidate], str | None]:
+        """The closest candidates, as many as may be verified, that no guard refuses, and the guard that refused the closest of all."""
+        question = parse(text)
+        agreeing: list[Candidate] = []
+        refused: str | None = None
+        for each in candidates:
+            is_long = max(len(text), len(each.text)) > policy.long_chars  # then the verifier is not asked
+            refusal = first_refusal(question, parse(each.text), frozenset() if is_long else self._verifier.settles)
+            if refusal is None:
+                agreeing.append(each)
+            elif each is candidates[0]:
+                refused = refusal.guard
+            if len(agreeing) == policy.max_verified:
+                break
+        return agreeing, refused
 
     def _judge(self, query: Query, candidates: Sequence[Candidate], similarity: dict[str, float], policy: Policy) -> Decision:
         """The candidate that is most probably right, and whether that is enough to go on."""
@@ -165,21 +181,6 @@ class Cascade:
             decision.reason = Reason.EXPLORE
         elif policy.mode == "shadow":
             decision.reason = Reason.SHADOW
-
-
-def _guarded(question: Question, candidates: Sequence[Candidate], most: int) -> tuple[list[Candidate], str | None]:
-    """The closest candidates, at most so many, that no guard refuses, and the guard that refused the closest of all."""
-    agreeing: list[Candidate] = []
-    refused: str | None = None
-    for each in candidates:
-        refusal = first_refusal(question, parse(each.text))
-        if refusal is None:
-            agreeing.append(each)
-        elif each is candidates[0]:
-            refused = refusal.guard
-        if len(agreeing) == most:
-            break
-    return agreeing, refused
 
 
 def _judge_long(candidate: Candidate, similarity: float, policy: Policy) -> Decision:

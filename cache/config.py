@@ -63,8 +63,9 @@ class SemanticConfig(Section):
     """Of those, the most that the verifier judges."""
     audit_share: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Share of the hits whose answer is also computed anew, off the reply's path, to measure how many are wrong."""
-    verifier: str = "none"
-    """`none`: the cosine decides. Or a directory or hub id of a cross-encoder."""
+    verifier: str = "packaged"
+    """`packaged`: the project's own model (`cache/verifiers/model/README.md`), for English. `none`: the cosine decides. Or a directory or
+    hub id of a cross-encoder."""
     dialogue: Dialogue = "last_turn"
     """`last_turn`: the last question may be worded otherwise, what was said before is equal. `summary`: what the user said in all turns
     is taken together, and may be worded otherwise; the model's own words do not count."""

@@ -39,6 +39,8 @@ class Described(NamedTuple):
     dimension: int
     max_tokens: int
     verifier: str
+    settles: frozenset[str] = frozenset()
+    """See `cache.verifiers.base.Verifier.settles`."""
 
 
 class Embedding:
@@ -49,7 +51,7 @@ class Embedding:
 
     def __init__(self, config: EmbeddingConfig, verifier: str) -> None:
         self._embedder = load_embedder(config.source, config.threads)
-        self._verifier = load_verifier(verifier, config.threads)
+        self._verifier = load_verifier(verifier, config.threads, self._embedder.name)
         self.embed_one.set_max_batch_size(config.max_batch_size)
         self.embed_one.set_batch_wait_timeout_s(config.batch_wait_s)
 
@@ -86,7 +88,9 @@ class Embedding:
         return await asyncio.to_thread(self._verifier.probabilities, pairs)
 
     def describe(self) -> Described:
-        return Described(self._embedder.name, self._embedder.dimension, self._embedder.max_tokens, self._verifier.name)
+        return Described(
+            self._embedder.name, self._embedder.dimension, self._embedder.max_tokens, self._verifier.name, self._verifier.settles
+        )
 
 
 class RemoteEmbedder:
@@ -94,7 +98,7 @@ class RemoteEmbedder:
 
     def __init__(self, handle: Any, described: Described) -> None:
         self._handle = handle
-        self.name, self.dimension, self.max_tokens, _ = described
+        self.name, self.dimension, self.max_tokens = described.name, described.dimension, described.max_tokens
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         parts = [texts[start : start + BATCH_TEXTS] for start in range(0, len(texts), BATCH_TEXTS)]
@@ -118,9 +122,10 @@ class RemoteEmbedder:
 class RemoteVerifier:
     """A `Verifier` over the deployment's handle, for library code in worker threads: calls block."""
 
-    def __init__(self, handle: Any, name: str) -> None:
+    def __init__(self, handle: Any, described: Described) -> None:
         self._handle = handle
-        self.name = name
+        self.name = described.verifier
+        self.settles = described.settles
 
     def probabilities(self, pairs: Sequence[Pair]) -> list[float | None]:
         try:

@@ -1,5 +1,6 @@
 """All guards, the cheapest first."""
 
+from collections.abc import Set
 from typing import Final
 
 from cache.guards.antonyms import Antonyms
@@ -35,9 +36,9 @@ GUARDS: Final[tuple[Guard, ...]] = (
 )
 
 
-def first_refusal(a: Question, b: Question) -> Refusal | None:
-    """The first refusal, None if every guard lets the two share an answer. A pair with equal words never asks the rest."""
+def first_refusal(a: Question, b: Question, settled: Set[str] = frozenset()) -> Refusal | None:
+    """The first refusal, None if every guard but those in `settled` lets the two share an answer."""
     for guard in GUARDS:
-        if guard.refuses(a, b):
+        if guard.name not in settled and guard.refuses(a, b):
             return Refusal(guard.name)
     return None

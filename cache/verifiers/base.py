@@ -21,6 +21,10 @@ class Verifier(Protocol):
     def name(self) -> str:
         """Identifies model and revision: what was learnt of one verifier's scores does not hold for another's."""
 
+    @property
+    def settles(self) -> frozenset[str]:
+        """Names of guards whose refusals this verifier was trained to judge better than they do: they do not refuse what it can read."""
+
     def probabilities(self, pairs: Sequence[Pair]) -> list[float | None]:
         """P(the same answer serves both), calibrated, in the order of the pairs. None: this verifier cannot judge the pair,
         because a text is too long for it or has characters that it does not know."""

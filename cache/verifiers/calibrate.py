@@ -1,27 +1,24 @@
-"""From the network's output to a probability."""
+"""From a network's output to a probability."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from cache.verifiers.pairs import LabelledPair
 
 STEPS = 50
 RIDGE = 1e-3
 
 
-def calibrate(pairs: Sequence[LabelledPair], logits: NDArray[np.float64]) -> dict[str, Any]:
-    """Intercept and slope of P(same) = sigmoid(intercept + slope logit), by maximum likelihood on pairs that were not trained on.
+def calibrate(same: NDArray[np.bool_], features: Sequence[NDArray[np.float64]]) -> list[float]:
+    """Intercept and a weight for each feature of P(same) = sigmoid(intercept + sum of weight x feature), by maximum likelihood.
 
-    Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
+    `same` and each feature have shape (pairs,), of pairs that were not trained on. Platt, "Probabilistic Outputs for Support Vector
+    Machines", 1999, for one feature.
     """
-    x = np.stack([np.ones_like(logits), logits], axis=1)
-    same = np.array([pair.same for pair in pairs], np.float64)
-    weights = np.zeros(2)
+    x = np.stack([np.ones(len(same)), *features], axis=1)
+    weights = np.zeros(x.shape[1])
     for _ in range(STEPS):
         p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
-        hessian = (x.T * (p * (1 - p))) @ x + RIDGE * np.eye(2)
+        hessian = (x.T * (p * (1 - p))) @ x + RIDGE * np.eye(len(weights))
         weights += np.linalg.solve(hessian, x.T @ (same - p) - RIDGE * weights)
-    return {"intercept": round(float(weights[0]), 4), "slope": round(float(weights[1]), 4)}
+    return [round(float(weight), 4) for weight in weights]

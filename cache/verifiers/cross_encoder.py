@@ -15,8 +15,11 @@ PACKAGED = "packaged"
 class PackagedVerifier:
     """The project's own model (`network.py`; its card is `model/README.md`). `threads` bounds PyTorch's for the whole process."""
 
-    def __init__(self, directory: Path | None = None, threads: int | None = None) -> None:
-        """Raises `VerifierError` if the model cannot be loaded."""
+    def __init__(self, directory: Path | None = None, threads: int | None = None, encoder: str | None = None) -> None:
+        """`encoder` names the one that the pairs' cosines are of: they count if it is the one that the model was calibrated with.
+
+        Raises `VerifierError` if the model cannot be loaded.
+        """
         try:
             from cache.verifiers import network
 
@@ -26,7 +29,9 @@ class PackagedVerifier:
             self._tokens = network.tokenizer()
         except Exception as error:  # files, torch and transformers raise all sorts
             raise VerifierError(f"the packaged verifier could not be loaded: {type(error).__name__}: {error}") from error
-        self._intercept, self._slope = float(settings["intercept"]), float(settings["slope"])
+        intercept, slope, *cosine = settings["with_cosine" if settings["encoder"] == encoder else "alone"]
+        self._intercept, self._slope, self._similarity = intercept, slope, sum(cosine)
+        self.settles: frozenset[str] = frozenset(settings["settles"])
         self._unknown = self._tokens.unk_token_id
         self.name = f"{PACKAGED}@{settings['trained_on']}"
         # A tokenizer's truncation is a state that one call would change under another.
@@ -39,18 +44,19 @@ class PackagedVerifier:
             raise VerifierError(f"the pairs could not be judged: {type(error).__name__}") from error
 
     def _judge(self, pairs: Sequence[Pair]) -> list[float | None]:
-        """Each pair in both orders, which makes the judgement symmetric, and better."""
+        """Each pair in the order of its texts, whichever was asked first: the judgement is symmetric."""
         if not pairs:
             return []
-        first, second = [each.question for each in pairs], [each.kept for each in pairs]
+        texts = [sorted((each.question, each.kept)) for each in pairs]
         with self._lock:
-            encoded = self._network.encode(self._tokens, first + second, second + first)
+            encoded = self._network.encode(self._tokens, [first for first, _ in texts], [second for _, second in texts])
         known = [row for row in range(len(pairs)) if self._is_known(encoded["input_ids"][row])]
         if not known:
             return [None] * len(pairs)
-        logits = self._logits(encoded, known + [row + len(pairs) for row in known])
-        means = [(there + back) / 2 for there, back in zip(logits[: len(known)], logits[len(known) :], strict=True)]
-        judged = {row: sigmoid(self._intercept + self._slope * mean) for row, mean in zip(known, means, strict=True)}
+        judged = {
+            row: sigmoid(self._intercept + self._slope * logit + self._similarity * pairs[row].similarity)
+            for row, logit in zip(known, self._logits(encoded, known), strict=True)
+        }
         return [judged.get(row) for row in range(len(pairs))]
 
     def _is_known(self, ids: list[int]) -> bool:
@@ -60,7 +66,7 @@ class PackagedVerifier:
         import torch
 
         with torch.inference_mode():
-            found: list[float] = self._model(**self._network.batch(encoded, rows)).logits.squeeze(-1).tolist()
+            found: list[float] = self._model(**self._network.batch(encoded, rows)).tolist()
         return found
 
 
@@ -82,6 +88,7 @@ class CrossEncoderVerifier:
             advice = "give a directory, a hub id, packaged or none"
             raise VerifierError(f"the verifier {source} could not be loaded ({type(error).__name__}): {advice}") from error
         self.name = f"cross-encoder/{source}"
+        self.settles: frozenset[str] = frozenset()
 
     def probabilities(self, pairs: Sequence[Pair]) -> list[float | None]:
         try:

@@ -3,12 +3,12 @@
 from cache.verifiers.base import Verifier
 
 
-def load_verifier(source: str, threads: int | None = None) -> Verifier:
-    """The verifier for `none`, `packaged`, a directory or a hub id. Raises `VerifierError`."""
+def load_verifier(source: str, threads: int | None = None, encoder: str | None = None) -> Verifier:
+    """The verifier for `none`, `packaged`, a directory or a hub id. `encoder`: its name, for `packaged`. Raises `VerifierError`."""
     if source == "none":
         from cache.verifiers.similarity import SimilarityVerifier
 
         return SimilarityVerifier()
     from cache.verifiers.cross_encoder import PACKAGED, CrossEncoderVerifier, PackagedVerifier
 
-    return PackagedVerifier(threads=threads) if source == PACKAGED else CrossEncoderVerifier(source, threads)
+    return PackagedVerifier(threads=threads, encoder=encoder) if source == PACKAGED else CrossEncoderVerifier(source, threads)

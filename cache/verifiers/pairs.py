@@ -3,11 +3,15 @@
 import gzip
 import hashlib
 import json
+import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+_WORD = re.compile(r"\w+")
 Part = Literal["train", "calibrate", "test"]
 BUCKETS = 100
 TEST, CALIBRATE = range(5), range(5, 8)
@@ -55,3 +59,11 @@ def digest(pairs: Sequence[LabelledPair]) -> str:
     """Names a set of pairs, whatever their order."""
     lines = sorted(json.dumps([pair.a, pair.b, pair.same]) for pair in pairs)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def shared_words(pairs: Sequence[LabelledPair]) -> list[float]:
+    """Of the words of each pair, the share that both questions have, each word weighed by how few of all pairs have it."""
+    bags = [(set(_WORD.findall(pair.a.lower())), set(_WORD.findall(pair.b.lower()))) for pair in pairs]
+    frequency = Counter(word for a, b in bags for word in a | b)
+    weight = {word: math.log((1 + len(pairs)) / count) for word, count in frequency.items()}
+    return [sum(weight[word] for word in a & b) / (sum(weight[word] for word in a | b) or 1.0) for a, b in bags]

@@ -13,6 +13,7 @@ class SimilarityVerifier:
     """A `Verifier` without a model: a logistic function of the cosine."""
 
     name = "cosine@1"
+    settles: frozenset[str] = frozenset()
 
     def probabilities(self, pairs: Sequence[Pair]) -> list[float | None]:
         return [sigmoid(INTERCEPT + SLOPE * pair.similarity) for pair in pairs]

@@ -25,7 +25,9 @@ def accepted(tmp_path_factory: pytest.TempPathFactory) -> dict[Edit, bool]:
     vectors = dict(zip(texts, np.concatenate([encoder.embed(texts[i : i + 64]) for i in range(0, len(texts), 64)]), strict=True))
     covered = dict(zip(texts, encoder.covers(texts), strict=True))
     database = open_database(f"sqlite:///{tmp_path_factory.mktemp('edits')}/cache.db")
-    cache = SemanticCache(Parts.on(database, MemoryIndex(encoder.dimension), load_verifier(config.verifier), encoder.name), Clock())
+    cache = SemanticCache(
+        Parts.on(database, MemoryIndex(encoder.dimension), load_verifier(config.verifier, encoder=encoder.name), encoder.name), Clock()
+    )
     policy = replace(config.policy(), mode="static")
     found = {}
     for number, edit in enumerate(edits):

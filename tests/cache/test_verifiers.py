@@ -17,6 +17,7 @@ from cache.verifiers.factory import load_verifier
 from cache.verifiers.pairs import LabelledPair, digest, part_of, read_pairs
 from cache.verifiers.similarity import SimilarityVerifier
 
+UNTRAINED = {"alone": [0.5, 2.0], "with_cosine": [0.5, 2.0, 3.0], "encoder": "e", "settles": ["entities"], "trained_on": "nothing"}
 PAIRS = [Pair("What is a cache?", "Explain caches", 0.9), Pair("What is a cache?", "Why is the sky blue?", 0.1)]
 
 
@@ -27,7 +28,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> PackagedVerifier:
 
     torch.manual_seed(0)
     directory = tmp_path_factory.mktemp("model")
-    network.save(network.new_network(), {"intercept": 0.5, "slope": 2.0, "trained_on": "nothing"}, directory)
+    network.save(network.PairNetwork(), UNTRAINED, directory)
     return PackagedVerifier(directory, threads=1)
 
 
@@ -51,6 +52,15 @@ def test_a_judgement_is_symmetric(verifier: Verifier) -> None:
     assert verifier.probabilities(turned) == pytest.approx(verifier.probabilities(PAIRS), abs=1e-5)
 
 
+def test_the_cosine_counts_if_it_is_of_the_encoder_that_was_calibrated_with(untrained: PackagedVerifier, tmp_path: Path) -> None:
+    network.save(untrained._model, UNTRAINED, tmp_path)
+    pair, closer = PAIRS[0], Pair(PAIRS[0].question, PAIRS[0].kept, 1.0)
+    for encoder, counts in (("e", True), ("another", False), (None, False)):
+        verifier = PackagedVerifier(tmp_path, threads=1, encoder=encoder)
+        assert (verifier.probabilities([pair]) != verifier.probabilities([closer])) == counts
+    assert untrained.settles == {"entities"}
+
+
 def test_the_cosine_alone_rises() -> None:
     found = SimilarityVerifier().probabilities([Pair("a", "b", similarity) for similarity in (0.5, 0.8, 0.97, 1.0)])
     assert found == sorted(found, key=float)  # type: ignore[arg-type]
@@ -72,7 +82,7 @@ def test_it_is_named_by_what_it_learnt_from(untrained: PackagedVerifier) -> None
 @pytest.mark.parametrize("damage", ["missing", "weights", "settings"])
 def test_a_model_that_cannot_be_loaded_is_an_error(tmp_path: Path, damage: str) -> None:
     if damage != "missing":
-        network.save(network.new_network(), {"intercept": 0.0, "slope": 1.0, "trained_on": "x"}, tmp_path)
+        network.save(network.PairNetwork(), UNTRAINED, tmp_path)
         (tmp_path / (network.WEIGHTS if damage == "weights" else network.SETTINGS)).write_bytes(b"damaged")
     with pytest.raises(VerifierError, match="could not be loaded"):
         PackagedVerifier(tmp_path)
@@ -119,5 +129,6 @@ def test_a_set_of_pairs_has_one_name_in_any_order() -> None:
 def test_the_calibration_finds_the_map_that_made_the_labels() -> None:
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 3, 20_000)
-    pairs = [LabelledPair("", "", bool(rng.random() < sigmoid(-1 + 0.5 * float(logit)))) for logit in logits]
-    assert calibrate(pairs, logits) == pytest.approx({"intercept": -1, "slope": 0.5}, abs=0.08)
+    cosines = rng.uniform(0, 1, 20_000)
+    same = np.array([rng.random() < sigmoid(-1 + 0.5 * logit + 2 * cosine) for logit, cosine in zip(logits, cosines, strict=True)])
+    assert calibrate(same, [logits, cosines]) == pytest.approx([-1, 0.5, 2], abs=0.12)

@@ -26,6 +26,7 @@ class FakeVerifier:
     """Says what a test has told it of a pair of questions, in either order; 0.99 of any other."""
 
     name = "fake"
+    settles: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self.known: dict[frozenset[str], float | None] = {}
