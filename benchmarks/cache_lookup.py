@@ -7,7 +7,7 @@ what a request that is no hit of its own process does: `SemanticCache.find` (the
 (neighbours, one SQL statement, guards, decision in mode `static`). `exact` ends at the first step; `semantic` asks a kept question in
 other words, and gets its answer; `miss` has neighbours that are looked at and refused; `far` has none that are close.
 
-The defaults are SQLite and FAISS in a directory of their own. In a database or a Milvus that is named, the entries are removed again.
+The defaults are SQLite and FAISS in a directory of their own. In a database or a Milvus that is named, the entries stay until the next run.
 """
 
 import argparse

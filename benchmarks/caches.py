@@ -38,7 +38,7 @@ def stores(options: argparse.Namespace) -> str:
 def opened(
     options: argparse.Namespace, name: str, dimension: int, namespaces: Sequence[str], clock: Callable[[], float] = time.time
 ) -> Iterator[SemanticCache]:
-    """A cache whose index is called `name`, for these namespaces only: what they hold before and afterwards is removed."""
+    """A cache whose index is called `name`, for these namespaces only: what an earlier run has left in them is removed first."""
     with TemporaryDirectory() as directory:
         database = open_database(options.database or f"sqlite:///{Path(directory)}/cache.db")
         index = open_index(options.vectors, name, dimension)
@@ -46,7 +46,6 @@ def opened(
         try:
             _empty(cache, namespaces)
             yield cache
-            _empty(cache, namespaces)
         finally:
             cache.close()
 

@@ -25,8 +25,8 @@ from benchmarks.question_stream import stream
 from benchmarks.report import Row, parser, say, show
 from cache.cascade import Decision, Query
 from cache.config import SemanticConfig
+from cache.decision.account import Budget
 from cache.decision.intervals import interval
-from cache.decision.policy import Budget
 from cache.embedders.sentence import SentenceEmbedder
 from cache.entry import Entry
 from cache.policy import Policy

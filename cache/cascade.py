@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from cache.decision.account import Accounts
 from cache.decision.belief import MAX_Z, log_odds
 from cache.decision.beliefs import Beliefs
-from cache.decision.policy import exploration
 from cache.entry import Vector
 from cache.guards.cascade import first_refusal
 from cache.guards.text import parse
@@ -19,6 +19,8 @@ from cache.stores.evidence import SqlEvidenceStore
 from cache.vectors.base import Neighbour, VectorIndex
 from cache.verifiers.base import Pair, Verifier
 
+LEARN_SHARE = 0.02
+"""Of the answers that could be served: computed anew, lest what is always served is never checked."""
 SHORT, LONG = "short", "long"
 """Kinds of scores: what is learnt of one says nothing of the other."""
 
@@ -70,7 +72,8 @@ class Decision:
     kind: str = SHORT
     score: float | None = None
     """Log-odds of the verifier's probability."""
-    exploration: float | None = None
+    error: float | None = None
+    """What the probability that it is wrong is below, almost surely."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time of each stage."""
 
@@ -98,10 +101,13 @@ class Cascade:
         self._beliefs = beliefs
         self._clock = clock
         self._chance = chance
+        self._accounts = Accounts()
 
     def decide(self, query: Query, policy: Policy) -> Decision:
         if policy.mode == "off":
             return Decision(Reason.OFF)
+        if policy.mode != "static":
+            self._accounts.earn(query.namespace, policy.budget)
         watch = _Watch()
         decision = self._decide(query, policy, watch)
         decision.seconds = watch.seconds
@@ -176,8 +182,8 @@ class Cascade:
             return
         belief = self._beliefs.tenant(namespace, decision.kind)
         effect = self._beliefs.entry(namespace, decision.kind, decision.candidate.id)
-        decision.exploration = exploration(decision.score, belief, effect, policy.budget)
-        if self._chance() < decision.exploration:
+        decision.error = belief.error(decision.score, effect)
+        if self._chance() < LEARN_SHARE or not self._accounts.pay(namespace, decision.error, policy.budget):
             decision.reason = Reason.EXPLORE
         elif policy.mode == "shadow":
             decision.reason = Reason.SHADOW

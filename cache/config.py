@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from cache.decision.policy import Budget, BudgetOf
+from cache.decision.account import Budget, BudgetOf
 from cache.policy import Dialogue, Mode, Policy
 from cache.stores.base import Quota
 
@@ -52,7 +52,7 @@ class SemanticConfig(Section):
     """Cosine below which a kept question is not looked at."""
     min_probability: Annotated[float, Field(gt=0, lt=1)] = 0.88
     """In mode `static`: the least that the verifier must give a kept answer for it to be served."""
-    floor: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    floor: Annotated[float, Field(gt=0, lt=1)] = 0.8
     """In the other modes: below it a kept answer is never served, whatever was learnt."""
     long_chars: Annotated[int, Field(ge=1)] = 256
     """Questions longer than this are not for the verifier, but compared by `long_similarity`."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from cache.decision.policy import Budget
+from cache.decision.account import Budget
 
 Dialogue = Literal["last_turn", "summary"]
 """What of a dialogue is compared: its last turn, all before it being equal, or what the user said in all turns together."""
@@ -22,7 +22,7 @@ class Policy:
     """Candidates below it are not looked at."""
     min_probability: float = 0.88
     """In mode `static`, the least that the verifier must give an answer."""
-    floor: float = 0.3
+    floor: float = 0.8
     """In the other modes: below it an answer is never served, whatever was learnt."""
     long_chars: int = 256
     """Longer questions are compared by `long_similarity`: one vector, and a pairwise model, see little of a long text."""

@@ -4,7 +4,7 @@ from cache.decision.belief import Prior
 
 PRIORS = {
     # A calibrated verifier: right on average, more or less sure of one tenant's questions than of another's.
-    "short": Prior(intercept_deviation=1.5, slope_deviation=0.3, entry_variance=0.3),
+    "short": Prior(intercept_deviation=1.5, slope_deviation=0.6, entry_variance=0.1),
     # Cosines between long texts, which nothing was calibrated on.
-    "long": Prior(intercept_deviation=1.5, slope_deviation=0.3, entry_variance=0.3),
+    "long": Prior(intercept_deviation=1.5, slope_deviation=0.6, entry_variance=0.3),
 }

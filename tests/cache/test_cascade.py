@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from cache.cascade import LONG, SHORT, Decision, Query, Reason
-from cache.decision.policy import Budget
+from cache.decision.account import Budget
 from cache.entry import Entry
 from cache.policy import Policy
 from cache.semantic import Found
+from cache.stores.base import Candidate
 from tests.cache.entries import unit
 from tests.cache.worlds import STATIC, CacheWorld
 
@@ -149,27 +150,46 @@ def chance(world: CacheWorld, drawn: float) -> None:
     world.cache._cascade._chance = lambda: drawn
 
 
-def test_under_the_budget_an_answer_is_served_or_learnt_from_by_chance(world: CacheWorld) -> None:
+def requests(world: CacheWorld, policy: Policy, number: int = 200, namespace: str = "a1") -> None:
+    """Questions that nothing is kept for: they earn what hits cost."""
+    for _ in range(number):
+        reason(world, world.query(namespace=namespace, fingerprint="f9"), policy)
+
+
+def test_a_hit_is_paid_for_by_the_requests_before_it(world: CacheWorld) -> None:
     world.keep()
     chance(world, 0.999)
-    found = world.cache.search(world.query(), Policy(budget=Budget(0.01)))
+    policy = Policy(budget=Budget(0.01))
+    assert reason(world, policy=policy).reason is Reason.EXPLORE
+    requests(world, policy)
+    for _ in range(400):
+        world.cache.learn("a1", Decision(Reason.EXPLORE, Candidate("x", "", 0.0, None), score=4.0), True)
+    world.clock.now += 3
+    found = world.cache.search(world.query(), policy)
     assert isinstance(found, Found)
-    assert found.decision.exploration is not None
-    assert 0 < found.decision.exploration < 0.999
+    assert 0 < (found.decision.error or 0) < 0.2
+
+
+def test_now_and_then_what_could_be_served_is_learnt_from(world: CacheWorld) -> None:
+    world.keep()
+    policy = Policy(budget=Budget(0.01))
+    requests(world, policy)
     chance(world, 0.0)
-    assert reason(world, policy=Policy(budget=Budget(0.01))).reason is Reason.EXPLORE
+    assert reason(world, policy=policy).reason is Reason.EXPLORE
 
 
 def test_the_shadow_decides_and_does_not_serve(world: CacheWorld) -> None:
     world.keep()
     chance(world, 0.999)
+    requests(world, Policy(mode="shadow"))
     assert reason(world, policy=Policy(mode="shadow")).reason is Reason.SHADOW
 
 
 def test_right_answers_make_hits_certain_and_wrong_ones_end_them(world: CacheWorld) -> None:
     world.keep()
     strict = Policy(budget=Budget(0.02))
-    chance(world, 0.0)
+    chance(world, 0.999)
+    requests(world, strict, 1)
     for correct in (True, False):
         decision = reason(world, policy=strict)
         for _ in range(400):
@@ -186,14 +206,17 @@ def test_right_answers_make_hits_certain_and_wrong_ones_end_them(world: CacheWor
 def test_what_one_tenant_teaches_is_not_another_ones(world: CacheWorld) -> None:
     world.keep()
     world.keep(namespace="b2")
-    chance(world, 0.0)
+    chance(world, 0.999)
     policy = Policy(budget=Budget(0.02))
-    decision = reason(world, policy=policy)
-    for _ in range(400):
-        world.cache.learn("a1", decision, True)
+    for namespace, correct in (("a1", False), ("b2", True)):
+        decision = reason(world, world.query(namespace=namespace), policy)
+        for _ in range(400):
+            world.cache.learn(namespace, decision, correct)
     world.clock.now += 3
-    assert served(world, policy=policy) is not None
-    assert reason(world, world.query(namespace="b2"), policy).reason is Reason.EXPLORE
+    for namespace in ("a1", "b2"):
+        requests(world, policy, namespace=namespace)
+    assert reason(world, policy=policy).reason is Reason.EXPLORE
+    assert served(world, world.query(namespace="b2"), policy) is not None
 
 
 def test_learning_of_nothing_is_nothing(world: CacheWorld) -> None:
