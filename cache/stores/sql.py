@@ -41,14 +41,16 @@ READ_COLUMNS = [
 
 # The statements of a look-up are made once: making one takes longer than the database does.
 _OWN = entries.c.namespace == bindparam("namespace")
+_OWN_BY_ID = entries.c.namespace.concat("") == bindparam("namespace")
+"""For statements that have ids: SQLite would else go through the whole namespace by another index, which it takes to be small."""
 _OF_PARTITION = entries.c.fingerprint == bindparam("fingerprint")
 _EPOCH = select(epochs.c.epoch).where(epochs.c.namespace == bindparam("namespace"), epochs.c.scope == COUNTER)
-_NEWEST = select(*READ_COLUMNS).where(_OWN, SERVABLE).order_by(entries.c.created_at.desc()).limit(1)
-_BY_KEY = _NEWEST.where(entries.c.live_key == bindparam("key"))
-_BY_ID = _NEWEST.where(entries.c.id == bindparam("id"))
-_BY_NORMAL_KEY = _NEWEST.where(entries.c.normal_key == bindparam("key"), _OF_PARTITION)
+_READ = select(*READ_COLUMNS).where(SERVABLE).order_by(entries.c.created_at.desc()).limit(1)
+_BY_KEY = _READ.where(_OWN, entries.c.live_key == bindparam("key"))
+_BY_ID = _READ.where(_OWN_BY_ID, entries.c.id == bindparam("id"))
+_BY_NORMAL_KEY = _READ.where(_OWN, entries.c.normal_key == bindparam("key"), _OF_PARTITION)
 _CANDIDATES = select(entries.c.id, entries.c.text, entries.c.created_at, entries.c.stale_at).where(
-    entries.c.id.in_(bindparam("ids", expanding=True)), _OWN, _OF_PARTITION, entries.c.text.is_not(None), SERVABLE
+    entries.c.id.in_(bindparam("ids", expanding=True)), _OWN_BY_ID, _OF_PARTITION, entries.c.text.is_not(None), SERVABLE
 )
 _TAGS = select(tags.c.entry_id, tags.c.tag).where(tags.c.entry_id.in_(bindparam("ids", expanding=True))).order_by(tags.c.tag)
 
@@ -123,7 +125,8 @@ class SqlEntryStore:
             self._database.transact(work)
 
     def delete(self, namespace: str, ids: Sequence[str], now: float) -> int:
-        query = select(entries.c.id).where(entries.c.namespace == namespace, entries.c.id.in_(ids), entries.c.state != DEAD)
+        own = entries.c.namespace.concat("") == namespace  # as `_OWN_BY_ID`
+        query = select(entries.c.id).where(own, entries.c.id.in_(ids), entries.c.state != DEAD)
 
         def work(connection: Connection) -> int:
             found = connection.scalars(query.with_for_update()).all()
