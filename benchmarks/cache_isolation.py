@@ -107,7 +107,7 @@ def _change(world: _World, rng: random.Random) -> None:
 
 
 def _keep(world: _World, tenant: str, rng: random.Random) -> None:
-    fingerprint, question, entry_id = rng.choice(FINGERPRINTS), rng.randrange(QUESTIONS), uuid.UUID(int=rng.getrandbits(128)).hex
+    fingerprint, question, entry_id = rng.choice(FINGERPRINTS), rng.randrange(QUESTIONS), uuid.uuid4().hex
     world.cache.insert(
         Entry(
             id=entry_id,

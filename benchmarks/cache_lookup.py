@@ -14,6 +14,7 @@ import argparse
 import os
 import random
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -93,7 +94,7 @@ def _fill(cache: SemanticCache, texts: Sequence[str], vectors: Vector) -> None:
 
 def _entry(number: int, text: str, vector: Vector, now: float, epoch: int) -> Entry:
     return Entry(
-        id=f"{number:08}",
+        id=uuid.uuid4().hex,
         namespace=NAMESPACE,
         exact_key=f"{number:064x}",
         fingerprint=PARTITION,

@@ -42,6 +42,7 @@ def opened(
     with TemporaryDirectory() as directory:
         database = open_database(options.database or f"sqlite:///{Path(directory)}/cache.db")
         index = open_index(options.vectors, name, dimension)
+        index.count()  # makes what is missing, which takes longer than a search may
         cache = SemanticCache(Parts.on(database, index, SureVerifier(), name), clock)
         try:
             _empty(cache, namespaces)

@@ -19,7 +19,7 @@ BOUNDED_S = 5.0
 class MilvusIndex:
     """A `VectorIndex` in one collection of a Milvus server (2.3 or newer), which is made when it is missing.
 
-    Calls end in time (see `MilvusConnection`): after `search_timeout_s` a search and a count, after `write_timeout_s` the rest,
+    Calls end in time (see `MilvusConnection`): after `search_timeout_s` a search, after `write_timeout_s` the rest,
     counted for each batch of a write. A server that went away is found again.
 
     Rows that the server has not indexed yet, the young ones, it searches through an interim index (16 of 128 lists): there a search
@@ -106,7 +106,7 @@ class MilvusIndex:
 
     def count(self) -> int:
         fields = ["count(*)"]
-        rows = self._connection.call("count", "query", self._search_timeout_s, filter="", output_fields=fields, consistency_level="Bounded")
+        rows = self._connection.call("count", "query", self._write_timeout_s, filter="", output_fields=fields, consistency_level="Bounded")
         return int(rows[0]["count(*)"])
 
     def collections(self, prefix: str) -> list[str]:
