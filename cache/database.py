@@ -18,6 +18,9 @@ BACKOFF_S = 0.01
 CONFLICTS = {1205, 1213, 1020}
 """MySQL's lock wait timeout, deadlock, and MariaDB's "record has changed since last read"."""
 LOCK_WAIT_S = 60
+POOL_SIZE = 32
+"""Connections to a server, kept open: making one takes 10 ms of a core, and those past the pool's size would be made for each use."""
+POOL_TIMEOUT_S = 5.0
 BUSY_TIMEOUT_S = 5.0
 """How long a statement waits for another process's SQLite lock."""
 
@@ -88,7 +91,8 @@ class Database:
     def _open(self, url: URL) -> Engine:
         if url.get_backend_name() != "sqlite":
             # MySQL's default also locks the gaps between rows, where writers of new rows would meet in deadlocks.
-            return create_engine(url, hide_parameters=True, pool_pre_ping=True, isolation_level="READ COMMITTED")
+            pool = {"pool_size": POOL_SIZE, "max_overflow": 0, "pool_timeout": POOL_TIMEOUT_S, "pool_pre_ping": True}
+            return create_engine(url, hide_parameters=True, isolation_level="READ COMMITTED", **pool)
         self._prepare_file(url)
         engine = create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S})
         event.listen(engine, "connect", self._configure_sqlite)
