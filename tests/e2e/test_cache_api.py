@@ -69,7 +69,9 @@ def test_an_invalidated_answer_is_computed_anew(http: httpx.Client, system: Syst
 
 
 def test_statistics_count_what_was_saved(http: httpx.Client, chat: Chat) -> None:
-    assert get(http, "stats") == {"object": "cache.stats", "entries": 0, "bytes": 0, "hits": 0, "tokens_saved": 0}
+    unaudited = {"audited": 0, "wrong": 0, "share_low": 0.0, "share_high": 1.0}
+    nothing = {"entries": 0, "bytes": 0, "hits": 0, "tokens_saved": 0, "false_hits": unaudited}
+    assert get(http, "stats") == {"object": "cache.stats", **nothing}
     ask(http, chat)
     wait_kept(http, 1)
     stats = get(http, "stats")
