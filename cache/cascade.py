@@ -77,6 +77,11 @@ class Decision:
     seconds: dict[str, float] = field(default_factory=dict)
     """Time of each stage."""
 
+    @property
+    def teaches(self) -> bool:
+        """Whether there is something to learn from a fresh answer: not of what is below the floor, which is never served."""
+        return self.candidate is not None and self.score is not None and self.reason is not Reason.DOUBTFUL
+
 
 class Cascade:
     """One for a process. Thread-safe if its parts are. May raise `StoreError`, `VectorIndexError` and `VerifierError`: a miss too."""

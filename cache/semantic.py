@@ -201,7 +201,7 @@ class SemanticCache:
 
     def learn(self, namespace: str, decision: Decision, correct: bool, *, served: bool = False) -> None:
         """Whether the candidate of a decision would have been right. `served`: it was a hit, checked afterwards."""
-        if decision.candidate is None or decision.score is None:
+        if not decision.teaches or decision.candidate is None or decision.score is None:
             return
         now = self._clock()
         seen = Observation(namespace, decision.candidate.id, decision.kind, decision.score, correct, now, served=served)

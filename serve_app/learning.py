@@ -32,7 +32,7 @@ class Learner:
 
     def missed(self, namespace: str, decision: Decision | None, answer: bytes) -> None:
         """An answer was computed although there was a candidate: would that one have been right?"""
-        if decision is not None and decision.candidate is not None and decision.score is not None:
+        if decision is not None and decision.teaches:
             self._background.start(lambda: self._learn(namespace, decision, answer, served=False))
 
     def hit(self, namespace: str, decision: Decision, share: float, compute: Compute) -> None:
