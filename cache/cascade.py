@@ -1,5 +1,6 @@
 """The decision on a question: candidates, guards, verifier, error budget. Every doubt is a miss with a reason."""
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -78,6 +79,11 @@ class Decision:
     """Time of each stage."""
 
     @property
+    def rank(self) -> tuple[bool, float]:
+        """To compare candidates by: what may be served is before what may not, and what could not be judged behind all that was."""
+        return self.reason is Reason.HIT, -math.inf if self.score is None else self.score
+
+    @property
     def teaches(self) -> bool:
         """Whether there is something to learn from a fresh answer: not of what is below the floor, which is never served."""
         return self.candidate is not None and self.score is not None and self.reason is not Reason.DOUBTFUL
@@ -131,12 +137,7 @@ class Cascade:
         allowed = [each for each in found if each.id not in denied]
         if not allowed:
             return Decision(Reason.DENIED if found else Reason.STALE, similarity=close[0].similarity)
-        agreeing, guard = self._guarded(query.text, allowed, policy)
-        watch.lap("guards")
-        if not agreeing:
-            return Decision(Reason.GUARD, allowed[0], similarity[allowed[0].id], guard)
-        decision = self._judge(query, agreeing, similarity, policy)
-        watch.lap("verify")
+        decision = self._judged(query, allowed, similarity, policy, watch)
         if decision.reason is Reason.HIT:
             self._weigh(query.namespace, decision, policy)
             watch.lap("weigh")
@@ -148,38 +149,43 @@ class Cascade:
         found = {each.id: each for each in (*self._index.search(*place), *self._overlay.search(*place))}
         return sorted(found.values(), key=lambda each: -each.similarity)[:k]
 
-    def _guarded(self, text: str, candidates: Sequence[Candidate], policy: Policy) -> tuple[list[Candidate], str | None]:
-        """The closest candidates, as many as may be verified, that no guard refuses, and the guard that refused the closest of all."""
-        question = parse(text)
-        agreeing: list[Candidate] = []
-        refused: str | None = None
-        for each in candidates:
-            is_long = max(len(text), len(each.text)) > policy.long_chars  # then the verifier is not asked
-            refusal = first_refusal(question, parse(each.text), frozenset() if is_long else self._verifier.settles)
-            if refusal is None:
-                agreeing.append(each)
-            elif each is candidates[0]:
-                refused = refusal.guard
-            if len(agreeing) == policy.max_verified:
-                break
-        return agreeing, refused
+    def _judged(
+        self, query: Query, candidates: Sequence[Candidate], similarity: dict[str, float], policy: Policy, watch: "_Watch"
+    ) -> Decision:
+        """The closest candidate that no guard refuses and the verifier is sure of; else, of those that it judged, the most probable.
 
-    def _judge(self, query: Query, candidates: Sequence[Candidate], similarity: dict[str, float], policy: Policy) -> Decision:
-        """The candidate that is most probably right, and whether that is enough to go on."""
-        if max(len(query.text), *(len(each.text) for each in candidates)) > policy.long_chars:
-            return _judge_long(candidates[0], similarity[candidates[0].id], policy)
-        judged = self._verifier.probabilities([Pair(query.text, each.text, similarity[each.id]) for each in candidates])
-        sure = [
-            (probability, -place, each)
-            for place, (probability, each) in enumerate(zip(judged, candidates, strict=True))
-            if probability is not None
-        ]
-        if not sure:
-            return Decision(Reason.UNVERIFIED, candidates[0], similarity[candidates[0].id])
-        probability, _, best = max(sure, key=lambda each: each[:2])
+        One after the other, since most hits end at the first: what is behind it is neither parsed nor read.
+        """
+        question = parse(query.text)
+        best: Decision | None = None
+        refused: str | None = None
+        verified, sure = 0, (True, log_odds(policy.min_probability))
+        for each in candidates:
+            is_long = max(len(query.text), len(each.text)) > policy.long_chars  # then the verifier is not asked
+            refusal = first_refusal(question, parse(each.text), frozenset() if is_long else self._verifier.settles)
+            watch.lap("guards")
+            if refusal is not None:
+                refused = refused or refusal.guard
+                continue
+            judged = self._judge(query, each, similarity[each.id], is_long, policy)
+            watch.lap("verify")
+            verified += 1
+            if best is None or judged.rank > best.rank:
+                best = judged
+            if best.rank >= sure or verified == policy.max_verified:
+                break
+        return best or Decision(Reason.GUARD, candidates[0], similarity[candidates[0].id], refused)
+
+    def _judge(self, query: Query, candidate: Candidate, similarity: float, is_long: bool, policy: Policy) -> Decision:
+        """Whether the candidate is good enough to go on."""
+        if is_long:
+            return _judge_long(candidate, similarity, policy)
+        (probability,) = self._verifier.probabilities([Pair(query.text, candidate.text, similarity)])
+        if probability is None:
+            return Decision(Reason.UNVERIFIED, candidate, similarity)
         enough = policy.min_probability if policy.mode == "static" else policy.floor
         reason = Reason.HIT if probability >= enough else Reason.DOUBTFUL
-        return Decision(reason, best, similarity[best.id], score=log_odds(probability))
+        return Decision(reason, candidate, similarity, score=log_odds(probability))
 
     def _weigh(self, namespace: str, decision: Decision, policy: Policy) -> None:
         """What the error budget says to an answer that is good enough otherwise."""
@@ -208,4 +214,5 @@ class _Watch:
 
     def lap(self, stage: str) -> None:
         now = time.perf_counter()
-        self.seconds[stage], self._last = now - self._last, now
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now

@@ -9,6 +9,10 @@ def load_verifier(source: str, threads: int | None = None, encoder: str | None =
         from cache.verifiers.similarity import SimilarityVerifier
 
         return SimilarityVerifier()
-    from cache.verifiers.cross_encoder import PACKAGED, CrossEncoderVerifier, PackagedVerifier
+    if source == "packaged":
+        from cache.verifiers.packaged import PackagedVerifier
 
-    return PackagedVerifier(threads=threads, encoder=encoder) if source == PACKAGED else CrossEncoderVerifier(source, threads)
+        return PackagedVerifier(threads=threads, encoder=encoder)
+    from cache.verifiers.cross_encoder import CrossEncoderVerifier
+
+    return CrossEncoderVerifier(source, threads)

@@ -1,26 +1,30 @@
-"""The packaged verifier's network: all-MiniLM-L6-v2 as a cross-encoder.
+"""The packaged verifier's network, to be trained and exported: all-MiniLM-L6-v2 as a cross-encoder.
 
 Both texts are read together, `[CLS] a [SEP] b [SEP]`, so every word of one is compared with every word of the other. The head reads
-the first place and the mean of all. The word embeddings are those of the packaged sentence encoder, unchanged, and only the six layers
-and the head are kept here: 10.7 million parameters in float16 (21 MB).
+the first place and the mean of all. The word embeddings are those of the packaged sentence encoder, unchanged, and looked up outside
+the network (`reader.py`): only the six layers, the head and the embeddings of places are in the file, 10.9 million parameters in
+float16 (22 MB).
 """
 
 import json
-from collections.abc import Sequence
+import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from cache.embedders.sources import PACKAGED, locate
+from cache.verifiers.packaged import NETWORK, SETTINGS
+from cache.verifiers.reader import MASK, MAX_TOKENS, SEGMENTS, WORDS
 
-MODEL = Path(__file__).parent / "model"
-WEIGHTS = "layers.safetensors"
-SETTINGS = "verifier.json"
-MAX_TOKENS = 128
-"""Of a pair, special tokens included. Longer pairs are not judged: nothing was learnt on them, and they would take too long."""
 FROZEN = "encoder.embeddings."
+_LARGE = 1000
+"""Tensors of more numbers are written in float16: of the others it would save nothing."""
 
 
 class PairNetwork(nn.Module):  # type: ignore[misc]  # torch has no types here
@@ -37,54 +41,54 @@ class PairNetwork(nn.Module):  # type: ignore[misc]  # torch has no types here
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
-        """Token ids, mask and segments of shape (pairs, tokens); logits of shape (pairs,)."""
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).last_hidden_state
-        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        mean = (hidden * mask).sum(1) / mask.sum(1)
+    def forward(self, words: Any, mask: Any, segments: Any) -> Any:
+        """As `Reader.batch` gives them; logits of shape (pairs,)."""
+        hidden = self.encoder(inputs_embeds=words, attention_mask=mask, token_type_ids=segments).last_hidden_state
+        read = mask.unsqueeze(-1).to(hidden.dtype)
+        mean = (hidden * read).sum(1) / read.sum(1)
         return self.head(self.dropout(torch.cat([hidden[:, 0], mean], dim=-1))).squeeze(-1).float()
 
 
-def tokenizer() -> Any:
-    from transformers import BertTokenizerFast
-
-    return BertTokenizerFast.from_pretrained(locate(PACKAGED), local_files_only=True)
-
-
 def save(network: nn.Module, settings: dict[str, Any], directory: Path) -> None:
-    """Writes the learnt tensors in float16, and the settings."""
-    from safetensors.torch import save_file
-
+    """Writes the network for inference, and the settings."""
     directory.mkdir(parents=True, exist_ok=True)
-    learnt = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items() if not name.startswith(FROZEN)}
-    save_file(learnt, str(directory / WEIGHTS))
+    export(network, directory / NETWORK)
     (directory / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def load(directory: Path = MODEL) -> tuple[PairNetwork, dict[str, Any]]:
-    """The network as `save` wrote it, for inference, and its settings."""
-    from safetensors.torch import load_file
-    from transformers.utils import logging
+def export(network: nn.Module, path: Path) -> None:
+    """Writes the network for inference as an ONNX model whose large tensors are in float16; it computes in float32."""
+    width = network.encoder.config.hidden_size
+    example = torch.zeros(2, 3, width), torch.ones(2, 3, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.int64)
+    pairs, tokens = torch.export.Dim("pairs", min=1), torch.export.Dim("tokens", min=2, max=MAX_TOKENS)
+    was_training = network.training
+    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own code
+        program = torch.onnx.export(
+            network.eval(),
+            example,
+            dynamo=True,
+            input_names=[WORDS, MASK, SEGMENTS],
+            output_names=["logits"],
+            dynamic_shapes=({0: pairs, 1: tokens},) * 3,
+            verbose=False,
+        )
+        whole = Path(directory) / NETWORK
+        program.save(str(whole))
+        onnx.save(_halved(onnx.load(whole)), path)
+    network.train(was_training)
 
-    logging.disable_progress_bar()
-    network = PairNetwork()
-    learnt = {name: tensor.float() for name, tensor in load_file(str(directory / WEIGHTS)).items()}
-    missing, unexpected = network.load_state_dict(learnt, strict=False)
-    if unexpected or any(not name.startswith(FROZEN) for name in missing):
-        raise ValueError(f"{WEIGHTS} does not fit the network")
-    return network.eval(), json.loads((directory / SETTINGS).read_text())
 
-
-def encode(tokens: Any, first: Sequence[str], second: Sequence[str], max_tokens: int | None = None) -> Any:
-    """Token ids of each pair, cut at `max_tokens` if given."""
-    return tokens(list(first), list(second), truncation=max_tokens is not None, max_length=max_tokens, verbose=False)
-
-
-def batch(encoded: Any, rows: Sequence[int]) -> dict[str, Any]:
-    """These rows as padded tensors."""
-    width = max(len(encoded["input_ids"][row]) for row in rows)
-
-    def padded(name: str) -> Any:
-        return torch.tensor([encoded[name][row] + [0] * (width - len(encoded[name][row])) for row in rows])
-
-    return {name: padded(name) for name in ("input_ids", "attention_mask", "token_type_ids")}
+def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Each large tensor in float16, and a node that makes it float32, which is done once when the model is loaded."""
+    graph, casts = model.graph, []
+    for place, tensor in enumerate(graph.initializer):
+        if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) > _LARGE:
+            half = f"{tensor.name}.half"
+            casts.append(helper.make_node("Cast", [half], [tensor.name], to=TensorProto.FLOAT))
+            graph.initializer[place].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), half))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return model

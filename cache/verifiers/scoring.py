@@ -1,4 +1,4 @@
-"""The network's output for pairs, in batches of similar length."""
+"""What a network in training, and the encoder, say of labelled pairs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,16 +8,24 @@ import torch
 from numpy.typing import NDArray
 
 from cache.embedders.base import Embedder
-from cache.verifiers.network import MAX_TOKENS, batch, encode
 from cache.verifiers.pairs import LabelledPair
+from cache.verifiers.reader import Reader
 
 BATCH = 64
 
 
-def logits(network: Any, tokens: Any, pairs: Sequence[LabelledPair]) -> NDArray[np.float64]:
-    """Shape (len(pairs),), the two texts of each in their order, as `PackagedVerifier` reads them."""
-    texts = [sorted((pair.a, pair.b)) for pair in pairs]
-    return _logits(network, encode(tokens, [first for first, _ in texts], [second for _, second in texts], MAX_TOKENS))
+def logits(network: Any, pairs: Sequence[LabelledPair]) -> NDArray[np.float64]:
+    """Shape (len(pairs),), the two texts of each in their order, as `PairModel` reads them, but cut where they are too long."""
+    reader = Reader(truncates=True)
+    encoded = reader.encode([(min(pair.a, pair.b), max(pair.a, pair.b)) for pair in pairs])
+    found = np.zeros(len(pairs))
+    order = sorted(range(len(pairs)), key=lambda row: len(encoded[row].ids))  # little padding
+    with torch.inference_mode():
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            inputs = reader.batch([encoded[row] for row in rows])
+            found[rows] = network(**{name: torch.from_numpy(array) for name, array in inputs.items()}).numpy()
+    return found
 
 
 def cosines(encoder: Embedder, pairs: Sequence[LabelledPair]) -> NDArray[np.float64]:
@@ -27,14 +35,3 @@ def cosines(encoder: Embedder, pairs: Sequence[LabelledPair]) -> NDArray[np.floa
         part = pairs[start : start + BATCH]
         found += np.sum(encoder.embed([pair.a for pair in part]) * encoder.embed([pair.b for pair in part]), axis=1).tolist()
     return np.array(found)
-
-
-def _logits(network: Any, encoded: Any) -> NDArray[np.float64]:
-    lengths = [len(ids) for ids in encoded["input_ids"]]
-    found = np.zeros(len(lengths))
-    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
-    with torch.inference_mode():
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
-            found[rows] = network(**batch(encoded, rows)).numpy()
-    return found

@@ -26,8 +26,10 @@ from torch import nn
 from cache.embedders.sentence import SentenceEmbedder
 from cache.verifiers.calibrate import calibrate
 from cache.verifiers.edits import edited
-from cache.verifiers.network import FROZEN, MAX_TOKENS, MODEL, PairNetwork, batch, encode, save, tokenizer
+from cache.verifiers.network import FROZEN, PairNetwork, save
+from cache.verifiers.packaged import MODEL
 from cache.verifiers.pairs import LabelledPair, digest, part_of, read_pairs, shared_words
+from cache.verifiers.reader import Reader
 from cache.verifiers.scoring import cosines, logits
 
 SETTLES = ["entities", "near_identical"]
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def settings_of(network: Any, pairs: Sequence[LabelledPair]) -> dict[str, Any]:
     """What the verifier needs besides the weights. The cosine is a second opinion, of the packaged encoder only."""
-    same, output = np.array([pair.same for pair in pairs]), logits(network, tokenizer(), pairs)
+    same, output = np.array([pair.same for pair in pairs]), logits(network, pairs)
     encoder = SentenceEmbedder()
     return {
         "alone": calibrate(same, [output]),
@@ -157,7 +159,7 @@ def _rate(step: int, steps: int) -> float:
 
 def _batches(pairs: Sequence[LabelledPair], options: argparse.Namespace, skip: int) -> Iterator[tuple[dict[str, Any], Any]]:
     """Epoch after epoch, each pair in a random order of its two questions: the judgement is to be symmetric. Without the first `skip`."""
-    tokens, number = tokenizer(), 0
+    reader, number = Reader(truncates=True), 0
     for epoch in itertools.count():
         rng = random.Random(f"{options.seed}/{epoch}")
         order = rng.sample(range(len(pairs)), len(pairs))
@@ -172,11 +174,12 @@ def _batches(pairs: Sequence[LabelledPair], options: argparse.Namespace, skip: i
                 LabelledPair(pair.b, pair.a, pair.same) if turn else pair
                 for pair, turn in zip((pairs[i] for i in part), turned, strict=True)
             ]
-            encoded = encode(tokens, [pair.a for pair in chosen], [pair.b for pair in chosen], MAX_TOKENS)
-            by_length = sorted(range(len(chosen)), key=lambda row: len(encoded["input_ids"][row]))
+            encoded = reader.encode([(pair.a, pair.b) for pair in chosen])
+            by_length = sorted(range(len(chosen)), key=lambda row: len(encoded[row].ids))
             for place in shuffled[max(0, len(shuffled) - (number - skip)) :]:
                 rows = by_length[place * options.batch : (place + 1) * options.batch]
-                yield batch(encoded, rows), torch.tensor([float(chosen[row].same) for row in rows])
+                inputs = {name: torch.from_numpy(array) for name, array in reader.batch([encoded[row] for row in rows]).items()}
+                yield inputs, torch.tensor([float(chosen[row].same) for row in rows])
 
 
 def _say(text: str) -> None:

@@ -105,19 +105,33 @@ def test_a_candidate_that_passes_serves_when_a_closer_one_is_refused(world: Cach
     assert [pair.kept for pair in world.verifier.asked] == [right.text]
 
 
-def test_the_most_probable_candidate_serves(world: CacheWorld) -> None:
+def test_of_candidates_that_none_is_sure_of_the_most_probable_counts(world: CacheWorld) -> None:
     near, far = world.keep("Explain caches to me"), world.keep("What are caches good for", vector=SIMILAR)
     query = world.query()
-    world.verifier.say(query.text, str(near.text), 0.92)
+    world.verifier.say(query.text, str(near.text), 0.82)
+    world.verifier.say(query.text, str(far.text), 0.86)
+    for policy, outcome in ((STATIC, Reason.DOUBTFUL), (Policy(mode="shadow"), Reason.EXPLORE)):
+        decision = reason(world, query, policy)
+        assert decision.reason is outcome
+        assert decision.candidate is not None
+        assert decision.candidate.id == far.id
+
+
+def test_behind_a_candidate_that_is_sure_none_is_read(world: CacheWorld) -> None:
+    near, far = world.keep("Explain caches to me"), world.keep("What are caches good for", vector=SIMILAR)
+    query = world.query()
+    world.verifier.say(query.text, str(near.text), 0.9)
     world.verifier.say(query.text, str(far.text), 0.97)
     found = served(world, query)
     assert found is not None
-    assert found.id == far.id
+    assert found.id == near.id
+    assert [pair.kept for pair in world.verifier.asked] == [near.text]
 
 
 def test_the_verifier_sees_no_more_candidates_than_allowed(world: CacheWorld) -> None:
     for number in range(6):
-        world.keep(f"Explain the caches please {'so ' * number}", vector=unit(1, number / 100))
+        kept = world.keep(f"Explain the caches please {'so ' * number}", vector=unit(1, number / 100))
+        world.verifier.say(world.query().text, str(kept.text), 0.5)
     served(world, policy=Policy(mode="static", max_verified=2))
     assert len(world.verifier.asked) == 2
 

@@ -2,19 +2,22 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cache.decision.belief import sigmoid
 from cache.errors import VerifierError
-from cache.verifiers import network
 from cache.verifiers.base import Pair, Verifier
 from cache.verifiers.calibrate import calibrate
-from cache.verifiers.cross_encoder import PackagedVerifier
 from cache.verifiers.factory import load_verifier
+from cache.verifiers.network import PairNetwork, save
+from cache.verifiers.packaged import NETWORK, SETTINGS, PackagedVerifier, PairModel
 from cache.verifiers.pairs import LabelledPair, digest, part_of, read_pairs
+from cache.verifiers.scoring import logits
 from cache.verifiers.similarity import SimilarityVerifier
 
 UNTRAINED = {"alone": [0.5, 2.0], "with_cosine": [0.5, 2.0, 3.0], "encoder": "e", "settles": ["entities"], "trained_on": "nothing"}
@@ -22,13 +25,25 @@ PAIRS = [Pair("What is a cache?", "Explain caches", 0.9), Pair("What is a cache?
 
 
 @pytest.fixture(scope="module")
-def untrained(tmp_path_factory: pytest.TempPathFactory) -> PackagedVerifier:
-    """A model in the packaged form that has learnt nothing."""
-    import torch
-
+def fresh() -> PairNetwork:
+    """A network that has learnt nothing, with a head that says something."""
     torch.manual_seed(0)
-    directory = tmp_path_factory.mktemp("model")
-    network.save(network.PairNetwork(), UNTRAINED, directory)
+    network = PairNetwork()
+    network.eval()
+    torch.nn.init.normal_(network.head.weight, std=0.5)
+    return network
+
+
+@pytest.fixture(scope="module")
+def directory(fresh: PairNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That network in the packaged form."""
+    path: Path = tmp_path_factory.mktemp("model")
+    save(fresh, UNTRAINED, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def untrained(directory: Path) -> PackagedVerifier:
     return PackagedVerifier(directory, threads=1)
 
 
@@ -52,13 +67,11 @@ def test_a_judgement_is_symmetric(verifier: Verifier) -> None:
     assert verifier.probabilities(turned) == pytest.approx(verifier.probabilities(PAIRS), abs=1e-5)
 
 
-def test_the_cosine_counts_if_it_is_of_the_encoder_that_was_calibrated_with(untrained: PackagedVerifier, tmp_path: Path) -> None:
-    network.save(untrained._model, UNTRAINED, tmp_path)
+def test_the_cosine_counts_if_it_is_of_the_encoder_that_was_calibrated_with(directory: Path) -> None:
     pair, closer = PAIRS[0], Pair(PAIRS[0].question, PAIRS[0].kept, 1.0)
     for encoder, counts in (("e", True), ("another", False), (None, False)):
-        verifier = PackagedVerifier(tmp_path, threads=1, encoder=encoder)
+        verifier = PackagedVerifier(directory, threads=1, encoder=encoder)
         assert (verifier.probabilities([pair]) != verifier.probabilities([closer])) == counts
-    assert untrained.settles == {"entities"}
 
 
 def test_the_cosine_alone_rises() -> None:
@@ -75,15 +88,25 @@ def test_what_the_model_cannot_read_is_not_judged(untrained: PackagedVerifier, t
     assert judged[1] is not None
 
 
-def test_it_is_named_by_what_it_learnt_from(untrained: PackagedVerifier) -> None:
+def test_it_says_what_it_learnt_from_and_what_it_settles(untrained: PackagedVerifier) -> None:
     assert untrained.name == "packaged@nothing"
+    assert untrained.settles == {"entities"}
 
 
-@pytest.mark.parametrize("damage", ["missing", "weights", "settings"])
-def test_a_model_that_cannot_be_loaded_is_an_error(tmp_path: Path, damage: str) -> None:
+def test_what_is_written_judges_as_what_was_trained(fresh: PairNetwork, directory: Path) -> None:
+    questions = ["What is a cache?", "Explain caches", "Why is the sky blue, and not green, in the early afternoon of most days?", "Why?"]
+    pairs = [LabelledPair(a, b, True) for a in questions for b in questions]
+    written = PairModel(directory / NETWORK, threads=1)
+    trained = logits(fresh, pairs)
+    assert np.ptp(trained) > 0.5
+    assert written.logits([(pair.a, pair.b) for pair in pairs]) == pytest.approx(trained.tolist(), abs=0.01)
+
+
+@pytest.mark.parametrize("damage", ["missing", "network", "settings"])
+def test_a_model_that_cannot_be_loaded_is_an_error(directory: Path, tmp_path: Path, damage: str) -> None:
     if damage != "missing":
-        network.save(network.PairNetwork(), UNTRAINED, tmp_path)
-        (tmp_path / (network.WEIGHTS if damage == "weights" else network.SETTINGS)).write_bytes(b"damaged")
+        shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+        (tmp_path / (NETWORK if damage == "network" else SETTINGS)).write_bytes(b"damaged")
     with pytest.raises(VerifierError, match="could not be loaded"):
         PackagedVerifier(tmp_path)
 
