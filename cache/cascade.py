@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -11,8 +11,8 @@ from cache.decision.account import Accounts
 from cache.decision.belief import MAX_Z, log_odds
 from cache.decision.beliefs import Beliefs
 from cache.entry import Vector
-from cache.guards.cascade import first_refusal
-from cache.guards.text import parse
+from cache.guards.cascade import refusals
+from cache.guards.text import Question, parse
 from cache.overlay import Overlay
 from cache.policy import Policy
 from cache.stores.base import Candidate, EntryStore
@@ -22,8 +22,8 @@ from cache.verifiers.base import Pair, Verifier
 
 LEARN_SHARE = 0.02
 """Of the answers that could be served: computed anew, lest what is always served is never checked."""
-SHORT, LONG = "short", "long"
-"""Kinds of scores: what is learnt of one says nothing of the other."""
+SHORT, DOUBTED, LONG = "short", "doubted", "long"
+"""Kinds of scores, each learnt for itself. `DOUBTED`: the verifier settled what a guard objected to, and is right less often."""
 
 
 class Reason(StrEnum):
@@ -162,12 +162,12 @@ class Cascade:
         verified, sure = 0, (True, log_odds(policy.min_probability))
         for each in candidates:
             is_long = max(len(query.text), len(each.text)) > policy.long_chars  # then the verifier is not asked
-            refusal = first_refusal(question, parse(each.text), frozenset() if is_long else self._verifier.settles)
+            refusal, doubted = _guarded(question, parse(each.text), frozenset() if is_long else self._verifier.settles)
             watch.lap("guards")
             if refusal is not None:
-                refused = refused or refusal.guard
+                refused = refused or refusal
                 continue
-            judged = self._judge(query, each, similarity[each.id], is_long, policy)
+            judged = self._judge(query, each, similarity[each.id], LONG if is_long else DOUBTED if doubted else SHORT, policy)
             watch.lap("verify")
             verified += 1
             if best is None or judged.rank > best.rank:
@@ -176,16 +176,16 @@ class Cascade:
                 break
         return best or Decision(Reason.GUARD, candidates[0], similarity[candidates[0].id], refused)
 
-    def _judge(self, query: Query, candidate: Candidate, similarity: float, is_long: bool, policy: Policy) -> Decision:
+    def _judge(self, query: Query, candidate: Candidate, similarity: float, kind: str, policy: Policy) -> Decision:
         """Whether the candidate is good enough to go on."""
-        if is_long:
+        if kind == LONG:
             return _judge_long(candidate, similarity, policy)
         (probability,) = self._verifier.probabilities([Pair(query.text, candidate.text, similarity)])
         if probability is None:
-            return Decision(Reason.UNVERIFIED, candidate, similarity)
+            return Decision(Reason.UNVERIFIED, candidate, similarity, kind=kind)
         enough = policy.min_probability if policy.mode == "static" else policy.floor
         reason = Reason.HIT if probability >= enough else Reason.DOUBTFUL
-        return Decision(reason, candidate, similarity, score=log_odds(probability))
+        return Decision(reason, candidate, similarity, kind=kind, score=log_odds(probability))
 
     def _weigh(self, namespace: str, decision: Decision, policy: Policy) -> None:
         """What the error budget says to an answer that is good enough otherwise."""
@@ -198,6 +198,16 @@ class Cascade:
             decision.reason = Reason.EXPLORE
         elif policy.mode == "shadow":
             decision.reason = Reason.SHADOW
+
+
+def _guarded(a: Question, b: Question, settled: Set[str]) -> tuple[str | None, bool]:
+    """The guard that refuses, and whether one that the verifier settles does."""
+    doubted = False
+    for refusal in refusals(a, b):
+        if refusal.guard not in settled:
+            return refusal.guard, doubted
+        doubted = True
+    return None, doubted
 
 
 def _judge_long(candidate: Candidate, similarity: float, policy: Policy) -> Decision:

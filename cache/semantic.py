@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from cache.cascade import SHORT, Cascade, Decision, Query, Reason
+from cache.cascade import Cascade, Decision, Query, Reason
 from cache.database import Database
-from cache.decision.belief import Belief, Prior
+from cache.decision.belief import Prior
 from cache.decision.beliefs import Beliefs
 from cache.decision.intervals import interval
 from cache.decision.priors import PRIORS
@@ -83,7 +83,7 @@ class Parts:
     embedder: str
     """Name of the embedder whose vectors the index holds."""
     priors: dict[str, Prior]
-    """By kind of score, `SHORT` and `LONG`."""
+    """By kind of score (`cache.cascade`)."""
 
     @classmethod
     def on(cls, database: Database, index: VectorIndex, verifier: Verifier, embedder: str) -> Self:
@@ -218,10 +218,6 @@ class SemanticCache:
         """What the namespace's audits of the last `AUDITED_S` seconds say of its hits."""
         number, wrong = self._parts.evidence.audited(namespace, self._clock() - AUDITED_S)
         return Audits(number, wrong, *interval(wrong, number))
-
-    def belief(self, namespace: str, kind: str = SHORT) -> Belief:
-        """What is believed of the namespace's questions, for statistics."""
-        return self._beliefs.tenant(namespace, kind)
 
     # Single flight
 

@@ -1,6 +1,6 @@
 """All guards, the cheapest first."""
 
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from typing import Final
 
 from cache.guards.antonyms import Antonyms
@@ -36,9 +36,11 @@ GUARDS: Final[tuple[Guard, ...]] = (
 )
 
 
+def refusals(a: Question, b: Question) -> Iterator[Refusal]:
+    """Of every guard that does not let the two share an answer, each as it is asked for."""
+    return (Refusal(guard.name) for guard in GUARDS if guard.refuses(a, b))
+
+
 def first_refusal(a: Question, b: Question, settled: Set[str] = frozenset()) -> Refusal | None:
     """The first refusal, None if every guard but those in `settled` lets the two share an answer."""
-    for guard in GUARDS:
-        if guard.name not in settled and guard.refuses(a, b):
-            return Refusal(guard.name)
-    return None
+    return next((refusal for refusal in refusals(a, b) if refusal.guard not in settled), None)

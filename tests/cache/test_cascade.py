@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cache.cascade import LONG, SHORT, Decision, Query, Reason
+from cache.cascade import DOUBTED, LONG, SHORT, Decision, Query, Reason
 from cache.decision.account import Budget
+from cache.decision.belief import Effect
 from cache.entry import Entry
 from cache.policy import Policy
 from cache.semantic import Found
@@ -144,6 +145,30 @@ def test_a_doubtful_pair_is_not_served(world: CacheWorld, probability: float | N
     assert decision.reason is outcome
     assert decision.candidate is not None
     assert decision.candidate.id == entry.id
+
+
+def test_what_a_guard_doubts_and_the_verifier_settles_is_learnt_apart(world: CacheWorld) -> None:
+    world.keep("How do I open a cache?", fingerprint="f1")
+    world.keep("How do I open the cache", fingerprint="f2")
+    query = world.query("How do I open a file?")
+    assert reason(world, query).guard == "near_identical"
+    world.verifier.settles = frozenset({"near_identical"})
+    assert served(world, query) is not None
+    doubted = world.cache._cascade.decide(query, STATIC)
+    agreed = world.cache._cascade.decide(world.query("How do I open a cache?", fingerprint="f2"), STATIC)
+    assert (doubted.kind, agreed.kind) == (DOUBTED, SHORT)
+    before = errors(world)
+    for _ in range(100):
+        world.cache.learn("a1", doubted, False)
+    world.clock.now += 3
+    after = errors(world)
+    assert after[SHORT] == before[SHORT] < 0.5
+    assert before[DOUBTED] < 0.5 < 0.9 < after[DOUBTED]
+
+
+def errors(world: CacheWorld) -> dict[str, float]:
+    """Of what the verifier is very sure of."""
+    return {kind: world.cache._beliefs.tenant("a1", kind).error(4.0, Effect(0.0, 0.1)) for kind in (SHORT, DOUBTED)}
 
 
 def test_long_questions_are_compared_by_their_vectors(world: CacheWorld) -> None:
