@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.held_out import held_out
 from benchmarks.report import Row, parser, say, show
 from cache.config import SemanticConfig
 from cache.decision.intervals import interval
@@ -23,7 +24,7 @@ from cache.guards.cascade import first_refusal
 from cache.guards.text import normal_form, parse
 from cache.verifiers.base import Pair, Verifier
 from cache.verifiers.factory import load_verifier
-from cache.verifiers.pairs import LabelledPair, digest, part_of, read_pairs
+from cache.verifiers.pairs import LabelledPair
 from cache.verifiers.similarity import SimilarityVerifier
 
 Accepts = NDArray[np.bool_]
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = SemanticConfig()
     encoder = SentenceEmbedder(threads=1)
     verifier = load_verifier(config.verifier, 1, encoder.name)
-    pairs = _held_out(read_pairs(options.pairs), verifier)[: 600 if options.quick else None]
+    pairs = held_out(options.pairs, verifier)[: 600 if options.quick else None]
     say(f"{len(pairs)} pairs")
     similarities, encoding = _similarities(encoder, pairs)
     same = np.array([pair.same for pair in pairs])
@@ -59,13 +60,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     made.add_argument("--pairs", type=Path, required=True, help='JSON lines {"a", "b", "same"}, gzipped or not')
     made.add_argument("--classes", action="store_true", help="also a row for each guard's pairs")
     return made.parse_args(arguments)
-
-
-def _held_out(pairs: list[LabelledPair], verifier: Verifier) -> list[LabelledPair]:
-    if not verifier.name.endswith(digest(pairs)):
-        return pairs
-    say("the verifier was trained on this file: only its test part is used")
-    return [pair for pair in pairs if part_of(pair) == "test"]
 
 
 def _similarities(encoder: SentenceEmbedder, pairs: list[LabelledPair]) -> tuple[NDArray[np.float32], list[float]]:

@@ -3,9 +3,10 @@
     python -m benchmarks.semantic_stream
 
 The stream is `question_stream.py`'s, or with `--pairs FILE` the questions of labelled pairs, those labelled the same joined to one
-intent. A question with the very text of a kept one is an exact hit: it is counted apart, and is no part of the rates. `ours` is the
-cache as it is served (`cache.semantic`) in mode `verified`, from an empty start; `best_static` the cosine threshold with the most hits
-among those whose error is within the budget, chosen afterwards with all labels at hand.
+intent; of the file that the verifier was trained on, those of its held-out part. A question with the very text of a kept one is an
+exact hit: it is counted apart, and is no part of the rates. `ours` is the cache as it is served (`cache.semantic`) in mode `verified`,
+from an empty start; `best_static` the cosine threshold with the most hits among those whose error is within the budget, chosen
+afterwards with all labels at hand.
 """
 
 import argparse
@@ -13,13 +14,14 @@ import hashlib
 import random
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.held_out import held_out
 from benchmarks.question_stream import Query as Asked
 from benchmarks.question_stream import stream
 from benchmarks.report import Row, parser, say, show
@@ -35,7 +37,7 @@ from cache.stores.sql import open_database
 from cache.vectors.faiss_index import FaissIndex
 from cache.verifiers.base import Pair, Verifier
 from cache.verifiers.factory import load_verifier
-from cache.verifiers.pairs import read_pairs
+from cache.verifiers.pairs import LabelledPair
 
 BUDGETS = (0.005, 0.01, 0.02, 0.05)
 THRESHOLDS = tuple(round(0.6 + 0.005 * step, 3) for step in range(81))
@@ -77,10 +79,10 @@ class Tally:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    asked = list(_asked(options))
+    verifier = _Remembering(load_verifier(options.verifier, 1, SentenceEmbedder().name))
+    asked = list(stream(options.queries, options.seed) if options.pairs is None else _of_pairs(held_out(options.pairs, verifier), options))
     say(f"{len(asked)} questions, {len({each.text for each in asked})} texts, {len({each.intent for each in asked})} intents")
     vectors = _encode(asked)
-    verifier = _Remembering(load_verifier(options.verifier, 1, SentenceEmbedder().name))
     static = [(threshold, _static(asked, vectors, threshold)) for threshold in (THRESHOLDS[::8] if options.quick else THRESHOLDS)]
     rows: list[Row] = []
     for budget in BUDGETS[1:2] if options.quick else BUDGETS:
@@ -103,12 +105,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _asked(options: argparse.Namespace) -> Iterator[Asked]:
-    if options.pairs is None:
-        yield from stream(options.queries, options.seed)
-        return
+def _of_pairs(pairs: Sequence[LabelledPair], options: argparse.Namespace) -> list[Asked]:
+    """Each question once, in random order; of an intent all or none."""
     texts_of: dict[int, list[str]] = defaultdict(list)
-    for text, intent in _joined(options.pairs).items():
+    for text, intent in _joined(pairs).items():
         texts_of[intent].append(text)
     rng = random.Random(options.seed)
     chosen: list[Asked] = []
@@ -116,10 +116,10 @@ def _asked(options: argparse.Namespace) -> Iterator[Asked]:
         if len(chosen) >= options.queries:
             break
         chosen += [Asked(text, intent) for text in texts_of[intent]]
-    yield from rng.sample(chosen, len(chosen))
+    return rng.sample(chosen, len(chosen))
 
 
-def _joined(path: Path) -> dict[str, int]:
+def _joined(pairs: Sequence[LabelledPair]) -> dict[str, int]:
     """The intent of each question: questions that are labelled the same, directly or over others, have one."""
     parent: dict[str, str] = {}
 
@@ -128,7 +128,7 @@ def _joined(path: Path) -> dict[str, int]:
             parent[text] = text = parent[parent[text]]
         return text
 
-    for pair in read_pairs(path):
+    for pair in pairs:
         first, second = root(pair.a), root(pair.b)
         if pair.same:
             parent[first] = second
