@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 GRACE_S = 60.0
 """How long a tombstone stays after its vector is gone: a reader may hold its id."""
-GARBAGE_BATCH = 500
+GARBAGE_BATCH, GARBAGE_ROUNDS = 500, 20
+"""Entries of one transaction, which others wait for, and transactions of one call."""
 MAX_LOGGED = 1_000_000
 """Lines of the query log; the oldest go."""
 AUDITED_S = 30 * 86_400.0
@@ -253,11 +254,17 @@ class SemanticCache:
         return self._store.evict(None, Quota(max_entries), self._clock())
 
     def collect(self) -> Collected:
-        """Ends what has expired or was invalidated, and removes what ended a while ago."""
+        """Ends what has expired or was invalidated, and removes what ended a while ago; the rest of much in later calls."""
         self._parts.leases.collect(self._clock())
         self._parts.queries.trim(MAX_LOGGED)
         self._parts.evidence.forget_audits(self._clock() - AUDITED_S)
-        return self._store.collect(self._clock(), GRACE_S, GARBAGE_BATCH)
+        collected = Collected()
+        for _ in range(GARBAGE_ROUNDS):
+            some = self._store.collect(self._clock(), GRACE_S, GARBAGE_BATCH)
+            collected += some
+            if some.most < GARBAGE_BATCH:
+                break
+        return collected
 
     def flush_uses(self) -> None:
         """Writes hit counts. They are gathered in memory: a crash loses those of the last moments, which only eviction misses."""

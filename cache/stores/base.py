@@ -1,7 +1,7 @@
 """The contract of entry stores: SQL is the truth."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from cache.entry import Entry, Vector
@@ -87,13 +87,19 @@ UNLIMITED = Quota()
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a pass of the garbage collection ended, by reason."""
+    """What was ended, by reason."""
 
     expired: int = 0
     invalidated: int = 0
-    evicted: int = 0
-    purged: int = field(default=0)
+    purged: int = 0
     """Rows that were ended before, whose vectors are gone by now, and that were removed for good."""
+
+    @property
+    def most(self) -> int:
+        return max(self.expired, self.invalidated, self.purged)
+
+    def __add__(self, other: "Collected") -> "Collected":
+        return Collected(self.expired + other.expired, self.invalidated + other.invalidated, self.purged + other.purged)
 
 
 class EntryStore(Protocol):

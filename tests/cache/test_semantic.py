@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache import semantic
 from cache.entry import Entry
 from cache.errors import StoreError, VectorIndexError
 from cache.semantic import Found, Known, normal_key
@@ -61,6 +62,17 @@ def test_an_ended_entry_is_found_in_no_way(world: CacheWorld, end: Callable[[Cac
     world.cache.collect()
     world.cache.apply()
     assert world.index.scan("", 9) == [other.id]
+
+
+def test_a_large_invalidation_is_cleared_away_in_a_few_calls(
+    world: CacheWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(semantic, "GARBAGE_BATCH", 2)
+    monkeypatch.setattr(semantic, "GARBAGE_ROUNDS", 3)
+    for number in range(9):
+        world.keep(exact_key=f"{number:064x}")
+    world.cache.invalidate("a1", ALL)
+    assert [world.cache.collect().invalidated for _ in range(3)] == [6, 3, 0]
 
 
 def test_an_answer_to_a_request_from_before_an_invalidation_is_not_kept_for_use(world: CacheWorld) -> None:
