@@ -26,6 +26,8 @@ NAME = "CacheOwner"
 CALLABLE = frozenset({"page", "get", "get_all", "delete", "invalidate", "deny", "stats", "audits", "log"})
 """Methods of the cache that ingresses may call by name, for tenants' own requests."""
 
+OPEN_LIMIT_S = 30.0
+"""How long a start waits for stores and encoder. Requests are answered without them."""
 REOPEN_S = 1.0
 RETRY_S = 10.0
 
@@ -44,19 +46,38 @@ class CacheOwner:
         self._cache: SemanticCache | None = None
         self._judge: AnswerJudge | None = None
         self._embedder: RemoteEmbedder | None = None
-        self._opening, self._filling = asyncio.Lock(), asyncio.Lock()
+        self._opening: asyncio.Task[SemanticCache] | None = None
+        self._filling = asyncio.Lock()
         self._closed_until = 0.0
         """On the event loop's clock: when the stores, which failed to open, are tried again."""
-        self._is_filled = False
+        self._is_started = self._is_filled = False
         self._upkeep: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
 
+    async def check_health(self) -> None:
+        """Serve awaits this before it sends the first request: by then the stores are open, if they can be opened at all."""
+        if not self._is_started:
+            self._is_started = True
+            opening = asyncio.ensure_future(self._opened())
+            await asyncio.wait([opening], timeout=OPEN_LIMIT_S)
+            if not opening.done() or opening.exception():
+                log.warning("the cache was not opened at the start", extra={"error": repr(opening.done() and opening.exception())[:500]})
+
     async def _opened(self) -> SemanticCache:
-        """Opened at the first call, because only the encoder knows the dimension and it starts beside this process."""
-        async with self._opening:
-            if self._cache is None:
-                self._cache = await self._try_to_open()
-                self._upkeep = [asyncio.create_task(each) for each in self._jobs(self._cache)]
+        """Not opened by the constructor, because only the encoder knows the dimension and it starts beside this process.
+
+        A caller that is gone does not end the opening: what a thread has opened would be lost, and opened once more.
+        """
+        if self._cache is not None:
+            return self._cache
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.ensure_future(self._open_once())
+            self._opening.add_done_callback(lambda opening: opening.cancelled() or opening.exception())  # all callers may be gone
+        return await asyncio.shield(self._opening)
+
+    async def _open_once(self) -> SemanticCache:
+        self._cache = await self._try_to_open()
+        self._upkeep = [asyncio.create_task(each) for each in self._jobs(self._cache)]
         return self._cache
 
     async def _try_to_open(self) -> SemanticCache:
@@ -175,7 +196,7 @@ class CacheOwner:
         await self.close()
 
     async def close(self) -> None:
-        for task in self._upkeep:
+        for task in (*self._upkeep, *([self._opening] if self._opening else [])):
             task.cancel()
         if self._cache is not None:
             await asyncio.to_thread(self._cache.close)

@@ -183,12 +183,20 @@ class CacheTiers:
             return True
         text = lookup.text if lookup.read else None
         asked_at = self._clock()
-        read = self._finds.read(
-            (lookup.namespace, lookup.key, text),
-            lambda: self.cache.find(lookup.namespace, lookup.key, lookup.fingerprint, text),
-            LOOKUP_TIMEOUT_S / 2,  # one that hangs leaves time for the next
-        )
-        found = await self._bounded("exact", lookup.deadline, read)
+
+        async def read() -> Known:
+            while True:
+                try:
+                    known: Known = await self._finds.read(
+                        (lookup.namespace, lookup.key, text),
+                        lambda: self.cache.find(lookup.namespace, lookup.key, lookup.fingerprint, text),
+                        LOOKUP_TIMEOUT_S / 2,
+                    )
+                    return known
+                except TimeoutError:  # one hung, and left time for another
+                    continue
+
+        found = await self._bounded("exact", lookup.deadline, read())
         if found is FAILED:
             lookup.write = False
             return False

@@ -64,9 +64,7 @@ def test_an_ended_entry_is_found_in_no_way(world: CacheWorld, end: Callable[[Cac
     assert world.index.scan("", 9) == [other.id]
 
 
-def test_a_large_invalidation_is_cleared_away_in_a_few_calls(
-    world: CacheWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_invalidation_is_cleared_away_in_a_few_calls(world: CacheWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(semantic, "GARBAGE_BATCH", 2)
     monkeypatch.setattr(semantic, "GARBAGE_ROUNDS", 3)
     for number in range(9):

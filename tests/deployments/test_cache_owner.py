@@ -160,3 +160,29 @@ async def test_another_encoder_gets_vectors_of_its_own_in_the_background(tmp_pat
 
         await eventually(is_found)
         assert await answer_of(owner, first) == first.answer
+
+
+async def test_the_stores_are_open_before_the_first_request_comes(tmp_path: Path) -> None:
+    async with owner_of(tmp_path, Encoder()) as owner:
+        await owner.check_health()
+        assert owner._cache is not None
+
+
+async def test_a_start_does_not_fail_with_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(url: str) -> None:
+        raise StoreError("down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_owner, "open_database", fail)
+        async with owner_of(tmp_path, Encoder()) as owner:
+            await owner.check_health()
+            assert owner._cache is None
+
+
+async def test_an_encoder_that_does_not_come_up_holds_a_start_up_for_a_while_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_owner, "OPEN_LIMIT_S", 0.01)
+    encoder = Encoder()
+    encoder.describe = SimpleNamespace(remote=asyncio.Event().wait)
+    async with owner_of(tmp_path, encoder) as owner:
+        await owner.check_health()
+        await owner.check_health()

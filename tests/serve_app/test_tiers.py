@@ -1,5 +1,6 @@
 """What is looked up, replayed and kept."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -198,6 +199,15 @@ async def test_a_broken_cache_does_not_stop_an_answer(
     fault.hangs, fault.error = False, None
     # An answer whose epoch is not known cannot be kept: it may be of a time before an invalidation.
     assert (await ask(world, chat()))[0] == ("miss" if part == "finds" else "exact")
+    assert (await ask(world, chat()))[0] == "exact"
+
+
+async def test_a_look_up_that_hangs_once_is_asked_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (await ask(world, chat()))[0] == "miss"
+    world.lru.clear()
+    monkeypatch.setattr(tiers, "LOOKUP_TIMEOUT_S", 0.4)
+    strikes = iter([asyncio.Event().wait])
+    monkeypatch.setattr(world.cache.finds, "strike", lambda: next(strikes, world.cache.searches.strike)())
     assert (await ask(world, chat()))[0] == "exact"
 
 
