@@ -202,12 +202,20 @@ async def test_a_broken_cache_does_not_stop_an_answer(
     assert (await ask(world, chat()))[0] == "exact"
 
 
+class HangsOnce:
+    strikes = 0
+
+    async def strike(self) -> None:
+        self.strikes += 1
+        if self.strikes == 1:
+            await asyncio.Event().wait()
+
+
 async def test_a_look_up_that_hangs_once_is_asked_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await ask(world, chat()))[0] == "miss"
     world.lru.clear()
     monkeypatch.setattr(tiers, "LOOKUP_TIMEOUT_S", 0.4)
-    strikes = iter([asyncio.Event().wait])
-    monkeypatch.setattr(world.cache.finds, "strike", lambda: next(strikes, world.cache.searches.strike)())
+    monkeypatch.setattr(world.cache, "finds", HangsOnce())
     assert (await ask(world, chat()))[0] == "exact"
 
 
