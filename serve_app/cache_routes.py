@@ -77,7 +77,7 @@ class CacheRoutes:
         if entry is None:
             raise _no_entry("entry_id")
         kept = {"id": entry.id, "object": "cache.entry", "created_at": int(entry.created_at), "expires_at": int(entry.expires_at)}
-        return json_reply({**kept, "model": entry.model, "text": entry.text, "tags": entry.tags, "answer": msgspec.Raw(entry.answer)})
+        return json_reply({**kept, "model": entry.model, "text": entry.text, "tags": entry.tags, "answer": _shown(entry.answer)})
 
     async def delete_entry(self, request: HttpRequest) -> Reply:
         entry_id = request.path_params["entry_id"]
@@ -111,6 +111,14 @@ class CacheRoutes:
         counts = {"entries": stats.entries, "bytes": stats.bytes, "hits": stats.hits, "tokens_saved": stats.tokens_saved}
         wrong = {"audited": audits.number, "wrong": audits.wrong, "share_low": round(audits.low, 6), "share_high": round(audits.high, 6)}
         return json_reply({"object": "cache.stats", **counts, "false_hits": wrong})
+
+
+def _shown(answer: bytes) -> Any:
+    """None for one that was damaged in the store."""
+    try:
+        return msgspec.json.decode(answer)
+    except msgspec.DecodeError:
+        return None
 
 
 def _page(request: HttpRequest) -> Page:

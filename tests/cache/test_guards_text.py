@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cache.guards import lexicon
+from cache.guards import features, lexicon
 from cache.guards.stems import stem
 from cache.guards.text import normal_form, parse
 
@@ -273,3 +273,11 @@ def test_a_synonym_belongs_to_one_group() -> None:
 def test_negated_words_are_not_synonyms_as_well() -> None:
     negated = {line.split()[0] for line in lexicon.lines("negatives")}
     assert negated.isdisjoint(entry for group in lexicon.groups("synonyms") for entry in group)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.text(st.sampled_from("ab fxA09 .,?!-_/'\"`()[]{}#@\\:>~《》é\n"), max_size=24) | st.text(max_size=24))
+@example("www.?")
+@example("deadbeef1")
+def test_what_has_no_hint_of_a_literal_has_none(text: str) -> None:
+    assert features._HINT.search(text) or not features._LITERAL.search(text)

@@ -56,6 +56,11 @@ async def test_entries_are_listed_page_by_page_and_filtered(http: httpx.AsyncCli
     assert other["id"] == entries[1].id
 
 
+async def test_an_answer_that_was_damaged_in_the_store_is_shown_as_none(http: httpx.AsyncClient, kept: CacheWorld) -> None:
+    entry = keep(kept, answer=b'{"choices": [')
+    assert (await http.get(f"/v1/cache/entries/{entry.id}")).json()["answer"] is None
+
+
 async def test_an_entry_is_shown_with_its_answer_and_deleted(http: httpx.AsyncClient, kept: CacheWorld) -> None:
     entry = keep(kept)
     assert (await http.get(f"/v1/cache/entries/{entry.id}")).json()["answer"] == {"choices": []}
