@@ -40,7 +40,7 @@ async def http(world: World, kept: CacheWorld) -> AsyncIterator[httpx.AsyncClien
 
 
 def keep(kept: CacheWorld, **changes: Any) -> Entry:
-    return kept.keep(namespace=ADA, answer=b'{"choices":[]}', **changes)
+    return kept.keep(**{"namespace": ADA, "answer": b'{"choices":[]}', **changes})
 
 
 async def test_entries_are_listed_page_by_page_and_filtered(http: httpx.AsyncClient, kept: CacheWorld) -> None:
