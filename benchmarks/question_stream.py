@@ -116,6 +116,8 @@ class Query:
 
     text: str
     intent: int
+    place: str = "f0"
+    """The partition of the cache that it is asked in."""
 
 
 def intents() -> list[tuple[str, str, str]]:

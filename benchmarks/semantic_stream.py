@@ -2,8 +2,9 @@
 
     python -m benchmarks.semantic_stream
 
-The stream is `question_stream.py`'s, or with `--pairs FILE` the questions of labelled pairs, those labelled the same joined to one
-intent; of the file that the verifier was trained on, those of its held-out part. A question with the very text of a kept one is an
+The stream is `question_stream.py`'s, or with `--pairs FILE` labelled pairs, in random order (of the file that the verifier was trained
+on, those of its held-out part). Each pair then is a partition of its own, because only of the two questions of one pair is it known
+whether they are equivalent. A question with the very text of a kept one is an
 exact hit: it is counted apart, and is no part of the rates. `ours` is the cache as it is served (`cache.semantic`) in mode `verified`,
 from an empty start; `best_static` the cosine threshold with the most hits among those whose error is within the budget, chosen
 afterwards with all labels at hand.
@@ -43,7 +44,7 @@ BUDGETS = (0.005, 0.01, 0.02, 0.05)
 THRESHOLDS = tuple(round(0.6 + 0.005 * step, 3) for step in range(81))
 PARTS = 5
 """Points of the learning curve."""
-NAMESPACE, PARTITION = "a0", "f0"
+NAMESPACE = "a0"
 Vectors = dict[str, NDArray[np.float32]]
 
 
@@ -106,34 +107,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _of_pairs(pairs: Sequence[LabelledPair], options: argparse.Namespace) -> list[Asked]:
-    """Each question once, in random order; of an intent all or none."""
-    texts_of: dict[int, list[str]] = defaultdict(list)
-    for text, intent in _joined(pairs).items():
-        texts_of[intent].append(text)
+    """Both questions of each pair, the first of them before the second."""
     rng = random.Random(options.seed)
-    chosen: list[Asked] = []
-    for intent in rng.sample(sorted(texts_of), len(texts_of)):  # whole intents: what is asked once only cannot be hit
-        if len(chosen) >= options.queries:
-            break
-        chosen += [Asked(text, intent) for text in texts_of[intent]]
-    return rng.sample(chosen, len(chosen))
-
-
-def _joined(pairs: Sequence[LabelledPair]) -> dict[str, int]:
-    """The intent of each question: questions that are labelled the same, directly or over others, have one."""
-    parent: dict[str, str] = {}
-
-    def root(text: str) -> str:
-        while parent.setdefault(text, text) != text:
-            parent[text] = text = parent[parent[text]]
-        return text
-
-    for pair in pairs:
-        first, second = root(pair.a), root(pair.b)
-        if pair.same:
-            parent[first] = second
-    numbers: dict[str, int] = {}
-    return {text: numbers.setdefault(root(text), len(numbers)) for text in list(parent)}
+    chosen = rng.sample(pairs, min(len(pairs), options.queries // 2))
+    order = rng.sample(list(range(len(chosen))) * 2, 2 * len(chosen))
+    asked, begun = [], set[int]()
+    for number in order:
+        pair, place = chosen[number], f"pair{number}"
+        intent = 2 * number + (number in begun and not pair.same)
+        asked.append(Asked(pair.b if number in begun else pair.a, intent, place))
+        begun.add(number)
+    return asked
 
 
 def _encode(asked: Sequence[Asked]) -> Vectors:
@@ -175,12 +159,12 @@ def _ours(asked: Sequence[Asked], vectors: Vectors, verifier: Verifier, policy: 
         for number, each in enumerate(asked):
             clock.now += 1
             entry = _entry(number, each, vectors, clock.now)
-            known = cache.find(NAMESPACE, entry.exact_key, PARTITION, each.text)
+            known = cache.find(NAMESPACE, entry.exact_key, each.place, each.text)
             if known.exact:
                 tally.exact += 1
                 continue
             found: Found | Decision | Entry = known.reworded or cache.search(
-                Query(NAMESPACE, PARTITION, each.text, vectors[each.text]), policy
+                Query(NAMESPACE, each.place, each.text, vectors[each.text]), policy
             )
             if isinstance(found, Decision):
                 tally.outcomes.append((False, True))
@@ -202,12 +186,12 @@ def _open(directory: Path, verifier: Verifier, dimension: int, clock: _Clock) ->
 
 
 def _entry(number: int, asked: Asked, vectors: Vectors, now: float) -> Entry:
-    key = hashlib.sha256(asked.text.encode()).hexdigest()
+    key = hashlib.sha256(f"{asked.place}/{asked.text}".encode()).hexdigest()
     return Entry(
         id=f"{number:08}",
         namespace=NAMESPACE,
         exact_key=key,
-        fingerprint=PARTITION,
+        fingerprint=asked.place,
         model="m",
         text=asked.text,
         answer=b"{}",
@@ -217,24 +201,38 @@ def _entry(number: int, asked: Asked, vectors: Vectors, now: float) -> Entry:
     )
 
 
+@dataclass
+class _Kept:
+    """The questions of one partition that were kept, one by one."""
+
+    vectors: NDArray[np.float32]
+    intents: list[int] = field(default_factory=list)
+    texts: set[str] = field(default_factory=set)
+
+    def add(self, asked: Asked, vector: NDArray[np.float32]) -> None:
+        if len(self.intents) == len(self.vectors):
+            self.vectors = np.concatenate([self.vectors, np.empty_like(self.vectors)])
+        self.vectors[len(self.intents)] = vector
+        self.intents.append(asked.intent)
+        self.texts.add(asked.text)
+
+
 def _static(asked: Sequence[Asked], vectors: Vectors, threshold: float) -> Tally:
-    """The nearest kept question serves if its cosine reaches the threshold."""
-    tally, texts = Tally(), set[str]()
-    kept = np.empty((len(vectors), len(next(iter(vectors.values())))), np.float32)
-    intents: list[int] = []
+    """The nearest kept question of the partition serves if its cosine reaches the threshold."""
+    tally, width = Tally(), len(next(iter(vectors.values())))
+    places: defaultdict[str, _Kept] = defaultdict(lambda: _Kept(np.empty((1, width), np.float32)))
     for each in asked:
-        if each.text in texts:
+        kept, vector = places[each.place], vectors[each.text]
+        if each.text in kept.texts:
             tally.exact += 1
             continue
-        similarities = kept[: len(intents)] @ vectors[each.text]
-        nearest = int(similarities.argmax()) if len(intents) else 0
-        if len(intents) and similarities[nearest] >= threshold:
-            tally.outcomes.append((True, intents[nearest] == each.intent))
+        similarities = kept.vectors[: len(kept.intents)] @ vector
+        nearest = int(similarities.argmax()) if len(similarities) else 0
+        if len(similarities) and similarities[nearest] >= threshold:
+            tally.outcomes.append((True, kept.intents[nearest] == each.intent))
             continue
         tally.outcomes.append((False, True))
-        texts.add(each.text)
-        kept[len(intents)] = vectors[each.text]
-        intents.append(each.intent)
+        kept.add(each, vector)
     return tally
 
 
