@@ -113,7 +113,7 @@ def _of_pairs(pairs: Sequence[LabelledPair], options: argparse.Namespace) -> lis
     order = rng.sample(list(range(len(chosen))) * 2, 2 * len(chosen))
     asked, begun = [], set[int]()
     for number in order:
-        pair, place = chosen[number], f"pair{number}"
+        pair, place = chosen[number], f"{number:x}"
         intent = 2 * number + (number in begun and not pair.same)
         asked.append(Asked(pair.b if number in begun else pair.a, intent, place))
         begun.add(number)
