@@ -101,7 +101,8 @@ def _change(world: _World, rng: random.Random) -> None:
             ids, world.kept[tenant] = world.kept[tenant], []
         world.cache.invalidate(tenant, ALL if rng.random() < 0.5 else tag_scope("t"))
         world.end(ids)
-    else:
+    else:  # upkeep: else what has been invalidated would soon be all that a search finds
+        world.cache.collect()
         world.cache.apply()
     world.counts["changes"] += 1
 

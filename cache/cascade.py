@@ -22,6 +22,8 @@ from cache.verifiers.base import Pair, Verifier
 
 LEARN_SHARE = 0.02
 """Of the answers that could be served: computed anew, lest what is always served is never checked."""
+SURE = 2.0
+"""Log-odds from which on a candidate is not compared with those behind it: 88 %."""
 SHORT, DOUBTED, LONG = "short", "doubted", "long"
 """Kinds of scores, each learnt for itself. `DOUBTED`: the verifier settled what a guard objected to, and is right less often."""
 
@@ -159,7 +161,7 @@ class Cascade:
         question = parse(query.text)
         best: Decision | None = None
         refused: str | None = None
-        verified, sure = 0, (True, log_odds(policy.min_probability))
+        verified = 0
         for each in candidates:
             is_long = max(len(query.text), len(each.text)) > policy.long_chars  # then the verifier is not asked
             refusal, doubted = _guarded(question, parse(each.text), frozenset() if is_long else self._verifier.settles)
@@ -172,7 +174,7 @@ class Cascade:
             verified += 1
             if best is None or judged.rank > best.rank:
                 best = judged
-            if best.rank >= sure or verified == policy.max_verified:
+            if best.rank >= (True, SURE) or verified == policy.max_verified:
                 break
         return best or Decision(Reason.GUARD, candidates[0], similarity[candidates[0].id], refused)
 
@@ -211,10 +213,10 @@ def _guarded(a: Question, b: Question, settled: Set[str]) -> tuple[str | None, b
 
 
 def _judge_long(candidate: Candidate, similarity: float, policy: Policy) -> Decision:
-    """Long texts: the cosine alone, stretched so that the threshold is even odds above the verifier's floor."""
+    """Long texts: the cosine alone, stretched from `SURE` at the threshold to twice that at 1."""
     reason = Reason.HIT if similarity >= policy.long_similarity else Reason.DOUBTFUL
     above = (similarity - policy.long_similarity) / (1 - policy.long_similarity)
-    return Decision(reason, candidate, similarity, kind=LONG, score=max(-MAX_Z, min(MAX_Z, 2 + 2 * above)))
+    return Decision(reason, candidate, similarity, kind=LONG, score=max(-MAX_Z, min(MAX_Z, SURE * (1 + above))))
 
 
 class _Watch:

@@ -3,11 +3,15 @@
 import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from cache.decision.account import Budget, BudgetOf
 from cache.policy import Dialogue, Mode, Policy
 from cache.stores.base import Quota
+
+TENANT_NAME = r"^[A-Za-z0-9._@:-]{1,128}$"
+DATABASES = ("sqlite:", "mysql+pymysql:", "mariadb+pymysql:")
+VECTOR_INDEXES = ("faiss:", "memory:", "milvus:", "milvus-lite:", "http:", "https:")
 
 
 class Section(BaseModel):
@@ -31,23 +35,25 @@ Secret = Annotated[SecretStr, BeforeValidator(_from_environment)]
 
 
 class ExactConfig(Section):
-    """The exact tier: answers of byte-identical requests."""
+    """The exact tier: answers to the very same request, whatever the order of its keys."""
 
     enabled: bool = True
     max_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
-    """Size limit of the in-process LRU of one ingress replica, in bytes of answers."""
+    """Size limit of the in-process LRU of one ingress replica."""
 
 
 class SemanticConfig(Section):
     """The semantic tier: answers to questions that mean the same."""
 
     enabled: bool = True
+    """False: `off` for all tenants, whatever their own mode."""
     mode: Mode = "verified"
     """`verified`: within the error budget, learning from answers that are computed anew now and then. `static`: from
-    `min_probability` on. `shadow`: decide and learn as in `verified`, but never serve. `off`: the same as `enabled: false`."""
+    `min_probability` on. `shadow`: decide and learn as in `verified`, but never serve. `off`: neither compare nor learn."""
     error_budget: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """The most that may be answered wrongly, as a share of `error_budget_of`."""
     error_budget_of: BudgetOf = "requests"
+    """`requests` that reach the semantic tier, hits or not; or `hits`, which is stricter."""
     min_similarity: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Cosine below which a kept question is not looked at."""
     min_probability: Annotated[float, Field(gt=0, lt=1)] = 0.88
@@ -57,6 +63,7 @@ class SemanticConfig(Section):
     long_chars: Annotated[int, Field(ge=1)] = 256
     """Questions longer than this are not for the verifier, but compared by `long_similarity`."""
     long_similarity: Annotated[float, Field(gt=0, lt=1)] = 0.97
+    """Cosine from which on a longer question may be served."""
     top_k: Annotated[int, Field(ge=1, le=100)] = 8
     """Kept questions that are looked at."""
     max_verified: Annotated[int, Field(ge=1, le=100)] = 3
@@ -71,6 +78,12 @@ class SemanticConfig(Section):
     is taken together, and may be worded otherwise; the model's own words do not count."""
     max_text_chars: Annotated[int, Field(ge=1)] = 8192
     """Longer questions are not looked up."""
+
+    @model_validator(mode="after")
+    def _verified_are_looked_at(self) -> Self:
+        if self.max_verified > self.top_k:
+            raise ValueError("max_verified must not be more than top_k, of which they are")
+        return self
 
     def policy(self) -> Policy:
         return Policy(
@@ -92,6 +105,7 @@ class QuotaConfig(Section):
 
     max_entries: Annotated[int, Field(ge=1)] | None = None
     max_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Of answers, questions and vectors. Kept within seconds, as is `max_entries`."""
 
     def quota(self) -> Quota:
         return Quota(self.max_entries, self.max_bytes)
@@ -119,7 +133,7 @@ class CacheConfig(Section):
     exact: ExactConfig = ExactConfig()
     semantic: SemanticConfig = SemanticConfig()
     single_flight: Literal["off", "process", "cluster"] = "cluster"
-    """Where equal requests are computed once: nowhere, in each ingress process, or also across them."""
+    """Where equal requests are computed once: nowhere, in each ingress process, or also across them. Needs `exact.enabled`."""
     ttl_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600.0
     """Answers older than this are not served. A request may ask for less."""
     soft_ttl_s: Annotated[float, Field(gt=0)] | None = None
@@ -135,8 +149,30 @@ class CacheConfig(Section):
     """Where the vectors are: `faiss:` in the cache's process, or `milvus://host:port`. They can be rebuilt from the database."""
     replicas: Annotated[int, Field(ge=1)] = 1
     """Processes that stand between the ingresses and the stores. More than one need stores of their own: a database server and Milvus."""
-    tenants: dict[str, TenantConfig] = {}
+    tenants: dict[Annotated[str, Field(pattern=TENANT_NAME)], TenantConfig] = {}
     """By the tenant's name: what is otherwise for it. `default` is the tenant of requests that name none."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_is_known(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(DATABASES):
+            raise ValueError(f"it must begin with one of {', '.join(DATABASES)}")
+        return url
+
+    @field_validator("vector_url")
+    @classmethod
+    def _index_is_known(cls, url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith(VECTOR_INDEXES):
+            raise ValueError(f"it must begin with one of {', '.join(VECTOR_INDEXES)}")
+        return url
+
+    @model_validator(mode="after")
+    def _answers_grow_old_before_they_end(self) -> Self:
+        ages: list[tuple[str, CacheConfig]] = [("cache", self), *((f"cache.tenants.{name}", self.of(name)) for name in self.tenants)]
+        for name, each in ages:
+            if each.soft_ttl_s is not None and each.soft_ttl_s >= each.ttl_s:
+                raise ValueError(f"{name}: soft_ttl_s must be less than ttl_s, or nothing ever reaches it")
+        return self
 
     @model_validator(mode="after")
     def _replicas_share_their_stores(self) -> Self:

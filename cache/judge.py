@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from cache.embedders.base import Embedder
-from cache.guards.cascade import first_refusal
+from cache.guards.cascade import refusals
 from cache.guards.text import normal_form, parse
 
 SAME, DIFFERENT = 0.92, 0.75
@@ -30,8 +30,7 @@ class AnswerJudge:
         similarity = float(np.dot(*self._embedder.embed([kept, fresh])))
         if similarity < DIFFERENT:
             return False
-        refusal = first_refusal(parse(kept), parse(fresh))
-        if refusal and refusal.guard in HARD_FACTS:
+        if any(refusal.guard in HARD_FACTS for refusal in refusals(parse(kept), parse(fresh))):
             return False
         return True if similarity >= SAME else None
 

@@ -39,8 +39,6 @@ MAX_LOGGED = 1_000_000
 """Lines of the query log; the oldest go."""
 AUDITED_S = 30 * 86_400.0
 """Older audits say little of today's hits."""
-EVICT_EVERY = 100
-"""Entries of a namespace between two looks at its quota."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +84,11 @@ class Parts:
     priors: dict[str, Prior]
     """By kind of score (`cache.cascade`)."""
 
+    @property
+    def scorer(self) -> str:
+        """Names verifier and embedder, whose scores are learnt about."""
+        return hashlib.sha256(f"{self.verifier.name}\0{self.embedder}".encode()).hexdigest()
+
     @classmethod
     def on(cls, database: Database, index: VectorIndex, verifier: Verifier, embedder: str) -> Self:
         """With all stores on one database, which the cache closes."""
@@ -111,11 +114,12 @@ class SemanticCache:
         self._quota = quota
         self._quotas = quotas or {}
         self._overlay = overlay or Overlay(clock)
-        self._beliefs = Beliefs(parts.evidence, parts.priors, clock)
+        self._beliefs = Beliefs(parts.evidence, parts.priors, parts.scorer, clock)
         self._cascade = Cascade(parts.store, parts.evidence, parts.index, self._overlay, parts.verifier, self._beliefs, clock)
         self._indexer = Indexer(parts.store, parts.index, self._overlay, parts.embedder, clock)
         self._uses: Counter[str] = Counter()
-        self._puts: Counter[str] = Counter()
+        self._grown: set[str] = set()
+        """Namespaces that may be over their quota."""
         self._lock = threading.Lock()
 
     # Look-ups
@@ -166,8 +170,9 @@ class SemanticCache:
         self._store.put(entry)
         if entry.vector is not None:
             self._overlay.add(VectorRecord(entry.id, entry.namespace, entry.fingerprint, entry.vector))
-        if self._is_quota_due(entry.namespace):
-            self._store.evict(entry.namespace, self._quotas.get(entry.namespace, self._quota), self._clock())
+        if self._quotas.get(entry.namespace, self._quota) != UNLIMITED:
+            with self._lock:
+                self._grown.add(entry.namespace)
 
     def delete(self, namespace: str, ids: Sequence[str]) -> int:
         """Returns how many of the entries there were."""
@@ -205,8 +210,8 @@ class SemanticCache:
         if not decision.teaches or decision.candidate is None or decision.score is None:
             return
         now = self._clock()
-        seen = Observation(namespace, decision.candidate.id, decision.kind, decision.score, correct, now, served=served)
-        self._parts.evidence.observe([seen])
+        seen = Observation(namespace, decision.candidate.id, decision.kind, decision.score, correct, now, self._parts.scorer)
+        self._parts.evidence.observe(seen, audited=served)
 
     def deny(self, namespace: str, entry_id: str, question: str) -> bool:
         """The entry was a wrong answer to the question, and never answers it again. False: there is no such entry."""
@@ -248,6 +253,17 @@ class SemanticCache:
         if differences.missing or differences.orphaned:
             log.warning("the vector index differed from the store: %d missing, %d orphaned", differences.missing, differences.orphaned)
         return differences
+
+    def enforce_quotas(self) -> int:
+        """Ends what saves least in each namespace that has grown past its quota. Returns how many entries."""
+        with self._lock:
+            grown, self._grown = self._grown, set()
+        try:
+            return sum(self._store.evict(each, self._quotas.get(each, self._quota), self._clock()) for each in grown)
+        except StoreError:
+            with self._lock:
+                self._grown |= grown
+            raise
 
     def evict(self, max_entries: int) -> int:
         """Ends what saves least until the whole store has at most so many entries."""
@@ -291,16 +307,6 @@ class SemanticCache:
             with self._lock:
                 self._uses[entry.id] += 1
         return entry
-
-    def _is_quota_due(self, namespace: str) -> bool:
-        if self._quotas.get(namespace, self._quota) == UNLIMITED:
-            return False
-        with self._lock:
-            self._puts[namespace] += 1
-            due = self._puts[namespace] >= EVICT_EVERY
-            if due:
-                del self._puts[namespace]
-            return due
 
 
 def normal_key(text: str) -> str:

@@ -129,6 +129,7 @@ class CacheOwner:
             self._repeat(cache.apply, 1.0, self._changed),
             self._repeat(cache.flush_uses, 2.0),
             self._repeat(cache.collect, 10.0),
+            self._repeat(cache.enforce_quotas, 5.0),
             self._repeat(lambda: cache.evict(limit), 30.0),
             self._repeat(cache.reconcile, 600.0),
         ]
@@ -147,6 +148,8 @@ class CacheOwner:
                 await asyncio.to_thread(work)
             except CacheError as error:
                 log.warning("upkeep of the cache failed", extra={"error": repr(error)[:500]})
+            except Exception:  # a defect must not end the upkeep for good
+                log.exception("upkeep of the cache failed")
 
     async def open(self) -> None:
         """Returns when the cache knows all that it has kept. Raises `CacheError`."""

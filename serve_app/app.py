@@ -67,7 +67,11 @@ class Ingress:
         )
         backend = SharedCacheBackend(remote_cache, encoder, self._pipeline.authenticator, config.cache)
         modelcache = config.modelcache
-        self._modelcache = ModelCacheService(backend, metrics, modelcache.blocked_models) if modelcache.enabled else None
+        self._modelcache = (
+            ModelCacheService(backend, metrics, modelcache.blocked_models, logs_queries=modelcache.query_log)
+            if modelcache.enabled
+            else None
+        )
         # Ray's router tells which replicas there are once it has been asked for one.
         asking = {"llm": llm.ping.remote, "embedding": embedding.describe.remote, "cache": cache.open.remote}
         self._parts = Parts(asking | ({"retrieval": retrieval.open.remote} if retrieval else {}))

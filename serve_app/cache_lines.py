@@ -135,7 +135,7 @@ class LineReader:
         return replace(entry, text=line.text if line.fingerprint else None, expires_at=min(ends))
 
     def _entry(self, line: Line, entry_id: str, key: str, fingerprint: str, since: float) -> Entry:
-        config = self._config.cache
+        config = self._config.cache.of(self._caller.name)
         return Entry(
             id=entry_id,
             namespace=self._namespace,

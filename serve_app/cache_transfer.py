@@ -69,7 +69,7 @@ class CacheTransferRoutes:
         """What can be kept is, in the order of the lines; of the others the report says what is wrong."""
         namespace, lines = self._namespace(request), _numbered(request.body)
         epoch = await self._cache.epoch(namespace)
-        pipeline, caller = self._pipeline, Caller(request.id, None)
+        pipeline, caller = self._pipeline, Caller(request.id, tenant_of(request.headers))
         reader = LineReader(pipeline.config, pipeline.tiers, caller, namespace, epoch, pipeline.clock())
         report = Report()
         for start in range(0, len(lines), IMPORT_BATCH):

@@ -23,6 +23,7 @@ class IngressConfig(Section):
     """The deployment that HTTP requests reach."""
 
     replicas: Annotated[int, Field(ge=1)] = 1
+    """Processes that answer HTTP requests; each has a memory of exact answers of its own."""
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 1000
     """Requests that one ingress replica has open at once; more wait in HAProxy, then get 503."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
@@ -38,6 +39,8 @@ class ModelCacheConfig(Section):
     enabled: bool = True
     blocked_models: tuple[str, ...] = ()
     """Values of `scope.model` that are refused."""
+    query_log: bool = True
+    """Write the last million look-ups, with their questions, to the table `cache_queries`, which no route shows."""
 
 
 class EmbeddingModelConfig(EmbeddingConfig):
@@ -92,12 +95,12 @@ def _shown(value: Any) -> Any:
 
 
 def _path(loc: tuple[str | int, ...]) -> list[str]:
-    """The keys as they stand in the file: pydantic puts a union's tag among them."""
+    """The keys as they stand in the file: pydantic puts a union's tag among them, and `[key]` behind a bad one."""
     path: list[str] = []
     section: Any = AppConfig
     for part in loc:
         below = _step(section, str(part))
-        if not _is_tag(section, str(part)):
+        if part != "[key]" and not _is_tag(section, str(part)):
             path.append(str(part))
         section = below
     return path

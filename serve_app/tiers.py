@@ -181,7 +181,7 @@ class CacheTiers:
         """Fills `lookup.known`. False: the cache did not answer, and without the epoch nothing may be kept either."""
         if not (lookup.read or lookup.write):
             return True
-        text = lookup.text if lookup.read else None
+        text = lookup.text if lookup.read and lookup.policy.mode != "shadow" else None
         asked_at = self._clock()
 
         async def read() -> Known:

@@ -75,7 +75,7 @@ class Prior:
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """How probable each point of `GRID` is, shape (points,), and the logarithms' common sum 1."""
+    """How probable each point of `GRID` is, shape (points,), with the sum 1."""
 
     weights: Array
 
@@ -114,11 +114,11 @@ class Counts:
         self._right = np.zeros(BINS)
         self._wrong = np.zeros(BINS)
 
-    def add(self, z: float, correct: bool, weight: float = 1.0) -> None:
+    def add(self, z: float, correct: bool) -> None:
         self._right *= self._keep
         self._wrong *= self._keep
         counts = self._right if correct else self._wrong
-        counts[round((max(-MAX_Z, min(MAX_Z, z)) + MAX_Z) / (2 * MAX_Z) * (BINS - 1))] += weight
+        counts[round((max(-MAX_Z, min(MAX_Z, z)) + MAX_Z) / (2 * MAX_Z) * (BINS - 1))] += 1
 
     @property
     def total(self) -> float:
@@ -157,14 +157,14 @@ def probability(eta: float, effect: Effect) -> float:
     return float(_probabilities(np.array(eta + effect.mean), effect.variance))
 
 
-def entry_effect(tenant: Belief, prior: Prior, observations: Iterable[tuple[float, bool, float]]) -> Effect:
-    """What an entry's own (z, correct, weight) say, beyond its tenant's belief."""
-    seen = [(tenant.predictor(z), correct, weight) for z, correct, weight in observations]
+def entry_effect(tenant: Belief, prior: Prior, observations: Iterable[tuple[float, bool]]) -> Effect:
+    """What an entry's own (z, correct) say, beyond its tenant's belief."""
+    seen = [(tenant.predictor(z), correct) for z, correct in observations]
     mean, curvature = 0.0, 1 / prior.entry_variance
     for _ in range(NEWTON_STEPS if seen else 0):
-        p = [sigmoid(eta + mean) for eta, _, _ in seen]
-        gradient = sum(weight * (correct - each) for each, (_, correct, weight) in zip(p, seen, strict=True)) - mean / prior.entry_variance
-        curvature = sum(weight * each * (1 - each) for each, (_, _, weight) in zip(p, seen, strict=True)) + 1 / prior.entry_variance
+        p = [sigmoid(eta + mean) for eta, _ in seen]
+        gradient = sum(correct - each for each, (_, correct) in zip(p, seen, strict=True)) - mean / prior.entry_variance
+        curvature = sum(each * (1 - each) for each in p) + 1 / prior.entry_variance
         step = max(-2.0, min(2.0, gradient / curvature))
         mean += step
         if abs(step) < TOLERANCE:

@@ -9,7 +9,10 @@ from cache.stores.evidence import Observation, SqlEvidenceStore
 
 REFRESH_S = 2.0
 PAGE = 5000
-MAX_TENANTS = 10_000
+MAX_READ = 40_000
+"""Observations that are read when a tenant comes, two half-lives of them: a look-up waits for it."""
+MAX_TENANTS = 1000
+"""Each takes up to 50 kB."""
 
 
 class Beliefs:
@@ -18,9 +21,10 @@ class Beliefs:
     Of the tenants seen last, `MAX_TENANTS` are held; another one's observations are read anew when it comes back.
     """
 
-    def __init__(self, evidence: SqlEvidenceStore, priors: dict[str, Prior], clock: Callable[[], float]) -> None:
-        """`priors`: by kind of score. `clock` gives seconds, on any scale."""
+    def __init__(self, evidence: SqlEvidenceStore, priors: dict[str, Prior], scorer: str, clock: Callable[[], float]) -> None:
+        """`priors`: by kind of score. `scorer`: whose scores are asked about (`Observation`). `clock` gives seconds, on any scale."""
         self._evidence = evidence
+        self._scorer = scorer
         self._priors = priors
         self._clock = clock
         self._lock = threading.Lock()
@@ -42,12 +46,14 @@ class Beliefs:
 
     def entry(self, namespace: str, kind: str, entry_id: str) -> Effect:
         """The entry's own effect. May raise `StoreError`."""
-        seen = [each for each in self._evidence.of_entries([entry_id]).get(entry_id, []) if each.kind == kind]
-        return entry_effect(self.tenant(namespace, kind), self._priors[kind], [(each.score, each.correct, each.weight) for each in seen])
+        seen = self._evidence.of_entry(entry_id, kind, self._scorer)
+        return entry_effect(self.tenant(namespace, kind), self._priors[kind], [(each.score, each.correct) for each in seen])
 
     def _refresh(self, namespace: str | None, tenant: "_Tenant") -> None:
+        if tenant.mark is None:
+            tenant.mark = self._evidence.mark(namespace, MAX_READ)
         while True:
-            seen, tenant.mark = self._evidence.recent(namespace, PAGE, tenant.mark)
+            seen, tenant.mark = self._evidence.behind(tenant.mark, namespace, self._scorer, PAGE)
             tenant.add(seen)
             if len(seen) < PAGE:
                 break
@@ -56,14 +62,14 @@ class Beliefs:
 
 class _Tenant:
     def __init__(self) -> None:
-        self.mark = 0
+        self.mark: int | None = None
         self.due = float("-inf")
         self.counts: defaultdict[str, Counts] = defaultdict(Counts)
         self.beliefs: dict[str, Belief] = {}
 
     def add(self, seen: list[Observation]) -> None:
         for each in seen:
-            self.counts[each.kind].add(each.score, each.correct, each.weight)
+            self.counts[each.kind].add(each.score, each.correct)
 
     def belief(self, kind: str, prior: Prior, everybody: "_Tenant") -> Belief:
         if kind not in self.beliefs:

@@ -1,7 +1,6 @@
 """What was learnt of kept answers: observations for the verified decision, and pairs that feedback forbids."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -16,7 +15,7 @@ MAX_PER_ENTRY = 64
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Whether the entry's answer would have been right for another question. `score`: as `cache.decision` defines it for the kind."""
+    """Whether the entry's answer would have been right for another question. `kind` and `score` as in `cache.cascade.Decision`."""
 
     namespace: str
     entry_id: str
@@ -24,9 +23,8 @@ class Observation:
     score: float
     correct: bool
     created_at: float
-    weight: float = 1.0
-    served: bool = False
-    """The answer had been served as a hit: an audit or a complaint. Otherwise it was computed anew to learn."""
+    scorer: str
+    """Names verifier and embedder: the scores of others mean something else."""
 
 
 class SqlEvidenceStore:
@@ -35,17 +33,15 @@ class SqlEvidenceStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def observe(self, seen: Sequence[Observation]) -> None:
-        """Keeps them; what was served counts as audited."""
-        audited = [{"namespace": each.namespace, "correct": each.correct, "created_at": each.created_at} for each in seen if each.served]
+    def observe(self, seen: Observation, *, audited: bool = False) -> None:
+        """`audited`: the answer had been served as a hit; otherwise it was computed anew to learn."""
 
         def work(connection: Connection) -> None:
-            connection.execute(insert(observations), [asdict(each) for each in seen])
+            connection.execute(insert(observations), asdict(seen))
             if audited:
-                connection.execute(insert(audits), audited)
+                connection.execute(insert(audits), {"namespace": seen.namespace, "correct": seen.correct, "created_at": seen.created_at})
 
-        if seen:
-            self._database.transact(work)
+        self._database.transact(work)
 
     def audited(self, namespace: str, since: float) -> tuple[int, int]:
         """How many of the namespace's hits were audited since a time, and how many of them were wrong."""
@@ -59,23 +55,27 @@ class SqlEvidenceStore:
         """Removes audits that are older."""
         self._database.transact(lambda connection: connection.execute(delete(audits).where(audits.c.created_at < before)))
 
-    def of_entries(self, ids: Sequence[str]) -> dict[str, list[Observation]]:
-        """The newest `MAX_PER_ENTRY` observations of each entry, newest first."""
-        query = select(*_COLUMNS).where(observations.c.entry_id.in_(ids)).order_by(observations.c.seq.desc())
-        found: defaultdict[str, list[Observation]] = defaultdict(list)
+    def of_entry(self, entry_id: str, kind: str, scorer: str) -> list[Observation]:
+        """The newest `MAX_PER_ENTRY` of an entry, newest first."""
+        same = (observations.c.entry_id == entry_id, observations.c.kind == kind, observations.c.scorer == scorer)
+        query = select(*_COLUMNS).where(*same).order_by(observations.c.seq.desc()).limit(MAX_PER_ENTRY)
         with self._database.read() as connection:
-            for row in connection.execute(query.limit(MAX_PER_ENTRY * max(1, len(ids)))):
-                found[row.entry_id].append(Observation(**row._mapping))
-        return {entry_id: each[:MAX_PER_ENTRY] for entry_id, each in found.items()}
+            return [Observation(*row) for row in connection.execute(query)]
 
-    def recent(self, namespace: str | None, limit: int, after: int = 0) -> tuple[list[Observation], int]:
-        """At most `limit` of the namespace's observations (None: everybody's) behind the mark `after`, oldest first, and the new mark."""
-        query = select(observations.c.seq, *_COLUMNS).where(observations.c.seq > after)
+    def mark(self, namespace: str | None, newest: int) -> int:
+        """The mark behind which there are the newest observations of the namespace (None: of everybody), so many at most."""
+        query = select(observations.c.seq).order_by(observations.c.seq.desc()).offset(newest).limit(1)
+        with self._database.read() as connection:
+            return connection.scalar(query if namespace is None else query.where(observations.c.namespace == namespace)) or 0
+
+    def behind(self, mark: int, namespace: str | None, scorer: str, limit: int) -> tuple[list[Observation], int]:
+        """At most `limit` observations of the namespace (None: of everybody) behind a mark, oldest first, and the mark behind them."""
+        query = select(observations.c.seq, *_COLUMNS).where(observations.c.seq > mark, observations.c.scorer == scorer)
         if namespace is not None:
             query = query.where(observations.c.namespace == namespace)
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(observations.c.seq).limit(limit)).all()
-        return [Observation(*row[1:]) for row in rows], rows[-1].seq if rows else after
+        return [Observation(*row[1:]) for row in rows], rows[-1].seq if rows else mark
 
     def deny(self, entry_id: str, question: str, now: float) -> None:
         """The entry must never answer this question again. Saying it twice is harmless."""
@@ -101,4 +101,4 @@ def question_hash(text: str) -> str:
 _DENIED = select(denials.c.entry_id).where(
     denials.c.entry_id.in_(bindparam("ids", expanding=True)), denials.c.question == bindparam("question")
 )
-_COLUMNS = [observations.c[name] for name in ("namespace", "entry_id", "kind", "score", "correct", "created_at", "weight", "served")]
+_COLUMNS = [observations.c[name] for name in ("namespace", "entry_id", "kind", "score", "correct", "created_at", "scorer")]

@@ -143,10 +143,9 @@ class ObservationColumns(TypedColumns):
     kind: Named[str] = Column(String(16))
     score: Named[float] = Column(Double)
     correct: Named[bool] = Column(Boolean)
-    weight: Named[float] = Column(Double)
-    served: Named[bool] = Column(Boolean)
-    """A hit that was audited, or complained of; not an answer that was computed anew to learn."""
     created_at: Named[float] = Column(Double)
+    scorer: Named[str] = Column(String(64))
+    """Names the verifier and the embedder that the score is of."""
 
 
 observations = Table(

@@ -1,7 +1,8 @@
 """ModelCache's protocol on the shared cache.
 
 `scope.model` is a partition of the tenant's own: part of the fingerprint, and the entry's model under a prefix that no engine's model
-has. No engine stands behind this protocol, so there is nothing to learn from: its searches are decided in mode `static`.
+has. No engine stands behind this protocol, so there is nothing to learn from: for a tenant in mode `verified` its searches are decided
+as in `static`, and in `shadow` there are none.
 Which questions may be worded otherwise is decided as for chats (`serve_app.tiers`); the others are found by their own words.
 """
 
@@ -64,7 +65,8 @@ class SharedCacheBackend:
         question = question_of(messages)
         if question.blank:
             return None
-        namespace, text = self._authenticator.namespace(tenant), self._comparable(question)
+        namespace, policy = self._authenticator.namespace(tenant), self._policy(tenant)
+        text = self._comparable(question) if policy.mode in ("verified", "static") else None
         key, place = _keys(namespace, model, question)
         known = await self._cache.find(namespace, key, place, text)
         if entry := known.exact or known.reworded:
@@ -72,7 +74,7 @@ class SharedCacheBackend:
         embedded = None if text is None else await self._embedding.embed_one(text)
         if text is None or embedded is None or not embedded.covered:
             return None
-        found = await self._cache.search(Query(namespace, place, text, embedded.vector), self._policy(tenant))
+        found = await self._cache.search(Query(namespace, place, text, embedded.vector), replace(policy, mode="static"))
         return _hit(found.entry, found.decision.similarity or 0.0) if isinstance(found, Found) else None
 
     async def insert(self, tenant: str | None, model: str, items: Sequence[tuple[Sequence[Message], str]]) -> list[str]:
@@ -80,6 +82,8 @@ class SharedCacheBackend:
         epoch = await self._cache.epoch(namespace)
         ttl_s = self._config.of(name_of(tenant)).ttl_s
         entries = [self._answer(namespace, model, epoch, ttl_s, messages, answer) for messages, answer in items]
+        if self._policy(tenant).mode == "off":
+            entries = [replace(entry, text=None) for entry in entries]
         texts = [entry.text for entry in entries if entry.text is not None]
         embedded = iter(await self._embedding.embed(texts) if texts else [])
         await self._register(namespace, model)
@@ -120,13 +124,11 @@ class SharedCacheBackend:
         return LoggedQuery(namespace, model, self._clock(), outcome, record.seconds, record.query, entry_id, similarity)
 
     def _policy(self, tenant: str | None) -> Policy:
-        policy = self._config.of(name_of(tenant)).semantic.policy()
-        return policy if policy.mode == "off" else replace(policy, mode="static")
+        return self._config.of(name_of(tenant)).semantic.policy()
 
     def _comparable(self, question: Question) -> str | None:
         """The question's text, if it may be worded otherwise."""
-        config = self._config.semantic
-        eligible = config.enabled and len(question.text) <= config.max_text_chars and not is_time_sensitive(question.text)
+        eligible = len(question.text) <= self._config.semantic.max_text_chars and not is_time_sensitive(question.text)
         return question.text if eligible else None
 
     def _answer(self, namespace: str, model: str, epoch: int, ttl_s: float, messages: Sequence[Message], answer: str) -> Entry:

@@ -37,17 +37,24 @@ class _Call:
 
 
 class ModelCacheService:
-    """One for each ingress replica. `blocked`: models that are neither looked up nor filled. `clock` gives seconds.
+    """One for each ingress replica. `blocked`: models that are neither looked up nor filled. `clock` gives seconds. `logs_queries`:
+    each look-up, with its question, is written to the query log.
 
     What goes wrong is an answer too: of errors only a `BackendError`'s text is shown, the others are in the log.
     """
 
     def __init__(
-        self, backend: CacheBackend, metrics: Metrics, blocked: Collection[str] = (), clock: Callable[[], float] = time.perf_counter
+        self,
+        backend: CacheBackend,
+        metrics: Metrics,
+        blocked: Collection[str] = (),
+        clock: Callable[[], float] = time.perf_counter,
+        logs_queries: bool = True,
     ) -> None:
         self._backend = backend
         self._blocked = frozenset(blocked)
         self._clock = clock
+        self._logs_queries = logs_queries
         self.query_log = QueryLog(backend, metrics)
 
     async def handle(self, tenant: str | None, payload: object, request_id: str = "") -> Response:
@@ -132,6 +139,8 @@ class ModelCacheService:
         return self._clock() - call.started
 
     def _record(self, call: _Call, model: str, response: Response) -> None:
+        if not self._logs_queries:
+            return
         body = response[1]
         self.query_log.add(QueryRecord(call.tenant, model, body["errorCode"], body["errorDesc"], call.hit, self._elapsed(call), call.query))
 

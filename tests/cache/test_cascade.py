@@ -260,4 +260,4 @@ def test_what_one_tenant_teaches_is_not_another_ones(world: CacheWorld) -> None:
 
 def test_learning_of_nothing_is_nothing(world: CacheWorld) -> None:
     world.cache.learn("a1", Decision(Reason.EMPTY), True)
-    assert world.evidence.recent(None, 9)[0] == []
+    assert world.evidence.behind(0, None, world.parts.scorer, 9)[0] == []

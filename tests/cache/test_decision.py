@@ -16,7 +16,7 @@ from cache.decision.priors import PRIORS
 
 PRIOR = PRIORS["short"]
 scores = st.floats(-MAX_Z, MAX_Z)
-observations = st.lists(st.tuples(scores, st.booleans(), st.floats(0.1, 3)), max_size=40)
+observations = st.lists(st.tuples(scores, st.booleans()), max_size=40)
 
 
 def certain(intercept: float = 0.0, slope: float = 1.0) -> Belief:
@@ -44,10 +44,10 @@ def test_a_large_sample_is_believed() -> None:
 
 
 @given(observations)
-def test_any_observations_give_a_belief(seen: list[tuple[float, bool, float]]) -> None:
+def test_any_observations_give_a_belief(seen: list[tuple[float, bool]]) -> None:
     counts = Counts()
-    for z, correct, weight in seen:
-        counts.add(z, correct, weight)
+    for z, correct in seen:
+        counts.add(z, correct)
     weights = counts.belief(PRIOR).weights
     assert np.isfinite(weights).all()
     assert weights.sum() == pytest.approx(1)
@@ -68,7 +68,7 @@ def test_sureness_grows_with_right_answers_as_counting_says() -> None:
 
 
 @given(observations)
-def test_any_observations_give_a_finite_effect(seen: list[tuple[float, bool, float]]) -> None:
+def test_any_observations_give_a_finite_effect(seen: list[tuple[float, bool]]) -> None:
     effect = entry_effect(PRIOR.belief(), PRIOR, seen)
     assert math.isfinite(effect.mean)
     assert 0 < effect.variance <= PRIOR.entry_variance + 1e-12
@@ -81,8 +81,8 @@ def test_an_entry_without_observations_is_as_good_as_its_tenants_others() -> Non
 def test_one_wrong_answer_makes_an_entry_doubtful_and_not_useless() -> None:
     eta, prior = 4.0, Prior(1.5, 0.6, entry_variance=0.3)
     fresh = probability(eta, entry_effect(certain(), prior, []))
-    once_wrong = probability(eta, entry_effect(certain(), prior, [(eta, False, 1.0)]))
-    made_up = probability(eta, entry_effect(certain(), prior, [(eta, False, 1.0)] + [(eta, True, 1.0)] * 30))
+    once_wrong = probability(eta, entry_effect(certain(), prior, [(eta, False)]))
+    made_up = probability(eta, entry_effect(certain(), prior, [(eta, False)] + [(eta, True)] * 30))
     assert fresh - 0.005 > once_wrong > 0.9
     assert once_wrong < made_up
 

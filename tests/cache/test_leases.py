@@ -1,7 +1,5 @@
 """One owner at a time, and none for ever; observations and denials."""
 
-from dataclasses import replace
-
 import pytest
 
 from cache.stores.evidence import MAX_PER_ENTRY, Observation, SqlEvidenceStore
@@ -60,7 +58,9 @@ def test_of_many_that_ask_at_once_one_gets_it(leases: SqlLeaseStore) -> None:
 def test_audits_outlive_their_entry_and_grow_old(evidence: SqlEvidenceStore, store: SqlEntryStore) -> None:
     entry = make_entry(id="e")
     store.put(entry)
-    evidence.observe([seen(), seen(correct=False), seen(namespace="b2"), replace(seen(), served=False)])
+    for each in (seen(), seen(correct=False), seen(namespace="b2")):
+        evidence.observe(each, audited=True)
+    evidence.observe(seen())
     store.delete("a1", ["e"], NOW)
     store.collect(NOW + 100, 0.0, 100)
     assert evidence.audited("a1", NOW) == (2, 1)
@@ -69,27 +69,37 @@ def test_audits_outlive_their_entry_and_grow_old(evidence: SqlEvidenceStore, sto
     assert evidence.audited("b2", 0) == (0, 0)
 
 
-def seen(entry_id: str = "e", namespace: str = "a1", score: float = 1.5, correct: bool = True) -> Observation:
-    return Observation(namespace, entry_id, "short", score, correct, NOW, weight=0.5, served=True)
+def seen(entry_id: str = "e", namespace: str = "a1", score: float = 1.5, correct: bool = True, scorer: str = "s") -> Observation:
+    return Observation(namespace, entry_id, "short", score, correct, NOW, scorer)
 
 
-def test_observations_come_back_by_entry_and_by_namespace(evidence: SqlEvidenceStore) -> None:
-    first, second, third = seen(), seen("f", correct=False), seen(namespace="b2", score=-2.0)
-    evidence.observe([])
-    evidence.observe([first, second])
-    evidence.observe([third])
-    assert evidence.of_entries(["e", "unknown"]) == {"e": [third, first]}
-    page, mark = evidence.recent("a1", 1)
+def test_observations_come_back_by_namespace_and_by_entry(evidence: SqlEvidenceStore) -> None:
+    first, second, third, of_another = seen(), seen("f", correct=False), seen(namespace="b2", score=-2.0), seen(scorer="t")
+    for each in (first, second, third, of_another):
+        evidence.observe(each)
+    assert evidence.of_entry("e", "short", "s") == [third, first]
+    assert evidence.of_entry("e", "long", "s") == evidence.of_entry("unknown", "short", "s") == []
+    page, mark = evidence.behind(0, "a1", "s", 1)
     assert page == [first]
-    page, mark = evidence.recent("a1", 9, mark)
+    page, mark = evidence.behind(mark, "a1", "s", 9)
     assert page == [second]
-    assert evidence.recent("a1", 9, mark) == ([], mark)
-    assert evidence.recent(None, 9)[0] == [first, second, third]
+    assert evidence.behind(mark, "a1", "s", 9) == ([], mark)
+    assert evidence.behind(0, None, "s", 9)[0] == [first, second, third]
+
+
+def test_a_mark_leaves_the_newest_behind_it(evidence: SqlEvidenceStore) -> None:
+    for number in range(5):
+        evidence.observe(seen(score=float(number)))
+        evidence.observe(seen(namespace="b2"))
+    assert [each.score for each in evidence.behind(evidence.mark("a1", 2), "a1", "s", 9)[0]] == [3.0, 4.0]
+    assert len(evidence.behind(evidence.mark(None, 3), None, "s", 9)[0]) == 3
+    assert evidence.mark("a1", 5) == evidence.mark("c3", 0) == 0
 
 
 def test_of_many_observations_of_an_entry_the_newest_count(evidence: SqlEvidenceStore) -> None:
-    evidence.observe([seen(score=float(number)) for number in range(MAX_PER_ENTRY + 5)])
-    assert [each.score for each in evidence.of_entries(["e"])["e"]] == [float(number) for number in range(MAX_PER_ENTRY + 4, 4, -1)]
+    for number in range(MAX_PER_ENTRY + 5):
+        evidence.observe(seen(score=float(number)))
+    assert [each.score for each in evidence.of_entry("e", "short", "s")] == [float(number) for number in range(MAX_PER_ENTRY + 4, 4, -1)]
 
 
 def test_denials_are_of_one_entry_and_one_question(evidence: SqlEvidenceStore) -> None:
@@ -102,9 +112,11 @@ def test_denials_are_of_one_entry_and_one_question(evidence: SqlEvidenceStore) -
 def test_what_was_learnt_goes_with_its_entry(store: SqlEntryStore, evidence: SqlEvidenceStore) -> None:
     entry = make_entry()
     store.put(entry)
-    evidence.observe([seen(entry.id), seen("other")])
+    evidence.observe(seen(entry.id))
+    evidence.observe(seen("other"))
     evidence.deny(entry.id, "Why?", NOW)
     store.delete("a1", [entry.id], NOW)
     store.collect(NOW + 61, 60, 10)
-    assert evidence.of_entries([entry.id, "other"]).keys() == {"other"}
+    assert evidence.of_entry(entry.id, "short", "s") == []
+    assert evidence.of_entry("other", "short", "s") == [seen("other")]
     assert evidence.denied([entry.id], "Why?") == set()

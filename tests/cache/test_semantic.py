@@ -120,12 +120,22 @@ def test_uses_outlive_a_store_that_fails(world: CacheWorld, monkeypatch: pytest.
     assert world.cache.stats("a1").hits > 0
 
 
-def test_a_quota_is_kept_to_within_a_hundred_entries(tmp_path: Path) -> None:
-    world = CacheWorld(tmp_path, quota=Quota(max_entries=50))
-    for _ in range(250):
-        world.keep()
-        world.clock.now += 0.001
-    assert world.cache.stats("a1").entries <= 150
+def test_quotas_are_enforced_by_the_upkeep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = CacheWorld(tmp_path, quota=Quota(max_entries=3))
+    for number in range(5):
+        world.keep(tokens=number)
+        world.keep(namespace="b2", tokens=number)
+
+    def fail(*args: object) -> None:
+        raise StoreError("down")
+
+    monkeypatch.setattr(world.store, "evict", fail)
+    with pytest.raises(StoreError):
+        world.cache.enforce_quotas()
+    monkeypatch.undo()
+    assert world.cache.enforce_quotas() == 4
+    assert [world.cache.stats(each).entries for each in ("a1", "b2")] == [3, 3]
+    assert world.cache.enforce_quotas() == 0
 
 
 def test_the_soft_end_is_told(world: CacheWorld) -> None:

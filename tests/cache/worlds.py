@@ -51,8 +51,8 @@ class CacheWorld:
         self.evidence = SqlEvidenceStore(self.store._database)
         self.index = index or MemoryIndex(2)
         self.verifier = FakeVerifier()
-        parts = replace(Parts.on(self.store._database, self.index, self.verifier, EMBEDDER), store=self.store)
-        self.cache = SemanticCache(parts, self.clock, quota)
+        self.parts = replace(Parts.on(self.store._database, self.index, self.verifier, EMBEDDER), store=self.store)
+        self.cache = SemanticCache(self.parts, self.clock, quota)
 
     def keep(self, text: str | None = "What is a cache?", vector: Vector | None = None, **changes: Any) -> Entry:
         """An entry that the cache has been given; the index does not have it yet."""

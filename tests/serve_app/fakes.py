@@ -5,7 +5,7 @@ import base64
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -103,7 +103,7 @@ class FakeCache:
         self.steps.append("search")
         await self.searches.strike()
         if self.real is not None:
-            return self.real.search(query, replace(policy, mode="static"))
+            return self.real.search(query, policy)
         for entry in self.live:
             same_partition = (entry.namespace, entry.fingerprint) == (query.namespace, query.fingerprint)
             if same_partition and entry.vector is not None and np.array_equal(entry.vector, query.vector):

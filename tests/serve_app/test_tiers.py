@@ -278,6 +278,21 @@ async def test_a_question_worded_the_same_needs_no_encoder(world: World, monkeyp
     assert world.steps[steps:] == []
 
 
+async def test_in_the_shadow_nothing_is_served_that_was_worded_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(cache={"semantic": {"mode": "shadow"}})
+    await ask(world, chat())
+    asked: list[str | None] = []
+
+    async def find(namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
+        asked.append(text)
+        return Known(0)
+
+    monkeypatch.setattr(world.cache, "find", find)
+    await world.pipeline.generate(chat("what is a cache"), caller())
+    assert asked == [None]
+    await world.keeper.stop()
+
+
 async def test_what_is_kept_says_what_it_cost_and_what_it_is_tagged_with(world: World) -> None:
     await ask(world, chat(cache={"tags": ["a", "b", "a"]}))
     (entry,) = world.cache.entries

@@ -78,7 +78,8 @@ def world(tmp_path: Path) -> CacheWorld:
 
 @pytest.fixture
 def backend(world: CacheWorld) -> SharedCacheBackend:
-    config = CacheConfig.model_validate({"ttl_s": 1000, "max_answer_bytes": 1000, "semantic": {"max_text_chars": 100}})
+    tenants = {mode: {"mode": mode} for mode in ("off", "shadow")}
+    config = CacheConfig.model_validate({"ttl_s": 1000, "max_answer_bytes": 1000, "semantic": {"max_text_chars": 100}, "tenants": tenants})
     return SharedCacheBackend(LocalCache(world), LocalEmbedding(), AUTHENTICATOR, config, world.clock)
 
 
@@ -101,6 +102,16 @@ async def test_what_is_inserted_is_found_by_its_words_and_by_words_like_them(bac
     assert await answer(backend, "please, who are you") == "A cache."
     assert await answer(backend, "Who is it that you are?") == "A cache."
     assert await answer(backend, "Completely different words") is None
+
+
+@pytest.mark.parametrize("tenant", ["off", "shadow"])
+async def test_in_these_modes_nothing_is_answered_in_other_words(backend: SharedCacheBackend, world: CacheWorld, tenant: str) -> None:
+    await backend.insert(tenant, "m", [(asks("Who are you?"), "A cache.")])
+    assert await answer(backend, "Who are you?", tenant=tenant) == "A cache."
+    assert await answer(backend, "please, who are you", tenant=tenant) is None
+    assert await answer(backend, "Who is it that you are?", tenant=tenant) is None
+    world.cache.apply()
+    assert world.index.count() == (tenant == "shadow")
 
 
 async def test_models_tenants_and_dialogs_are_walls(backend: SharedCacheBackend) -> None:
