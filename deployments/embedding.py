@@ -83,6 +83,9 @@ class Embedding:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self._embedder.count_tokens(texts)
 
+    def covers(self, texts: Sequence[str]) -> list[bool]:
+        return self._embedder.covers(texts)
+
     async def verify(self, pairs: Sequence[Pair]) -> list[float | None]:
         """See `cache.verifiers.base.Verifier.probabilities`."""
         return await asyncio.to_thread(self._verifier.probabilities, pairs)
@@ -106,7 +109,8 @@ class RemoteEmbedder:
         return np.stack(embedded) if embedded else np.empty((0, self.dimension), np.float32)
 
     def covers(self, texts: Sequence[str]) -> list[bool]:
-        return [each.covered for each in self._result("embed", texts)]
+        covered: list[bool] = self._result("covers", texts)
+        return covered
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         counts: list[int] = self._result("count_tokens", texts)

@@ -24,7 +24,7 @@ class Background:
         """`ended` is called whatever becomes of it."""
         if len(self._tasks) >= MAX_TASKS:
             ended()
-            self._metrics.cache(self._what, "busy")
+            self._metrics.operation(self._what, "busy")
             return
         task = asyncio.get_running_loop().create_task(self._guarded(work))
         self._tasks.add(task)
@@ -36,7 +36,7 @@ class Background:
             await work()
         except Exception as error:  # engine, cache and encoder may fail; then nothing comes of it
             log.warning("background work failed", extra={"work": self._what, "error": type(error).__name__})
-            self._metrics.cache(self._what, "error")
+            self._metrics.operation(self._what, "error")
 
     async def drain(self) -> None:
         """Returns when everything that was begun has ended."""

@@ -219,7 +219,7 @@ class Flights:
         return ALONE
 
     def count(self, outcome: Outcome) -> None:
-        self._metrics.cache("flight", outcome)
+        self._metrics.operation("flight", outcome)
 
     def forget(self, flight: _Flight) -> None:
         if self._table.get(flight.key) is flight:

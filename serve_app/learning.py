@@ -50,7 +50,7 @@ class Learner:
         async with asyncio.timeout(LEARN_TIMEOUT_S):
             correct = await self._cache.learn(namespace, decision, answer, served)
         label = "unclear" if correct is None else "right" if correct else "wrong"
-        self._metrics.cache("audit" if served else "learn", label)
+        self._metrics.operation("audit" if served else "learn", label)
 
     async def drain(self) -> None:
         """Returns when everything that was begun has ended."""

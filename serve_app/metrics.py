@@ -1,7 +1,9 @@
 """What the application counts. Names here lack Ray's prefix; `/metrics` on the service removes it."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
+STAGE_BUCKETS_S = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]
 LATENCY_BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0]
 
 
@@ -13,6 +15,12 @@ class Metrics(Protocol):
 
     def cache(self, tier: str, outcome: str) -> None:
         """One lookup. `outcome`: `hit`, or the reason of the miss."""
+
+    def stages(self, seconds: Mapping[str, float]) -> None:
+        """Times of the stages of one semantic decision."""
+
+    def operation(self, what: str, outcome: str) -> None:
+        """What became of work around the cache: a `flight`, a label that was to be learnt (`learn`, `audit`), a `renewal`."""
 
     def write_skipped(self, reason: str) -> None:
         """An answer that could have been kept was not."""
@@ -38,6 +46,8 @@ class RayMetrics:
             tag_keys=("path", "cache"),
         )
         self._cache = Counter("mygo_cache_lookups", "Cache lookups by tier and outcome.", tag_keys=("tier", "outcome"))
+        self._stages = Histogram("mygo_cache_stage_seconds", "Stages of the semantic decision.", STAGE_BUCKETS_S, tag_keys=("stage",))
+        self._operations = Counter("mygo_cache_operations", "Flights, labels and renewals by outcome.", tag_keys=("what", "outcome"))
         self._skipped = Counter("mygo_cache_writes_skipped", "Answers that were not kept, by reason.", tag_keys=("reason",))
         self._disconnected = Counter("mygo_client_disconnects", "Clients that left before the end.", tag_keys=("path",))
 
@@ -49,6 +59,13 @@ class RayMetrics:
 
     def cache(self, tier: str, outcome: str) -> None:
         self._cache.inc(tags={"tier": tier, "outcome": outcome})
+
+    def stages(self, seconds: Mapping[str, float]) -> None:
+        for stage, each in seconds.items():
+            self._stages.observe(each, tags={"stage": stage})
+
+    def operation(self, what: str, outcome: str) -> None:
+        self._operations.inc(tags={"what": what, "outcome": outcome})
 
     def write_skipped(self, reason: str) -> None:
         self._skipped.inc(tags={"reason": reason})

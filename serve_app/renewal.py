@@ -38,11 +38,11 @@ class Renewals:
         # Under a name that no entry has: this lease is not to be answered by the entry that is to be renewed.
         lease = entry.namespace, f"renewal/{key}", entry.epoch, uuid.uuid4().hex
         if await self._leases.acquire(*lease, RENEWAL_S) is not True:
-            self._metrics.cache("renewal", "elsewhere")
+            self._metrics.operation("renewal", "elsewhere")
             return
         try:
             async with asyncio.timeout(RENEWAL_S):
-                self._metrics.cache("renewal", await renew())
+                self._metrics.operation("renewal", await renew())
         finally:
             await self._leases.release(*lease)
 

@@ -222,6 +222,7 @@ class CacheTiers:
             return None
         decision: Decision = found.decision if isinstance(found, Found) else found
         lookup.decision = decision
+        self._metrics.stages(decision.seconds)
         self._metrics.cache("semantic", decision.reason if decision.guard is None else f"guard_{decision.guard}")
         return SemanticHit(found.entry, decision.similarity or 0.0) if isinstance(found, Found) else None
 

@@ -5,22 +5,27 @@ from typing import Final
 
 from cache.guards import lexicon
 from cache.guards.lexicon import bag
-from cache.guards.numerals import HAN_NUMERALS, SCALES, SMALL, chinese, english, ungrouped
+from cache.guards.numerals import HAN_NUMERALS, SCALES, SMALL, chinese, english
 from cache.guards.tokens import clean, segment
 
 _HAN: Final = "[㐀-鿿]"
-_WHOLE: Final = re.compile(r"[`\n\r\t{}\[\];=|<>]")
-"""Code, tables, verse: nothing inside such a text is touched."""
+_WHOLE: Final = re.compile(r"[`\n\r\t{}\[\];=|<>：]|:(?!\d\d)")
+"""Code, tables, verse, something that is quoted after a colon: nothing inside such a text is touched."""
 _PROTECTED: Final = re.compile(
     r"(\"[^\"]*\"|《[^》]{0,200}》|(?<!\w)'[^']{0,200}'(?!\w)|(?<!\S)(?=\S*(?:https?:|www\.|@|_|::|\\|/|\(\)|[\w)]\.\w|\w['\"]\"))\S+)"
 )
 
 _META: Final = re.compile(
-    r"\b(?:translat\w*|say|said|mean\w*|spell\w*|words?|phrases?|letters?|syllables?|pronounc\w*|write|reply|rhymes?|grammar|sentences?"
-    r"|capitali\w*|greetings?|polite\w*)\b|翻译|意思|怎么说|怎么写|怎么读|回复|造句|成语|笔画|读音|拼音|礼貌|问候",
+    r"\b(?:translat\w*|say|says|said|mean\w*|spell\w*|words?|phrases?|letters?|syllables?|vowels?|consonants?|characters?|pronounc\w*|write"
+    r"|reply|respond|rhymes?|grammar|sentences?|capitali\w*|lowercase|uppercase|greetings?|polite\w*|correct|fix|edit|rewrite|proofread\w*"
+    r"|paraphras\w*|punctuat\w*|contractions?|apostrophes?|commas?|sentiment|classify|reverse|palindromes?|anagrams?|alphabetical\w*"
+    r"|scrabble|ascii|unicode|regex\w*|escape|shortcut|lyrics|song|singer|title"
+    r"|(?:english|french|spanish|german|italian|portuguese|dutch|russian|arabic|hindi|chinese|mandarin|japanese|korean|turkish|latin)"
+    r" for)\b"
+    r"|翻译|意思|怎么说|怎么写|怎么读|怎么讲|回复|造句|成语|笔画|读音|拼音|礼貌|问候|断句|标点|病句|歌",
     re.IGNORECASE,
 )
-"""A question about words: politeness and numerals may be what it is about."""
+"""A question about words: how it is written may be what it is about."""
 
 _ASKED: Final = r"(?:what|how|why|when|where|who|which|whether)\b"
 _OPENING: Final = (
@@ -31,7 +36,7 @@ _OPENING_ZH: Final = r"[^,。!]{0,30}(?:什么|怎|为何|如何|哪|谁|多少|
 """A greeting goes only before a question or a request: `Hello, Dolly` is a name."""
 _LEAD: Final = re.compile(
     r"(?:(?:hi|hello|hey|greetings|good (?:morning|afternoon|evening))(?: there| everyone| all)? ?[,!.]+ ?(?=" + _OPENING + ")"
-    r"|(?:please|kindly|pls|plz)[, ] ?(?=[a-z])"
+    r"|(?:please|kindly|pls|plz)[, ] ?(?=" + _OPENING + ")"
     r"|(?:please |kindly )?(?:(?:can|could|would|will) you (?:please |kindly )?)?(?:tell me|let me know) (?=" + _ASKED + ")"
     r"|(?:can|could|would|will) you (?:please|kindly) (?=[a-z])"
     r"|i (?:would|'d) like to know (?=" + _ASKED + ")"
@@ -43,12 +48,10 @@ _TRAIL: Final = re.compile(
     r"|谢谢(?:你|您|大家|啦|了)?|多谢|感谢)[ .!。~?]{0,20}$",
     re.IGNORECASE,
 )
-_FINAL: Final = re.compile(r"(?:(?<=[^\W\d_]) ?[?!.。…]{1,40}|(?<=[\d)\"'》%#+]) ?\?{1,40}|(?<=[\d\"'》%])[.。]{1,40}) ?$")
-_UNFINISHED: Final = re.compile(
-    r"(?:\b(?:is|of|mean|operator|symbol|sign|character|called|does|use|the|a)|是|号|叫|用) [?!.。…]{1,40}$", re.IGNORECASE
-)
-"""The mark may be what is asked about: `What is ?`."""
-_PARTICLE: Final = re.compile(f"(?<={_HAN})[吗呢呀啊]{{1,40}}$")
+_FINAL: Final = re.compile(r"(?:(?<=[^\W\d_])[?!.。…]{1,40}|(?<=[\d)\"'》%#+])\?{1,40}|(?<=[\d\"'》%])[.。]{1,40}) ?$")
+"""Not behind a space: the mark may be what is asked about."""
+_PARTICLE: Final = re.compile(f"(?<={_HAN})[呢呀啊]{{1,40}}$")
+"""Not 吗: it makes another question of `你想吃什么`."""
 _ASKING: Final = re.compile("什么|怎么|怎样|为何|如何|哪|谁|多少|几|是否|是不是|能不能|可不可以|会不会|有没有")
 _TAIL: Final = 100
 _SPACES: Final = re.compile(f" (?={_HAN})|(?<={_HAN}) ")
@@ -62,15 +65,17 @@ _WITHOUT_APOSTROPHE: Final = bag("do does did is are was")
 _NOT: Final = {"ca": "can", "wo": "will"}
 _TAILS: Final = {"re": "are", "ve": "have", "ll": "will", "m": "am"}
 
+_JOINING: Final = r"(?:or|and|plus|minus|times|divided|vs|versus|to|from|is|are|in|of|on|at|by|than|with|equals?|as|if|the)\b"
 _COUNTS: Final = "|".join(sorted(SMALL, key=len, reverse=True))
 _SCALES: Final = "|".join(SCALES)
 _NUMBER_RUN: Final = re.compile(
-    rf"(?<![\w-])(?:one(?= (?:{_SCALES})\b)|{_COUNTS})(?:[ -](?:{_COUNTS}|{_SCALES}|one)){{0,12}}(?![\w-])", re.IGNORECASE
+    rf"(?<![\w-])(?>(?:one(?= (?:{_SCALES})\b)|{_COUNTS})(?:[ -](?:{_COUNTS}|{_SCALES}|one)){{0,12}})(?= (?!{_JOINING})[^\W\d_]{{2,}})",
+    re.IGNORECASE,
 )
-_GROUPED: Final = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3}){1,6}(?![\w,])")
+"""Before what is counted: alone, the word may be what is meant."""
 _HAN_COUNT: Final = re.compile(f"[{''.join(sorted(HAN_NUMERALS))}]{{1,16}}")
 _COUNTED: Final = bag(
-    "个 天 年 月 次 岁 元 块 人 位 只 条 张 本 台 辆 公里 米 厘米 公斤 斤 克 千克 吨 小时 分钟 周 层 倍 步 杯 瓶 件 首 篇 集 种"
+    "个 天 年 月 次 岁 元 块 人 只 条 张 本 台 辆 公里 米 厘米 公斤 斤 克 千克 吨 小时 分钟 周 层 倍 步 杯 瓶 件 首 篇 集 种"
 )
 
 _AMBIGUOUS: Final = bag(
@@ -95,7 +100,8 @@ def normal_form(text: str) -> str:
     """The canonical form of a text: equal forms have equal answers. Idempotent; never raises.
 
     Gone are width and compatibility forms, spacing, final marks, greetings and politeness around the question, contractions,
-    number words, and capitals where they are only a way of writing. Texts with code keep all but the space around them.
+    number words before what they count, and capitals where they are only a way of writing. Texts with code, and questions about words,
+    keep all but the space around them.
     """
     form = text.strip()
     while (shorter := _step(form)) != form:
@@ -104,14 +110,12 @@ def normal_form(text: str) -> str:
 
 
 def _step(form: str) -> str:
-    if _WHOLE.search(form) or form.count('"') % 2:
+    if _WHOLE.search(form) or form.count('"') % 2 or _META.search(form):
         return form
     parts = _PROTECTED.split(re.sub(r"\s+", " ", clean(form)).strip())
-    meta = _META.search(form) is not None
-    if not meta:
-        parts[0] = _without_lead(parts[0])
-    parts[::2] = [_plain(part, at == 0, meta) for at, part in enumerate(parts[::2])]
-    return _without_tail("".join(parts).strip(), meta)
+    parts[0] = _without_lead(parts[0])
+    parts[::2] = [_plain(part, at == 0) for at, part in enumerate(parts[::2])]
+    return _without_tail("".join(parts).strip())
 
 
 def _without_lead(form: str) -> str:
@@ -121,14 +125,12 @@ def _without_lead(form: str) -> str:
     return form[at:]
 
 
-def _without_tail(form: str, meta: bool) -> str:
-    """Without thanks, final marks and particles. `5!` keeps its mark, and so does a question about a mark."""
+def _without_tail(form: str) -> str:
+    """Without thanks, final marks and particles. `5!` keeps its mark."""
     end, asking = len(form), _ASKING.search(form) is not None
     while end:
         start = max(0, end - _TAIL)
-        match = None if meta else _TRAIL.search(form, start, end)
-        if match is None and not _UNFINISHED.search(form, start, end):
-            match = _FINAL.search(form, start, end)
+        match = _TRAIL.search(form, start, end) or _FINAL.search(form, start, end)
         if match is None and asking:
             match = _PARTICLE.search(form, start, end)
         if match is None or not match.start():
@@ -137,13 +139,11 @@ def _without_tail(form: str, meta: bool) -> str:
     return form[:end].rstrip()
 
 
-def _plain(part: str, first: bool, meta: bool) -> str:
+def _plain(part: str, first: bool) -> str:
     """A part outside quotations, addresses and identifiers."""
     part = _CONTRACTION.sub(_expanded, _SPACES.sub("", part))
-    if not meta:
-        part = _GROUPED.sub(lambda match: ungrouped(match[0]), part)
-        part = _NUMBER_RUN.sub(lambda match: english(re.split("[ -]", match[0].lower())) or match[0], part)
-        part = _HAN_COUNT.sub(lambda match: _counted(part, match), part)
+    part = _NUMBER_RUN.sub(lambda match: english(re.split("[ -]", match[0].lower())) or match[0], part)
+    part = _HAN_COUNT.sub(lambda match: _counted(part, match), part)
     words = part.split(" ")
     return " ".join(_lower(word, first and at == 0) for at, word in enumerate(words))
 

@@ -15,6 +15,12 @@ _SYMMETRIC: Final = heads(
     "far distance differ different differenc similar similarity same compare meet marry between equal relation relationship "
     "多远 距离 相同 相似 区别 比较 关系 认识"
 )
+_PERSONS: Final = {
+    **dict.fromkeys(bag("i me myself we us 我 我们"), "me"),
+    **dict.fromkeys(bag("he him himself she her herself they them 他 她 他们"), "them"),
+    **dict.fromkeys(bag("you yourself 你 您 你们"), "you"),
+}
+_PERSONAL: Final = frozenset(_PERSONS.values())
 _LINKING: Final = bag("be have will would shall should can could may might must")
 _PASSIVE: Final = frozenset({"by", "被"})
 _MOST_EXTRA: Final = 2
@@ -29,6 +35,8 @@ class Order:
     def refuses(self, a: Question, b: Question) -> bool:
         if a.terms == b.terms or len(a.terms) > _MOST_TERMS or len(b.terms) > _MOST_TERMS or not a.bag.isdisjoint(_SYMMETRIC):
             return False
+        if _roles_exchanged(a, b):
+            return True
         left, right = _sequence(a, b), _sequence(b, a)
         if {_asks_for_object(a), _asks_for_object(b)} == {True, False} and set(a.content) == set(b.content):
             return True
@@ -40,6 +48,24 @@ class Order:
         if between == 0:
             return (_is_predication(a) and _is_predication(b)) or _numbers_exchanged(a, b)
         return between is not None
+
+
+def _roles_exchanged(a: Question, b: Question) -> bool:
+    """The same persons and content in another order: I teach him, or he teaches me. What stood in front may have moved behind."""
+    left, right = _roles(a), _roles(b)
+    if left == right or sorted(left) != sorted(right) or _PERSONAL.isdisjoint(left):
+        return False
+    return not (_moves_front(left, right) or _moves_front(right, left))
+
+
+def _moves_front(one: list[str], other: list[str]) -> bool:
+    """`In Perl, how do I …` and `how do I … in Perl`."""
+    return any(one[at:] + one[:at] == other and _PERSONAL.isdisjoint(one[:at]) for at in range(1, len(one)))
+
+
+def _roles(question: Question) -> list[str]:
+    roles = ((term, _PERSONS.get(term.rpartition("_")[2])) for term in question.terms)  # `can I` is one term
+    return [person or term for term, person in roles if person or term == "only" or term not in FUNCTION]
 
 
 def _sequence(a: Question, b: Question) -> list[str]:

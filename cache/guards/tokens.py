@@ -18,7 +18,19 @@ _TOKEN: Final = re.compile(
     r"|(?P<other>[^\s\w\x00-\x7f\u2010-\u203a\u3000-\u303f\uff00-\uffef]+)"
 )
 _QUOTES: Final = str.maketrans("‘’‛′`´“”„″«»「」『』", '\'\'\'\'``""""""""""')
-_SUPERSCRIPT: Final = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+
+
+def _written(how: str) -> re.Pattern[str]:
+    """Runs of the characters that Unicode says are written so: NFKC would make x2 of x²."""
+    return re.compile(f"[{''.join(chr(code) for code in range(0xA0, 0xAC00) if unicodedata.decomposition(chr(code)).startswith(how))}]+")
+
+
+_SUPERSCRIPT: Final = _written("<super>")
+_SUBSCRIPT: Final = _written("<sub>")
+_STACKED: Final = re.compile(
+    "([\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]{8})[\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]+"
+)
+"""More marks on one letter than any language writes: sorting them takes NFKC quadratic time."""
 _VULGAR: Final = re.compile("[¼-¾⅐-⅞]")
 _INVISIBLE: Final = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))
 _INITIAL: Final = re.compile(r"(?:^|[.!?:;。！？\n(\"])\s*$")
@@ -72,8 +84,10 @@ class Tokens:
 
 
 def clean(text: str) -> str:
-    """NFKC with straight quotes, without invisible characters, keeping powers (x², not x2) and mixed fractions (1½) apart."""
-    text = _SUPERSCRIPT.sub(lambda match: "^" + unicodedata.normalize("NFKC", match[0]), text.translate(_INVISIBLE))
+    """NFKC with straight quotes, without invisible characters, keeping powers (x²), indices (x₂) and mixed fractions (1½) apart."""
+    text = _STACKED.sub(r"\1", text.translate(_INVISIBLE))
+    text = _SUPERSCRIPT.sub(lambda match: "^" + unicodedata.normalize("NFKC", match[0]), text)
+    text = _SUBSCRIPT.sub(lambda match: "_" + unicodedata.normalize("NFKC", match[0]), text)
     text = _VULGAR.sub(lambda match: " " + unicodedata.normalize("NFKC", match[0]).replace("⁄", "/"), text)
     return unicodedata.normalize("NFKC", text).translate(_QUOTES).replace("–", "-").replace("−", "-").replace("—", " - ")
 
@@ -124,7 +138,7 @@ def _expand(word: str) -> tuple[str, ...]:
     if word in _CONTRACTED:
         return _CONTRACTED[word]
     if word.endswith("n't"):
-        return word[:-3], "not"
+        return (word[:-3], "not") if word != "n't" else ("not",)
     if word.endswith("'s"):
         return (word[:-2], "is") if word[:-2] in _SUBJECTS else (word[:-2],)
     head, quote, tail = word.partition("'")

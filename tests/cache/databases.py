@@ -10,8 +10,8 @@ from cache.errors import StoreError
 from cache.stores.schema import metadata
 from cache.stores.sql import SqlEntryStore, open_database
 
-MARIADB = "mysql+pymysql://mygo:mygo@127.0.0.1:13306/mygo?charset=utf8mb4"
-"""These two as `scripts/services up` starts them."""
+MARIADB = "mysql+pymysql://mygo:mygo@127.0.0.1:13306/mygo_test?charset=utf8mb4"
+"""These two as `scripts/services up` starts them. The database is emptied: it is not the one that applications are given."""
 MILVUS = ("127.0.0.1", 19531)
 
 

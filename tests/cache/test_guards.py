@@ -21,6 +21,10 @@ from cache.guards.tense import Tense
 from cache.guards.text import parse
 
 REFUSED: list[tuple[Guard, str, str]] = [
+    (Order(), "How can I teach my son chess?", "How can my son teach me chess?"),
+    (Order(), "How long after eating can I swim?", "How long after swimming can I eat?"),
+    (Order(), "Should I text him before he texts me?", "Should he text me before I text him?"),
+    (Order(), "Why do I trust him?", "Why does he trust me?"),
     (Numbers(), "rent for 2 rooms", "rent for 3 rooms"),
     (Numbers(), "run 5 km", "run 5 miles"),
     (Numbers(), "Python 3.1", "Python 3.10"),

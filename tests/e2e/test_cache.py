@@ -104,7 +104,9 @@ def test_a_paraphrase_is_served_or_learnt_from(http: httpx.Client, system: Syste
 
 def learnt(http: httpx.Client) -> float:
     lines = http.get("/metrics").text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("mygo_cache_lookups_total{") and 'tier="learn"' in line)
+    return sum(
+        float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("mygo_cache_operations_total{") and 'what="learn"' in line
+    )
 
 
 def test_another_namespace_never_hits(http: httpx.Client, chat: Chat) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -272,6 +272,8 @@ class RecordedMetrics:
     requests: list[tuple[str, int, str]] = field(default_factory=list)
     first_bytes: list[float | None] = field(default_factory=list)
     lookups: list[tuple[str, str]] = field(default_factory=list)
+    operations: list[tuple[str, str]] = field(default_factory=list)
+    staged: list[set[str]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
@@ -281,6 +283,12 @@ class RecordedMetrics:
 
     def cache(self, tier: str, outcome: str) -> None:
         self.lookups.append((tier, outcome))
+
+    def stages(self, seconds: Mapping[str, float]) -> None:
+        self.staged.append(set(seconds))
+
+    def operation(self, what: str, outcome: str) -> None:
+        self.operations.append((what, outcome))
 
     def write_skipped(self, reason: str) -> None:
         self.skipped.append(reason)

@@ -109,7 +109,7 @@ class Process:
 
     @property
     def outcomes(self) -> Counter[str]:
-        return Counter(outcome for _, outcome in self.metrics.lookups)
+        return Counter(outcome for _, outcome in self.metrics.operations)
 
     async def ask(
         self, namespace: str = NAMESPACE, key: str = KEY, epoch: int = 0, work: Callable[[], Awaitable[bool]] | None = None

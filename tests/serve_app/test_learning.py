@@ -49,7 +49,7 @@ async def test_a_candidate_that_was_passed_over_is_compared(label: bool | Except
     learner.missed("a1", SCORED, b"answer")
     await learner.drain()
     assert service.learnt == [(SCORED, b"answer", False)]
-    assert metrics.lookups == [("learn", counted)]
+    assert metrics.operations == [("learn", counted)]
 
 
 @pytest.mark.parametrize("decision", [None, Decision(Reason.EMPTY), Decision(Reason.GUARD, CANDIDATE)])
@@ -81,7 +81,7 @@ async def test_what_is_too_much_at_once_is_left(monkeypatch: pytest.MonkeyPatch)
     for _ in range(3):
         learner.missed("a1", SCORED, b"")
     await learner.drain()
-    assert sorted(metrics.lookups) == [("learn", "busy"), ("learn", "right"), ("learn", "right")]
+    assert sorted(metrics.operations) == [("learn", "busy"), ("learn", "right"), ("learn", "right")]
 
 
 async def test_a_stop_ends_what_runs() -> None:

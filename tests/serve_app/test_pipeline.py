@@ -163,11 +163,12 @@ async def test_lookups_are_counted(world: World) -> None:
     assert world.metrics.lookups == [
         ("exact", "miss"),
         ("semantic", "empty"),
-        ("flight", "led"),
         ("exact", "hit"),
         ("exact", "bypass"),
         ("semantic", "ineligible"),
     ]
+    assert world.metrics.operations == [("flight", "led")]
+    assert len(world.metrics.staged) == 1
 
 
 # Equal requests at once

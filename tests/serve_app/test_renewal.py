@@ -27,7 +27,7 @@ async def kept_then_stale(world: World, request: Any = None) -> None:
     await ask(world, request or chat())
     world.clock.now += SOFT_S
     world.replicas.script.append(FakeAnswer([whole(FRESH)]))
-    world.metrics.lookups.clear()
+    world.metrics.operations.clear()
 
 
 async def renewed(world: World) -> None:
@@ -45,7 +45,7 @@ async def test_a_stale_answer_is_served_and_then_replaced(world: World, is_in_pr
     await renewed(world)
     tier, body = await ask(world, chat())
     assert (tier, text_of(body)) == ("exact", FRESH)
-    assert ("renewal", "renewed") in world.metrics.lookups
+    assert ("renewal", "renewed") in world.metrics.operations
     assert len(world.replicas.calls) == 2
 
 
@@ -103,7 +103,7 @@ async def test_what_another_process_has_renewed_is_taken_from_the_store(world: W
     world.cache.entries = [replace(entry, answer=answer, stale_at=world.clock.now + SOFT_S)]
     await ask(world, chat())
     await renewed(world)
-    assert ("renewal", "not_needed") in world.metrics.lookups
+    assert ("renewal", "not_needed") in world.metrics.operations
     assert text_of((await ask(world, chat()))[1]) == "A cache forgets."
     assert len(world.replicas.calls) == 1
 
@@ -117,7 +117,7 @@ async def test_what_another_process_is_renewing_is_left_to_it(world: World, monk
     monkeypatch.setattr(world.cache, "acquire", taken)
     await ask(world, chat())
     await renewed(world)
-    assert ("renewal", "elsewhere") in world.metrics.lookups
+    assert ("renewal", "elsewhere") in world.metrics.operations
     assert len(world.replicas.calls) == 1
 
 
@@ -126,7 +126,7 @@ async def test_a_request_that_may_not_be_kept_renews_nothing(world: World) -> No
     await ask(world, chat(), caller(no_store=True))
     await renewed(world)
     assert text_of((await ask(world, completion()))[1])  # the script's answer is still there
-    assert ("renewal", "renewed") not in world.metrics.lookups
+    assert ("renewal", "renewed") not in world.metrics.operations
 
 
 async def test_a_renewal_that_fails_is_counted_and_tried_again(world: World) -> None:
@@ -134,7 +134,7 @@ async def test_a_renewal_that_fails_is_counted_and_tried_again(world: World) -> 
     world.replicas.script.appendleft(FakeAnswer([RuntimeError("engine")]))
     assert (await ask(world, chat()))[0] == "exact"
     await renewed(world)
-    assert ("renewal", "error") in world.metrics.lookups
+    assert ("renewal", "error") in world.metrics.operations
     await ask(world, chat())
     await renewed(world)
     assert text_of((await ask(world, chat()))[1]) == FRESH
