@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from cache.decision.account import Accounts
+from cache.decision.account import HIGHEST_PRICE, Accounts
 from cache.decision.belief import MAX_Z, log_odds
 from cache.decision.beliefs import Beliefs
 from cache.entry import Vector
@@ -82,8 +82,16 @@ class Decision:
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """To compare candidates by: what may be served is before what may not, and what could not be judged behind all that was."""
+        """To compare candidates by: what may be served is before what may not, then the least error counts, or else the score."""
+        if self.error is not None:
+            return True, -self.error
         return self.reason is Reason.HIT, -math.inf if self.score is None else self.score
+
+    @property
+    def is_sure(self) -> bool:
+        """What is behind it need not be looked at."""
+        affordable = self.error is None or self.error <= HIGHEST_PRICE
+        return self.reason is Reason.HIT and self.score is not None and self.score >= SURE and affordable
 
     @property
     def teaches(self) -> bool:
@@ -142,7 +150,6 @@ class Cascade:
         decision = self._judged(query, allowed, similarity, policy, watch)
         if decision.reason is Reason.HIT:
             self._weigh(query.namespace, decision, policy)
-            watch.lap("weigh")
         return decision
 
     def _neighbours(self, query: Query, k: int) -> list[Neighbour]:
@@ -154,7 +161,7 @@ class Cascade:
     def _judged(
         self, query: Query, candidates: Sequence[Candidate], similarity: dict[str, float], policy: Policy, watch: "_Watch"
     ) -> Decision:
-        """The closest candidate that no guard refuses and the verifier is sure of; else, of those that it judged, the most probable.
+        """The closest candidate that no guard refuses and that is sure; else, of those that the verifier judged, the best.
 
         One after the other, since most hits end at the first: what is behind it is neither parsed nor read.
         """
@@ -171,10 +178,13 @@ class Cascade:
                 continue
             judged = self._judge(query, each, similarity[each.id], LONG if is_long else DOUBTED if doubted else SHORT, policy)
             watch.lap("verify")
+            if judged.reason is Reason.HIT and policy.mode != "static":
+                judged.error = self._error(query.namespace, judged)
+                watch.lap("weigh")
             verified += 1
             if best is None or judged.rank > best.rank:
                 best = judged
-            if best.rank >= (True, SURE) or verified == policy.max_verified:
+            if best.is_sure or verified == policy.max_verified:
                 break
         return best or Decision(Reason.GUARD, candidates[0], similarity[candidates[0].id], refused)
 
@@ -189,13 +199,17 @@ class Cascade:
         reason = Reason.HIT if probability >= enough else Reason.DOUBTFUL
         return Decision(reason, candidate, similarity, kind=kind, score=log_odds(probability))
 
+    def _error(self, namespace: str, decision: Decision) -> float | None:
+        """What the probability that the candidate is wrong is below, by all that was learnt of the tenant and of the entry."""
+        if decision.candidate is None or decision.score is None:
+            return None
+        belief = self._beliefs.tenant(namespace, decision.kind)
+        return belief.error(decision.score, self._beliefs.entry(namespace, decision.kind, decision.candidate.id))
+
     def _weigh(self, namespace: str, decision: Decision, policy: Policy) -> None:
         """What the error budget says to an answer that is good enough otherwise."""
-        if policy.mode == "static" or decision.candidate is None or decision.score is None:
+        if decision.error is None:
             return
-        belief = self._beliefs.tenant(namespace, decision.kind)
-        effect = self._beliefs.entry(namespace, decision.kind, decision.candidate.id)
-        decision.error = belief.error(decision.score, effect)
         if self._chance() < LEARN_SHARE or not self._accounts.pay(namespace, decision.error, policy.budget):
             decision.reason = Reason.EXPLORE
         elif policy.mode == "shadow":

@@ -11,7 +11,7 @@ from cache.guards.text import normal_form, parse
 
 SAME, DIFFERENT = 0.92, 0.75
 """Cosines of two answers from which on, and below which, they are taken for the same and for different."""
-HARD_FACTS = {"numbers", "units", "negation", "antonyms", "identifiers"}
+HARD_FACTS = {"numbers", "units", "negation", "antonyms", "identifiers", "swapped_names"}
 """Guards whose refusal means that two answers say different things, however close their vectors are."""
 
 
@@ -25,14 +25,12 @@ class AnswerJudge:
         """None: it cannot be told, and nothing is to be learnt."""
         if normal_form(kept) == normal_form(fresh):
             return True
-        if not all(self._embedder.covers([kept, fresh])):
-            return None
         similarity = float(np.dot(*self._embedder.embed([kept, fresh])))
-        if similarity < DIFFERENT:
+        if similarity < DIFFERENT:  # also of what the embedder sees the beginning of: else only the right ones of long answers would count
             return False
         if any(refusal.guard in HARD_FACTS for refusal in refusals(parse(kept), parse(fresh))):
             return False
-        return True if similarity >= SAME else None
+        return True if similarity >= SAME and all(self._embedder.covers([kept, fresh])) else None
 
 
 def answer_text(answer: bytes) -> str | None:

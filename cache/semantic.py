@@ -120,6 +120,8 @@ class SemanticCache:
         self._uses: Counter[str] = Counter()
         self._grown: set[str] = set()
         """Namespaces that may be over their quota."""
+        self._is_loading = False
+        """`load` has begun and not ended: the index has some of its vectors."""
         self._lock = threading.Lock()
 
     # Look-ups
@@ -237,8 +239,13 @@ class SemanticCache:
     # Upkeep, called now and then by whoever owns the cache
 
     def load(self) -> int:
-        """Fills an index that is empty: in memory after a start, or new. Returns how many vectors it got."""
-        return 0 if self._parts.index.count() else self._indexer.load()
+        """Fills an index that is empty: in memory after a start, or new. Returns how many vectors it got. If it fails, call it again."""
+        if self._parts.index.count() and not self._is_loading:
+            return 0
+        self._is_loading = True
+        loaded = self._indexer.load()
+        self._is_loading = False
+        return loaded
 
     def embed_again(self, embedder: Embedder) -> int:
         """Gives every entry that another embedder had seen a vector of this one; returns how many. May also raise `EmbedderError`."""

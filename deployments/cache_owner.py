@@ -93,12 +93,16 @@ class CacheOwner:
 
     def _open(self, encoder: Described) -> SemanticCache:
         database = open_database(self._url)
-        index = open_index(self._config.vector_url.get_secret_value(), collection_name(encoder), encoder.dimension)
-        parts = Parts.on(database, index, RemoteVerifier(self._embedding, encoder), encoder.name)
+        try:
+            index = open_index(self._config.vector_url.get_secret_value(), collection_name(encoder), encoder.dimension)
+            parts = Parts.on(database, index, RemoteVerifier(self._embedding, encoder), encoder.name)
+            cache = SemanticCache(parts, time.time, self._config.quota.quota(), self._quotas)
+            cache.evict(self._config.max_entries)
+        except BaseException:
+            database.close()
+            raise
         self._embedder = RemoteEmbedder(self._embedding, encoder)
         self._judge = AnswerJudge(self._embedder)
-        cache = SemanticCache(parts, time.time, self._config.quota.quota(), self._quotas)
-        cache.evict(self._config.max_entries)
         return cache
 
     async def _fill(self, cache: SemanticCache) -> None:

@@ -129,6 +129,8 @@ class LineReader:
 
     def _restored(self, line: Line, entry_id: str) -> Entry:
         """As old as it was: an export does not make answers younger."""
+        if len(line.text or "") > self._config.cache.semantic.max_text_chars:
+            line.fingerprint = None  # as a chat with it would be kept: found by its own words only
         created_at = min(self._now if line.created_at is None else line.created_at, self._now)
         entry = self._entry(line, entry_id, line.key or "", line.fingerprint or "", created_at)
         ends = [entry.expires_at, *([] if line.expires_at is None else [line.expires_at])]

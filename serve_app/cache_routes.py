@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from cache.entry import Entry
+from cache.guards.text import normal_form
 from cache.semantic import Audits
 from cache.stores.base import ALL, EntryInfo, Filter, Stats, model_scope, tag_scope
 from serve_app.endpoint import Handler, HttpRequest
@@ -98,9 +99,10 @@ class CacheRoutes:
     async def _end_wrong(self, request: HttpRequest, said: Feedback) -> None:
         entry: Entry | None = await self._call(request, "get", said.entry_id)
         if entry is None:
+            await self._call(request, "delete", [said.entry_id])  # which ends what a process holds in memory only
             raise _no_entry("entry_id")
         # To its own question it is an exact hit, which no denial keeps back; and then it is right for no other one.
-        if said.delete or entry.text in (None, said.question):
+        if said.delete or entry.text is None or normal_form(entry.text) == normal_form(said.question):
             await self._call(request, "delete", [entry.id])
         else:
             await self._call(request, "deny", entry.id, said.question)

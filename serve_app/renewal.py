@@ -13,6 +13,9 @@ from serve_app.metrics import Metrics
 RENEWAL_S = 120.0
 """How long one may take; then another process may try."""
 
+RELEASE_S = 5.0
+"""A lease that cannot be given back ends by itself."""
+
 Renew = Callable[[], Awaitable[str]]
 """Computes and keeps the answer, unless that has been done meanwhile; gives the metric's result."""
 
@@ -37,14 +40,16 @@ class Renewals:
     async def _renew(self, entry: Entry, key: str, renew: Renew) -> None:
         # Under a name that no entry has: this lease is not to be answered by the entry that is to be renewed.
         lease = entry.namespace, f"renewal/{key}", entry.epoch, uuid.uuid4().hex
-        if await self._leases.acquire(*lease, RENEWAL_S) is not True:
-            self._metrics.operation("renewal", "elsewhere")
-            return
+        async with asyncio.timeout(RENEWAL_S):
+            if await self._leases.acquire(*lease, RENEWAL_S) is not True:
+                self._metrics.operation("renewal", "elsewhere")
+                return
         try:
             async with asyncio.timeout(RENEWAL_S):
                 self._metrics.operation("renewal", await renew())
         finally:
-            await self._leases.release(*lease)
+            async with asyncio.timeout(RELEASE_S):
+                await self._leases.release(*lease)
 
     async def drain(self) -> None:
         """Returns when everything that was begun has ended."""

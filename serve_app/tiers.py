@@ -185,18 +185,20 @@ class CacheTiers:
         asked_at = self._clock()
 
         async def read() -> Known:
-            while True:
-                try:
-                    known: Known = await self._finds.read(
-                        (lookup.namespace, lookup.key, text),
-                        lambda: self.cache.find(lookup.namespace, lookup.key, lookup.fingerprint, text),
-                        LOOKUP_TIMEOUT_S / 2,
-                    )
-                    return known
-                except TimeoutError:  # one hung, and left time for another
-                    continue
+            known: Known = await self._finds.read(
+                (lookup.namespace, lookup.key, text),
+                lambda: self.cache.find(lookup.namespace, lookup.key, lookup.fingerprint, text),
+                LOOKUP_TIMEOUT_S / 2,
+            )
+            return known
 
-        found = await self._bounded("exact", lookup.deadline, read())
+        async def read_twice() -> Known:
+            try:
+                return await read()
+            except TimeoutError:  # it hung, and left time for another
+                return await read()
+
+        found = await self._bounded("exact", lookup.deadline, read_twice())
         if found is FAILED:
             lookup.write = False
             return False

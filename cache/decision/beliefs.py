@@ -1,7 +1,7 @@
 """The tenants' beliefs, learnt from the store's observations."""
 
 import threading
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 
 from cache.decision.belief import Belief, Counts, Effect, Prior, entry_effect
@@ -11,6 +11,8 @@ REFRESH_S = 2.0
 PAGE = 5000
 MAX_READ = 40_000
 """Observations that are read when a tenant comes, two half-lives of them: a look-up waits for it."""
+MAX_OF_ONE = 10
+"""Observations of one tenant, of each kind, that count for the others: else whoever has the most would teach all."""
 MAX_TENANTS = 1000
 """Each takes up to 50 kB."""
 
@@ -29,7 +31,7 @@ class Beliefs:
         self._clock = clock
         self._lock = threading.Lock()
         self._tenants: OrderedDict[str, _Tenant] = OrderedDict()
-        self._everybody = _Tenant()
+        self._everybody = _Tenant(MAX_OF_ONE)
 
     def tenant(self, namespace: str, kind: str) -> Belief:
         """The belief over (intercept, slope). May raise `StoreError`."""
@@ -61,14 +63,21 @@ class Beliefs:
 
 
 class _Tenant:
-    def __init__(self) -> None:
+    def __init__(self, max_of_one: int | None = None) -> None:
+        """`max_of_one`: observations of each (namespace, kind) that count; None: all."""
         self.mark: int | None = None
         self.due = float("-inf")
         self.counts: defaultdict[str, Counts] = defaultdict(Counts)
         self.beliefs: dict[str, Belief] = {}
+        self._max_of_one = max_of_one
+        self._taken: Counter[tuple[str, str]] = Counter()
 
     def add(self, seen: list[Observation]) -> None:
         for each in seen:
+            if self._max_of_one is not None:
+                self._taken[each.namespace, each.kind] += 1
+                if self._taken[each.namespace, each.kind] > self._max_of_one:
+                    continue
             self.counts[each.kind].add(each.score, each.correct)
 
     def belief(self, kind: str, prior: Prior, everybody: "_Tenant") -> Belief:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import Connection, bindparam, case, delete, func, insert, select
 
 from cache.database import Database
+from cache.guards.normal import normal_form
 from cache.stores.schema import audits, denials, observations
 
 MAX_PER_ENTRY = 64
@@ -95,7 +96,8 @@ class SqlEvidenceStore:
 
 
 def question_hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    """Of its normal form: a question that was denied is denied with another mark at its end, too."""
+    return hashlib.sha256(normal_form(text).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 _DENIED = select(denials.c.entry_id).where(

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Select, delete, func, select
 from cache.stores import outbox
 from cache.stores.base import Collected, Quota
 from cache.stores.rows import BATCH, COUNTER, batches, end
-from cache.stores.schema import DEAD, denials, entries, epochs, observations, tags
+from cache.stores.schema import DEAD, LIVE, PENDING, denials, entries, epochs, observations, tags
 from cache.stores.servable import invalidated
 
 LONGEST_REQUEST_S = 86_400.0
@@ -16,9 +16,10 @@ LONGEST_REQUEST_S = 86_400.0
 
 def collect(connection: Connection, now: float, grace_s: float, limit: int) -> Collected:
     """See `cache.stores.base.EntryStore.collect`."""
-    expired = _ids(connection, select(entries.c.id).where(entries.c.state != DEAD, entries.c.expires_at <= now).limit(limit))
+    expired = _ids(connection, select(entries.c.id).where(entries.c.state.in_((PENDING, LIVE)), entries.c.expires_at <= now).limit(limit))
     end(connection, expired, now)
-    overtaken = _ids(connection, select(entries.c.id).where(entries.c.state != DEAD, invalidated()).limit(limit))
+    affected = entries.c.namespace.in_(select(epochs.c.namespace).where(epochs.c.scope != COUNTER))
+    overtaken = _ids(connection, select(entries.c.id).where(affected, entries.c.state != DEAD, invalidated()).limit(limit))
     end(connection, overtaken, now)
     long_dead = (entries.c.state == DEAD, entries.c.ended_at <= now - grace_s, ~outbox.has_line())
     purged = _ids(connection, select(entries.c.id).where(*long_dead).limit(limit))

@@ -2,22 +2,27 @@
 
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, literal, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, exists, literal, or_
 
 from cache.stores.base import ALL, model_scope, tag_scope
 from cache.stores.schema import DEAD, entries, epochs, tags
 
 
 def invalidated() -> ColumnElement[bool]:
-    """Whether a scope of the entry was invalidated after the work on it had begun."""
-    own_tags = select(literal(tag_scope("")).concat(tags.c.tag)).where(tags.c.entry_id == entries.c.id).correlate(entries)
-    in_scope = or_(
-        epochs.c.scope == ALL,
-        epochs.c.scope == literal(model_scope("")).concat(entries.c.model),
-        epochs.c.scope.in_(own_tags),
+    """Whether a scope of the entry was invalidated after the work on it had begun. By keys, however many scopes there are."""
+    whole, tagged = epochs.alias("whole"), epochs.alias("tagged")
+    of_all = and_(
+        whole.c.namespace == entries.c.namespace,
+        whole.c.scope.in_([literal(ALL), literal(model_scope("")).concat(entries.c.model)]),
+        whole.c.epoch > entries.c.epoch,
     )
-    since = and_(epochs.c.namespace == entries.c.namespace, epochs.c.epoch > entries.c.epoch)
-    return exists().where(since, in_scope)
+    of_tag = and_(
+        tags.c.entry_id == entries.c.id,
+        tagged.c.namespace == entries.c.namespace,
+        tagged.c.scope == literal(tag_scope("")).concat(tags.c.tag),
+        tagged.c.epoch > entries.c.epoch,
+    )
+    return or_(exists().where(of_all).correlate(entries), exists().where(of_tag).correlate(entries))
 
 
 SERVABLE: Final = and_(entries.c.state != DEAD, entries.c.expires_at > bindparam("now"), ~invalidated())

@@ -9,7 +9,7 @@ from cache.database import Database
 from cache.entry import Entry, Vector
 from cache.errors import StoreError
 from cache.stores import outbox
-from cache.stores.base import Candidate, Change, Collected, EntryInfo, Filter, Quota, Stats
+from cache.stores.base import ALL, Candidate, Change, Collected, EntryInfo, Filter, Quota, Stats, model_scope, tag_scope
 from cache.stores.garbage import collect, evict
 from cache.stores.migrate import migrate
 from cache.stores.rows import COUNTER, end, raise_epoch
@@ -73,8 +73,12 @@ class SqlEntryStore:
     def put(self, entry: Entry) -> None:
         row, lines = _row(entry), [{"entry_id": entry.id, "tag": tag} for tag in entry.tags]
         same_key = (entries.c.namespace == entry.namespace, entries.c.live_key == entry.exact_key)
+        scopes = [ALL, model_scope(entry.model), *(tag_scope(tag) for tag in entry.tags)]
+        overtaking = (epochs.c.namespace == entry.namespace, epochs.c.scope.in_(scopes), epochs.c.epoch > entry.epoch)
 
         def work(connection: Connection) -> None:
+            if connection.execute(select(epochs.c.epoch).where(*overtaking).limit(1)).first() is not None:
+                return  # nobody could be served it, and what it would replace may be newer
             replaced = connection.scalar(select(entries.c.id).where(*same_key).with_for_update())
             if replaced is not None:
                 end(connection, [replaced], entry.created_at)
@@ -130,8 +134,8 @@ class SqlEntryStore:
 
         def work(connection: Connection) -> int:
             found = connection.scalars(query.with_for_update()).all()
-            if found:
-                end(connection, found, now)
+            end(connection, found, now)
+            if ids:  # also for one that was never written, or has been evicted: a process may hold it in memory
                 raise_epoch(connection, namespace, now)
             return len(found)
 
@@ -176,7 +180,8 @@ class SqlEntryStore:
             return outbox.size(connection)
 
     def scan(self, after: str, limit: int, now: float, embedder: str) -> list[VectorRecord]:
-        wanted = (entries.c.id > after, entries.c.state == LIVE, entries.c.embedder == embedder, entries.c.vector.is_not(None))
+        live = entries.c.state + 0 == LIVE  # by any other index than that of the ids, each page would sort all that is left
+        wanted = (entries.c.id > after, live, entries.c.embedder == embedder, entries.c.vector.is_not(None))
         query = select(*outbox.RECORD).where(*wanted, SERVABLE, ~outbox.has_line()).order_by(entries.c.id).limit(limit)
         with self._database.read() as connection:
             return [outbox.record(row) for row in connection.execute(query, {"now": now})]

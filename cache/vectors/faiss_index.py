@@ -158,10 +158,11 @@ class FaissIndex:
 
     def _renew(self, partition: Partition) -> None:
         """Leaves the dead rows out, and makes codes of the others if they are many."""
-        view, size = partition.view, partition.view.size
+        view = partition.view  # once: a writer may put a larger one in its place
+        size = view.size
         kept = [row for row, name in enumerate(view.names[:size]) if name is not None]
         rows = np.empty((max(1, len(kept) + min(len(kept), self._flat_limit)), self._dimension), np.float32)
-        np.take(view.rows, kept, axis=0, out=rows[: len(kept)], mode="clip")
+        rows[: len(kept)] = view.rows[kept]
         codes = Codes.of(rows[: len(kept)]) if len(kept) > self._flat_limit else None
         with self._lock:
             partition.compact(size, kept, rows, codes)

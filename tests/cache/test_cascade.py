@@ -41,7 +41,7 @@ def test_an_equivalent_question_is_served(world: CacheWorld) -> None:
     assert (found.entry.id, found.entry.answer) == (entry.id, entry.answer)
     assert found.decision.similarity == pytest.approx(0.95, abs=1e-4)
     assert found.decision.score == pytest.approx(math.log(0.99 / 0.01))
-    assert list(found.decision.seconds) == ["search", "confirm", "guards", "verify", "weigh"]
+    assert list(found.decision.seconds) == ["search", "confirm", "guards", "verify"]
 
 
 def test_off_looks_at_nothing(world: CacheWorld) -> None:
@@ -207,6 +207,32 @@ def test_a_hit_is_paid_for_by_the_requests_before_it(world: CacheWorld) -> None:
     found = world.cache.search(world.query(), policy)
     assert isinstance(found, Found)
     assert 0 < (found.decision.error or 0) < 0.2
+
+
+def test_a_candidate_that_was_often_wrong_does_not_stand_before_a_good_one(world: CacheWorld) -> None:
+    bad, good = world.keep("Explain caches to me"), world.keep("What are caches good for", vector=SIMILAR)
+    query, policy = world.query(), Policy(budget=Budget(0.05))
+    world.verifier.say(query.text, str(bad.text), 0.95)
+    world.verifier.say(query.text, str(good.text), 0.93)
+    chance(world, 0.999)
+    requests(world, policy)
+    for _ in range(60):
+        for entry, correct in ((bad, False), (good, True)):
+            world.cache.learn("a1", Decision(Reason.EXPLORE, Candidate(entry.id, "", 0.0, None), score=2.7), correct)
+            world.cache.learn("a1", Decision(Reason.EXPLORE, Candidate("others", "", 0.0, None), score=2.7), True)
+    world.clock.now += 3
+    found = served(world, query, policy)
+    assert found is not None
+    assert found.id == good.id
+
+
+def test_one_tenant_does_not_teach_all_others(world: CacheWorld) -> None:
+    before = world.cache._beliefs.tenant("a1", SHORT).error(1.4, Effect(0.0, 0.1))
+    for _ in range(2000):
+        world.cache.learn("b2", Decision(Reason.EXPLORE, Candidate("x", "", 0.0, None), score=1.4), True)
+    world.clock.now += 3
+    after = world.cache._beliefs.tenant("a1", SHORT).error(1.4, Effect(0.0, 0.1))
+    assert 0.1 < after < before
 
 
 def test_now_and_then_what_could_be_served_is_learnt_from(world: CacheWorld) -> None:

@@ -30,13 +30,14 @@ def test_labels(judge: AnswerJudge, fresh: str, same: bool | None) -> None:
     assert judge.same(fresh, ANSWER) is same
 
 
-def test_what_the_encoder_does_not_see_whole_is_not_judged_by_it() -> None:
+def test_of_what_the_encoder_does_not_see_whole_a_difference_counts_and_likeness_does_not() -> None:
     class Blind(HashedWordsEmbedder):
         def covers(self, texts: object) -> list[bool]:
             return [False, True]
 
     judge = AnswerJudge(Blind())
-    assert judge.same("one", "two") is None
+    assert judge.same(ANSWER, f"{ANSWER} by anyone") is None
+    assert judge.same("one", "two") is False
     assert judge.same("one", "one.") is True
 
 

@@ -36,6 +36,7 @@ class Encoder:
         self._turn = turn
         self.describe = SimpleNamespace(remote=self._describe)
         self.embed = SimpleNamespace(remote=self._embed)
+        self.covers = SimpleNamespace(remote=lambda texts: SimpleNamespace(result=lambda timeout_s: [True] * len(texts)))
         self.verify = SimpleNamespace(remote=lambda pairs: SimpleNamespace(result=lambda timeout_s: [0.99] * len(pairs)))
         self.name = name
 
