@@ -99,7 +99,7 @@ def _timed(work: Callable[[LabelledPair], str], pairs: list[LabelledPair]) -> tu
 def _judged(
     verifier: Verifier, pairs: list[LabelledPair], similarities: NDArray[np.float32], allowed: Accepts, config: SemanticConfig
 ) -> tuple[Accepts, list[float]]:
-    """Which of the allowed pairs the verifier accepts at the default floor, one at a time, and the seconds for each."""
+    """Which of the allowed pairs the verifier accepts from the default `min_probability` on, one at a time, and the seconds for each."""
     accepted, seconds = np.zeros(len(pairs), bool), []
     for place in np.flatnonzero(allowed & (similarities >= config.min_similarity)):
         pair = pairs[place]

@@ -16,7 +16,7 @@ _CHINESE = (
     "最新|最近|刚刚|刚才|几点|几号|星期几|天气|路况|股价|汇率|新闻|实时|多少钱"
 )
 _TIMELY = re.compile(rf"\b(?:{_ENGLISH}|now)\b|{_CHINESE}", re.IGNORECASE)
-_LOOSE = re.compile(r"\b(?:know|known|now that|electric current|current (?:account|directory|user|branch|folder))\b", re.IGNORECASE)
+_LOOSE = re.compile(r"\b(?:now that|electric current|current (?:account|directory|user|branch|folder))\b", re.IGNORECASE)
 """Where the words above say nothing about time."""
 
 

@@ -2,8 +2,10 @@
 
 from cache.guards.text import Question
 
+MOST = 2
 
-def close(a: Question, b: Question, most: int = 2) -> bool:
+
+def close(a: Question, b: Question) -> bool:
     """At most so many content words on either side that the other lacks: what differs besides decides."""
     left, right = frozenset(a.content), frozenset(b.content)
-    return len(left - right) <= most and len(right - left) <= most
+    return len(left - right) <= MOST and len(right - left) <= MOST

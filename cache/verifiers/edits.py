@@ -128,12 +128,7 @@ class _Slots:
         place = rng.choice(places)
         for _ in range(TRIES):
             other = rng.choice(self._after[words[place - 1].lower()])
-            if (
-                fits(other)
-                and other.lower() not in _FUNCTION
-                and other[:4].lower() != words[place][:4].lower()
-                and other[-1] == words[place][-1]
-            ):
+            if fits(other) and other.lower() not in _FUNCTION and _is_another(other, words[place]):
                 return " ".join([*words[:place], other, *words[place + 1 :]]) + "?"
         return None
 

@@ -4,7 +4,7 @@
 
 FILE holds JSON lines `{"a", "b", "same"}`. Of its training part, pairs that share next to no words are thinned out, since they teach
 nothing, and minimal edits of its questions (`edits.py`) are added. The test part (`pairs.part_of`) is never read; the calibration part
-sets the map from the network's output to a probability. Deterministic up to the rounding of the machine's arithmetic. About 50 minutes
+sets the map from the network's output to a probability. Deterministic up to the rounding of the machine's arithmetic. About 45 minutes
 on two cores.
 """
 

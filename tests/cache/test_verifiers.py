@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from cache.decision.belief import sigmoid
+from cache.embedders.sources import PACKAGED, locate
 from cache.errors import VerifierError
 from cache.verifiers.base import Pair, Verifier
 from cache.verifiers.calibrate import calibrate
@@ -114,6 +116,39 @@ def test_a_model_that_cannot_be_loaded_is_an_error(directory: Path, tmp_path: Pa
 def test_an_unknown_source_says_what_to_do() -> None:
     with pytest.raises(VerifierError, match="give a directory, a hub id"):
         load_verifier("/no/such/directory")
+
+
+@pytest.fixture
+def cross_encoder(tmp_path: Path) -> Callable[[int], str]:
+    """A directory with a cross-encoder of so many outputs, which has learnt nothing."""
+
+    def make(outputs: int) -> str:
+        from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+        source = locate(PACKAGED)
+        config = BertConfig.from_pretrained(source, num_labels=outputs, num_hidden_layers=1)
+        BertForSequenceClassification(config).save_pretrained(tmp_path)
+        BertTokenizerFast.from_pretrained(source, model_max_length=64).save_pretrained(tmp_path)
+        return str(tmp_path)
+
+    return make
+
+
+def test_users_may_bring_a_cross_encoder(cross_encoder: Callable[[int], str]) -> None:
+    verifier = load_verifier(cross_encoder(1), threads=1)
+    long = Pair("word " * 100, "What is a cache?", 0.9)
+    first, none, last = verifier.probabilities([PAIRS[0], long, PAIRS[1]])
+    assert none is None
+    assert first is not None
+    assert last is not None
+    assert 0 < first < 1
+    assert verifier.probabilities([long]) == [None]
+    assert verifier.probabilities([]) == []
+
+
+def test_a_cross_encoder_with_classes_is_refused(cross_encoder: Callable[[int], str]) -> None:
+    with pytest.raises(VerifierError, match="3 outputs, and one is needed"):
+        load_verifier(cross_encoder(3), threads=1)
 
 
 # Pairs
