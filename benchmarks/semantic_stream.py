@@ -41,7 +41,7 @@ from cache.verifiers.factory import load_verifier
 from cache.verifiers.pairs import LabelledPair
 
 BUDGETS = (0.005, 0.01, 0.02, 0.05)
-THRESHOLDS = tuple(round(0.6 + 0.005 * step, 3) for step in range(81))
+THRESHOLDS = tuple(round(0.6 + 0.01 * step, 3) for step in range(30)) + tuple(round(0.9 + 0.002 * step, 3) for step in range(51))
 PARTS = 5
 """Points of the learning curve."""
 NAMESPACE = "a0"
