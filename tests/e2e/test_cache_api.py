@@ -87,9 +87,8 @@ def test_a_wrong_hit_is_not_given_again(http: httpx.Client, system: System) -> N
     assert tier(hit) == "semantic"
     said = {"entry_id": hit.headers["x-mygo-entry"], "question": reworded, "correct": False}
     assert post(http, "feedback", said)["recorded"]
-    assert tier(ask(http, asking(system, reworded))) == "miss"
-    assert ask(http, asking(system, question)).headers["x-mygo-entry"] == said["entry_id"]
-    post(http, "feedback", {**said, "delete": True})
+    assert ask(http, asking(system, reworded)).headers.get("x-mygo-entry") != said["entry_id"]
+    # The two differ in nothing that could change the answer, so it is wrong for the entry's own question, too.
     poll("a new answer", 5, lambda: ask(http, asking(system, question)).headers.get("x-mygo-entry") != said["entry_id"])
     assert http.post("/v1/cache/feedback", json=said).status_code == 404
 
