@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ray import serve
 
@@ -28,8 +28,12 @@ CALLABLE = frozenset({"page", "get", "get_all", "delete", "invalidate", "deny", 
 
 OPEN_LIMIT_S = 30.0
 """How long a start waits for stores and encoder. Requests are answered without them."""
+CLOSE_LIMIT_S = 10.0
+"""How long upkeep that is at work may take to end."""
 REOPEN_S = 1.0
 RETRY_S = 10.0
+
+T = TypeVar("T")
 
 log = logging.getLogger("ray.serve")
 
@@ -52,6 +56,7 @@ class CacheOwner:
         """On the event loop's clock: when the stores, which failed to open, are tried again."""
         self._is_started = self._is_filled = False
         self._upkeep: list[asyncio.Task[None]] = []
+        self._working: set[asyncio.Task[Any]] = set()
         self._changed = asyncio.Event()
 
     async def check_health(self) -> None:
@@ -109,7 +114,7 @@ class CacheOwner:
         """Once: the vectors that the index lacks after a start. May raise `CacheError`; what is not there yet is a miss."""
         async with self._filling:
             if not self._is_filled:
-                vectors = await asyncio.to_thread(lambda: cache.load() + cache.apply())
+                vectors = await self._work(lambda: cache.load() + cache.apply())
                 self._is_filled = True
                 log.info("semantic cache opened", extra={"vectors": vectors})
 
@@ -149,11 +154,18 @@ class CacheOwner:
             if wake:
                 wake.clear()
             try:
-                await asyncio.to_thread(work)
+                await self._work(work)
             except CacheError as error:
                 log.warning("upkeep of the cache failed", extra={"error": repr(error)[:500]})
             except Exception:  # a defect must not end the upkeep for good
                 log.exception("upkeep of the cache failed")
+
+    async def _work(self, work: Callable[[], T]) -> T:
+        """Upkeep in a thread, which `close` waits for: a change that was claimed and not confirmed would be nobody's for a while."""
+        running = asyncio.ensure_future(asyncio.to_thread(work))
+        self._working.add(running)
+        running.add_done_callback(self._working.discard)
+        return await asyncio.shield(running)
 
     async def open(self) -> None:
         """Returns when the cache knows all that it has kept. Raises `CacheError`."""
@@ -205,6 +217,8 @@ class CacheOwner:
     async def close(self) -> None:
         for task in (*self._upkeep, *([self._opening] if self._opening else [])):
             task.cancel()
+        if self._working:
+            await asyncio.wait(self._working, timeout=CLOSE_LIMIT_S)
         if self._cache is not None:
             await asyncio.to_thread(self._cache.close)
 
