@@ -1,6 +1,7 @@
 """The normal form: a text without the differences that can never change its answer."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from cache.guards import lexicon
@@ -96,6 +97,10 @@ _NAMES: Final = frozenset(
 _CAPITALISED: Final = _NAMES - _AMBIGUOUS
 
 
+REMEMBERED, REMEMBERED_CHARS = 1024, 256
+"""A look-up needs the form of its question more than once."""
+
+
 def normal_form(text: str) -> str:
     """The canonical form of a text: equal forms have equal answers. Idempotent; never raises.
 
@@ -103,10 +108,17 @@ def normal_form(text: str) -> str:
     number words before what they count, and capitals where they are only a way of writing. Texts with code, and questions about words,
     keep all but the space around them.
     """
+    return _remembered(text) if len(text) <= REMEMBERED_CHARS else _formed(text)
+
+
+def _formed(text: str) -> str:
     form = text.strip()
     while (shorter := _step(form)) != form:
         form = shorter
     return form
+
+
+_remembered = lru_cache(REMEMBERED)(_formed)
 
 
 def _step(form: str) -> str:
