@@ -4,10 +4,9 @@
 
 The stream is `question_stream.py`'s, or with `--pairs FILE` labelled pairs, in random order (of the file that the verifier was trained
 on, those of its held-out part). Each pair then is a partition of its own, because only of the two questions of one pair is it known
-whether they are equivalent. A question with the very text of a kept one is an
-exact hit: it is counted apart, and is no part of the rates. `ours` is the cache as it is served (`cache.semantic`) in mode `verified`,
-from an empty start; `best_static` the cosine threshold with the most hits among those whose error is within the budget, chosen
-afterwards with all labels at hand.
+whether they are equivalent. A question with the very text of a kept one is an exact hit: it is counted apart, and is no part of the
+rates. `ours` is the cache as it is served (`cache.semantic`) in mode `verified`, from an empty start; `best_static` the cosine threshold
+with the most hits among those whose error is within the budget, chosen afterwards with all labels at hand.
 """
 
 import argparse

@@ -65,8 +65,9 @@ class CacheOwner:
             self._is_started = True
             opening = asyncio.ensure_future(self._opened())
             await asyncio.wait([opening], timeout=OPEN_LIMIT_S)
-            if not opening.done() or opening.exception():
-                log.warning("the cache was not opened at the start", extra={"error": repr(opening.done() and opening.exception())[:500]})
+            error = opening.exception() if opening.done() else TimeoutError()
+            if error:
+                log.warning("the cache was not opened at the start", extra={"error": repr(error)[:500]})
 
     async def _opened(self) -> SemanticCache:
         """Not opened by the constructor, because only the encoder knows the dimension and it starts beside this process.

@@ -129,12 +129,12 @@ class LineReader:
 
     def _restored(self, line: Line, entry_id: str) -> Entry:
         """As old as it was: an export does not make answers younger."""
-        if len(line.text or "") > self._config.cache.semantic.max_text_chars:
-            line.fingerprint = None  # as a chat with it would be kept: found by its own words only
+        # A longer text is found by its own words only, as a chat with it would be.
+        is_compared = line.fingerprint is not None and len(line.text or "") <= self._config.cache.semantic.max_text_chars
         created_at = min(self._now if line.created_at is None else line.created_at, self._now)
-        entry = self._entry(line, entry_id, line.key or "", line.fingerprint or "", created_at)
+        entry = self._entry(line, entry_id, line.key or "", (line.fingerprint or "") if is_compared else "", created_at)
         ends = [entry.expires_at, *([] if line.expires_at is None else [line.expires_at])]
-        return replace(entry, text=line.text if line.fingerprint else None, expires_at=min(ends))
+        return replace(entry, text=line.text if is_compared else None, expires_at=min(ends))
 
     def _entry(self, line: Line, entry_id: str, key: str, fingerprint: str, since: float) -> Entry:
         config = self._config.cache.of(self._caller.name)
