@@ -12,11 +12,11 @@ from cache.decision.belief import MAX_Z, log_odds
 from cache.decision.beliefs import Beliefs
 from cache.entry import Vector
 from cache.guards.cascade import refusals
+from cache.guards.normal import normal_key
 from cache.guards.text import Question, parse
 from cache.overlay import Overlay
 from cache.policy import Policy
 from cache.stores.base import Candidate, EntryStore
-from cache.stores.evidence import SqlEvidenceStore
 from cache.vectors.base import Neighbour, VectorIndex
 from cache.verifiers.base import Pair, Verifier
 
@@ -105,7 +105,6 @@ class Cascade:
     def __init__(
         self,
         store: EntryStore,
-        evidence: SqlEvidenceStore,
         index: VectorIndex,
         overlay: Overlay,
         verifier: Verifier,
@@ -115,7 +114,6 @@ class Cascade:
     ) -> None:
         """`clock` gives seconds since the epoch; `chance` a uniform random number in [0, 1)."""
         self._store = store
-        self._evidence = evidence
         self._index = index
         self._overlay = overlay
         self._verifier = verifier
@@ -135,16 +133,15 @@ class Cascade:
         return decision
 
     def _decide(self, query: Query, policy: Policy, watch: "_Watch") -> Decision:
-        near = self._neighbours(query, policy.top_k)
+        near = self._neighbours(query, policy)
         watch.lap("search")
         close = [each for each in near if each.similarity >= policy.min_similarity]
         if not close:
             return Decision(Reason.FAR if near else Reason.EMPTY, similarity=near[0].similarity if near else None)
         similarity = {each.id: each.similarity for each in close}
-        found = self._store.candidates(query.namespace, query.fingerprint, list(similarity), self._clock())
-        denied = self._evidence.denied([each.id for each in found], query.text) if found else set()
+        found = self._store.candidates(query.namespace, query.fingerprint, list(similarity), normal_key(query.text), self._clock())
         watch.lap("confirm")
-        allowed = [each for each in found if each.id not in denied]
+        allowed = [each for each in found if not each.is_denied]
         if not allowed:
             return Decision(Reason.DENIED if found else Reason.STALE, similarity=close[0].similarity)
         decision = self._judged(query, allowed, similarity, policy, watch)
@@ -152,11 +149,11 @@ class Cascade:
             self._weigh(query.namespace, decision, policy)
         return decision
 
-    def _neighbours(self, query: Query, k: int) -> list[Neighbour]:
+    def _neighbours(self, query: Query, policy: Policy) -> list[Neighbour]:
         """Of the index, and of what it does not show yet. One id may be in both; the store's answer counts either way."""
-        place = (query.namespace, query.fingerprint, query.vector, k)
-        found = {each.id: each for each in (*self._index.search(*place), *self._overlay.search(*place))}
-        return sorted(found.values(), key=lambda each: -each.similarity)[:k]
+        place = (query.namespace, query.fingerprint, query.vector, policy.top_k)
+        found = {each.id: each for each in (*self._index.search(*place, policy.min_similarity), *self._overlay.search(*place))}
+        return sorted(found.values(), key=lambda each: -each.similarity)[: policy.top_k]
 
     def _judged(
         self, query: Query, candidates: Sequence[Candidate], similarity: dict[str, float], policy: Policy, watch: "_Watch"

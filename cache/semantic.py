@@ -17,11 +17,11 @@ from cache.decision.priors import PRIORS
 from cache.embedders.base import Embedder
 from cache.entry import Entry
 from cache.errors import CacheError, StoreError
-from cache.guards.text import normal_form
+from cache.guards.normal import normal_key
 from cache.indexer import Differences, Indexer
 from cache.overlay import Overlay
 from cache.policy import Policy
-from cache.stores.base import ALL, UNLIMITED, Collected, EntryInfo, EntryStore, Filter, Quota, Stats
+from cache.stores.base import ALL, UNLIMITED, Collected, EntryInfo, EntryStore, Filter, Known, Quota, Stats
 from cache.stores.evidence import Observation, SqlEvidenceStore
 from cache.stores.leases import SqlLeaseStore
 from cache.stores.query_log import LoggedQuery, SqlQueryLog
@@ -47,16 +47,6 @@ class Found:
 
     entry: Entry
     decision: Decision
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """The namespace's epoch, and the entry of exactly this request, or else one whose question is worded the same but for what never
-    changes an answer."""
-
-    epoch: int
-    exact: Entry | None = None
-    reworded: Entry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +105,7 @@ class SemanticCache:
         self._quotas = quotas or {}
         self._overlay = overlay or Overlay(clock)
         self._beliefs = Beliefs(parts.evidence, parts.priors, parts.scorer, clock)
-        self._cascade = Cascade(parts.store, parts.evidence, parts.index, self._overlay, parts.verifier, self._beliefs, clock)
+        self._cascade = Cascade(parts.store, parts.index, self._overlay, parts.verifier, self._beliefs, clock)
         self._indexer = Indexer(parts.store, parts.index, self._overlay, parts.embedder, clock)
         self._uses: Counter[str] = Counter()
         self._grown: set[str] = set()
@@ -132,21 +122,13 @@ class SemanticCache:
 
     def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
         """What is known of a request without comparing it: see `Known`. `text`: the question, if it may be worded otherwise."""
-        epoch = self._store.epoch(namespace)  # first: what is invalidated from now on is noticed
-        if (entry := self.find_exact(namespace, key)) is not None:
-            return Known(epoch, entry)
-        return Known(epoch, reworded=None if text is None else self.find_normal(namespace, fingerprint, text))
+        known = self._store.look_up(namespace, key, fingerprint, None if text is None else normal_key(text), self._clock())
+        self._used(known.exact or known.reworded)
+        return known
 
     def find_exact(self, namespace: str, key: str) -> Entry | None:
         """The servable entry of exactly this request. Counts as a use of it."""
         return self._used(self._store.find_exact(namespace, key, self._clock()))
-
-    def find_normal(self, namespace: str, fingerprint: str, text: str) -> Entry | None:
-        """The servable entry whose question differs from `text` only in what never changes an answer. Counts as a use of it."""
-        found = self._store.find_normal(namespace, fingerprint, normal_key(text), self._clock())
-        if found is None or self._parts.evidence.denied([found.id], text):
-            return None
-        return self._used(found)
 
     def search(self, query: Query, policy: Policy) -> Found | Decision:
         """The answer to an equivalent question, or why there is none. A hit counts as a use."""
@@ -314,8 +296,3 @@ class SemanticCache:
             with self._lock:
                 self._uses[entry.id] += 1
         return entry
-
-
-def normal_key(text: str) -> str:
-    """Hash of the question's normal form."""
-    return hashlib.sha256(normal_form(text).encode("utf-8", "surrogatepass")).hexdigest()

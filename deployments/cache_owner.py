@@ -16,8 +16,8 @@ from cache.entry import Entry
 from cache.errors import CacheError, StoreError
 from cache.judge import AnswerJudge, answer_text
 from cache.policy import Policy
-from cache.semantic import Found, Known, Parts, SemanticCache
-from cache.stores.base import Quota
+from cache.semantic import Found, Parts, SemanticCache
+from cache.stores.base import Known, Quota
 from cache.stores.sql import open_database
 from cache.vectors.factory import open_index
 from deployments.embedding import Described, RemoteEmbedder, RemoteVerifier

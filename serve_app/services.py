@@ -11,7 +11,8 @@ from cache.cascade import Decision, Query
 from cache.entry import Entry
 from cache.errors import EmbedderError
 from cache.policy import Policy
-from cache.semantic import Found, Known
+from cache.semantic import Found
+from cache.stores.base import Known
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
 from retrieval.documents import SearchHit, SearchResult

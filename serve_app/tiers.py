@@ -17,7 +17,8 @@ from cache.entry import Entry, Vector
 from cache.exact import AnswerLru
 from cache.keys import exact_key, fingerprint
 from cache.policy import Policy
-from cache.semantic import Found, Known
+from cache.semantic import Found
+from cache.stores.base import Known
 from serve_app.coalesce import Coalesced
 from serve_app.epochs import Epochs
 from serve_app.flights import ALONE, Flights, Ticket

@@ -1,5 +1,6 @@
 """The normal form: a text without the differences that can never change its answer."""
 
+import hashlib
 import re
 from functools import lru_cache
 from typing import Final
@@ -109,6 +110,11 @@ def normal_form(text: str) -> str:
     keep all but the space around them.
     """
     return _remembered(text) if len(text) <= REMEMBERED_CHARS else _formed(text)
+
+
+def normal_key(text: str) -> str:
+    """Hash of the normal form."""
+    return hashlib.sha256(normal_form(text).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _formed(text: str) -> str:

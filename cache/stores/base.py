@@ -25,8 +25,19 @@ class Candidate:
 
     id: str
     text: str
-    created_at: float
-    stale_at: float | None
+    is_denied: bool = False
+    """Feedback forbids its answer to the question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a request without comparing it: the namespace's epoch and, if there is one, a servable entry."""
+
+    epoch: int
+    exact: Entry | None = None
+    """Of exactly this request."""
+    reworded: Entry | None = None
+    """Else, the newest whose question is worded the same but for what never changes an answer, unless feedback forbids it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +135,12 @@ class EntryStore(Protocol):
     def find_exact(self, namespace: str, exact_key: str, now: float) -> Entry | None:
         """The servable entry with this exact key."""
 
-    def find_normal(self, namespace: str, fingerprint: str, normal_key: str, now: float) -> Entry | None:
-        """The newest servable entry of this fingerprint whose question has this normal form."""
+    def look_up(self, namespace: str, exact_key: str, fingerprint: str, normal_key: str | None, now: float) -> Known:
+        """See `Known`; the epoch is read first. `normal_key` is of the question, if it may be worded otherwise."""
 
-    def candidates(self, namespace: str, fingerprint: str, ids: Sequence[str], now: float) -> list[Candidate]:
-        """Those of `ids` that are servable, have a text, and are of this namespace and fingerprint, in the order of `ids`."""
+    def candidates(self, namespace: str, fingerprint: str, ids: Sequence[str], normal_key: str, now: float) -> list[Candidate]:
+        """Those of `ids` that are servable, have a text, and are of this namespace and fingerprint, in the order of `ids`.
+        `normal_key` is of the question that is asked."""
 
     def get(self, namespace: str, entry_id: str, now: float) -> Entry | None:
         """The servable entry with this id."""

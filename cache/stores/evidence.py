@@ -1,13 +1,11 @@
 """What was learnt of kept answers: observations for the verified decision, and pairs that feedback forbids."""
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, bindparam, case, delete, func, insert, select
+from sqlalchemy import Connection, case, delete, func, insert, select
 
 from cache.database import Database
-from cache.guards.normal import normal_form
+from cache.guards.normal import normal_key
 from cache.stores.schema import audits, denials, observations
 
 MAX_PER_ENTRY = 64
@@ -79,8 +77,8 @@ class SqlEvidenceStore:
         return [Observation(*row[1:]) for row in rows], rows[-1].seq if rows else mark
 
     def deny(self, entry_id: str, question: str, now: float) -> None:
-        """The entry must never answer this question again. Saying it twice is harmless."""
-        row = {"entry_id": entry_id, "question": question_hash(question), "created_at": now}
+        """The entry must never answer this question again, whatever the mark at its end. Saying it twice is harmless."""
+        row = {"entry_id": entry_id, "question": normal_key(question), "created_at": now}
 
         def work(connection: Connection) -> None:
             same = (denials.c.entry_id == entry_id, denials.c.question == row["question"])
@@ -89,18 +87,5 @@ class SqlEvidenceStore:
 
         self._database.transact(work)
 
-    def denied(self, ids: Sequence[str], question: str) -> set[str]:
-        """Which of these entries must not answer the question."""
-        with self._database.read() as connection:
-            return set(connection.scalars(_DENIED, {"ids": list(ids), "question": question_hash(question)}))
 
-
-def question_hash(text: str) -> str:
-    """Of its normal form: a question that was denied is denied with another mark at its end, too."""
-    return hashlib.sha256(normal_form(text).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-_DENIED = select(denials.c.entry_id).where(
-    denials.c.entry_id.in_(bindparam("ids", expanding=True)), denials.c.question == bindparam("question")
-)
 _COLUMNS = [observations.c[name] for name in ("namespace", "entry_id", "kind", "score", "correct", "created_at", "scorer")]

@@ -59,10 +59,11 @@ class VectorIndex(Protocol):
     def delete(self, ids: Sequence[str]) -> None:
         """Forgets these ids. Unknown ids are ignored."""
 
-    def search(self, namespace: str, fingerprint: str, vector: Vector, k: int) -> list[Neighbour]:
+    def search(self, namespace: str, fingerprint: str, vector: Vector, k: int, at_least: float = -1.0) -> list[Neighbour]:
         """At most `k` neighbours of a unit vector, closest first. An empty or unknown partition has none.
 
-        May be approximate in large partitions: then at least 95 of 100 nearest neighbours are found.
+        May be approximate in large partitions: then at least 95 of 100 nearest neighbours are found. Those less similar than
+        `at_least` are not wanted: the index may look for them or not.
         """
 
     def scan(self, after: str, limit: int) -> list[str]:

@@ -20,6 +20,9 @@ FLAT_LIMIT = 8192
 GROWTH = 4
 """A quantiser is fitted anew when there are so many times the rows that its sample was drawn from."""
 SPARE_DEAD = 8
+MIN_TAIL, TAIL_SHARE = 1024, 50
+"""Rows behind the codes, compared one by one, get codes when they are so many, and so large a part of those that have: codes are copied
+to be extended."""
 
 
 class FaissIndex:
@@ -64,13 +67,13 @@ class FaissIndex:
             for entry_id in ids:
                 self._forget(entry_id)
 
-    def search(self, namespace: str, fingerprint: str, vector: Vector, k: int) -> list[Neighbour]:
+    def search(self, namespace: str, fingerprint: str, vector: Vector, k: int, at_least: float = -1.0) -> list[Neighbour]:
         check_partition(namespace, fingerprint)
         check_vector(vector, self._dimension)
         partition = self._partitions.get((namespace, fingerprint))
         if partition is None or k < 1:
             return []
-        found = partition.view.search(np.ascontiguousarray(vector), k)
+        found = partition.view.search(np.ascontiguousarray(vector), k, at_least)
         return [Neighbour(name, cosine(product)) for product, name in found]
 
     def scan(self, after: str, limit: int) -> list[str]:
@@ -125,7 +128,9 @@ class FaissIndex:
             self._background.submit(self._work, partition)
 
     def _is_due(self, partition: Partition) -> bool:
-        return self._renewal_is_due(partition) or len(partition.view.names) - partition.view.coded > self._flat_limit
+        view = partition.view
+        tail = min(self._flat_limit, max(MIN_TAIL, view.coded // TAIL_SHARE)) if view.codes else self._flat_limit
+        return self._renewal_is_due(partition) or len(view.names) - view.coded > tail
 
     def _renewal_is_due(self, partition: Partition) -> bool:
         view = partition.view

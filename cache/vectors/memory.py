@@ -35,7 +35,7 @@ class MemoryIndex:
             for entry_id in ids:
                 self._records.pop(entry_id, None)
 
-    def search(self, namespace: str, fingerprint: str, vector: Vector, k: int) -> list[Neighbour]:
+    def search(self, namespace: str, fingerprint: str, vector: Vector, k: int, at_least: float = -1.0) -> list[Neighbour]:
         check_partition(namespace, fingerprint)
         check_vector(vector, self._dimension)
         with self._lock:

@@ -69,7 +69,7 @@ class MilvusIndex:
         for start in range(0, len(known), BATCH):
             self._write("delete vectors", "delete", ids=known[start : start + BATCH])
 
-    def search(self, namespace: str, fingerprint: str, vector: Vector, k: int) -> list[Neighbour]:
+    def search(self, namespace: str, fingerprint: str, vector: Vector, k: int, at_least: float = -1.0) -> list[Neighbour]:
         check_vector(vector, self._dimension)
         check_partition(namespace, fingerprint)  # they become part of the filter
         if k < 1:

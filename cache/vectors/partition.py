@@ -37,20 +37,22 @@ class View(NamedTuple):
     def coded(self) -> int:
         return self.codes.count if self.codes else 0
 
-    def search(self, vector: Vector, k: int) -> Found:
-        """Exact in rows without codes. Those with codes may miss a neighbour that is hardly closer than the last one found."""
-        found = self._by_codes(self.codes, vector, k) if self.codes else []
+    def search(self, vector: Vector, k: int, at_least: float) -> Found:
+        """Exact in rows without codes. Those with codes may miss a neighbour that is hardly closer than the last one found, or hardly as
+        close as is wanted `at_least`."""
+        found = self._by_codes(self.codes, vector, k, at_least) if self.codes else []
         found += self._by_comparing(vector, k, self.coded, self.size)
         return sorted(found, reverse=True)[:k]
 
-    def _by_codes(self, codes: Codes, vector: Vector, k: int) -> Found:
+    def _by_codes(self, codes: Codes, vector: Vector, k: int, at_least: float) -> Found:
         for depth in DEPTHS:
             if k < depth < codes.count:
                 guesses, rows = codes.closest(vector, depth)
                 products = inner_products(vector, self.rows, rows)
                 order = np.argsort(-products)
                 found = self._named(products[order], rows[order], k)
-                if len(found) == k and found[-1][0] >= _reach(guesses, products):
+                last = found[-1][0] if len(found) == k else -1.0
+                if max(last, at_least) >= _reach(guesses, products):
                     return found
         return self._by_comparing(vector, k, 0, codes.count)
 

@@ -202,7 +202,7 @@ def test_a_hit_is_paid_for_by_the_requests_before_it(world: CacheWorld) -> None:
     assert reason(world, policy=policy).reason is Reason.EXPLORE
     requests(world, policy)
     for _ in range(400):
-        world.cache.learn("a1", Decision(Reason.EXPLORE, Candidate("x", "", 0.0, None), score=4.0), True)
+        world.cache.learn("a1", Decision(Reason.EXPLORE, Candidate("x", ""), score=4.0), True)
     world.clock.now += 3
     found = world.cache.search(world.query(), policy)
     assert isinstance(found, Found)
@@ -218,8 +218,8 @@ def test_a_candidate_that_was_often_wrong_does_not_stand_before_a_good_one(world
     requests(world, policy)
     for _ in range(60):
         for entry, correct in ((bad, False), (good, True)):
-            world.cache.learn("a1", Decision(Reason.EXPLORE, Candidate(entry.id, "", 0.0, None), score=2.7), correct)
-            world.cache.learn("a1", Decision(Reason.EXPLORE, Candidate("others", "", 0.0, None), score=2.7), True)
+            world.cache.learn("a1", Decision(Reason.EXPLORE, Candidate(entry.id, ""), score=2.7), correct)
+            world.cache.learn("a1", Decision(Reason.EXPLORE, Candidate("others", ""), score=2.7), True)
     world.clock.now += 3
     found = served(world, query, policy)
     assert found is not None
@@ -229,7 +229,7 @@ def test_a_candidate_that_was_often_wrong_does_not_stand_before_a_good_one(world
 def test_one_tenant_does_not_teach_all_others(world: CacheWorld) -> None:
     before = world.cache._beliefs.tenant("a1", SHORT).error(1.4, Effect(0.0, 0.1))
     for _ in range(2000):
-        world.cache.learn("b2", Decision(Reason.EXPLORE, Candidate("x", "", 0.0, None), score=1.4), True)
+        world.cache.learn("b2", Decision(Reason.EXPLORE, Candidate("x", ""), score=1.4), True)
     world.clock.now += 3
     after = world.cache._beliefs.tenant("a1", SHORT).error(1.4, Effect(0.0, 0.1))
     assert 0.1 < after < before

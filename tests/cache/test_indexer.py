@@ -250,7 +250,7 @@ class Workers(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         found = self.world.index.search("a1", "f1", unit(1, 0, 0), 100)
-        served = self.world.store.candidates("a1", "f1", [each.id for each in found], self.world.clock.now)
+        served = self.world.store.candidates("a1", "f1", [each.id for each in found], "k", self.world.clock.now)
         by_key = {(entry := self.world.store.find_exact("a1", each.exact_key, self.world.clock.now)) and entry.id for each in self.entries}
         assert {each.id for each in served} <= by_key
 

@@ -2,11 +2,13 @@
 
 import pytest
 
+from cache.entry import Entry
+from cache.guards.normal import normal_key
 from cache.stores.evidence import MAX_PER_ENTRY, Observation, SqlEvidenceStore
 from cache.stores.leases import SqlLeaseStore
 from cache.stores.sql import SqlEntryStore
 from tests.cache.entries import make_entry
-from tests.cache.test_stores import NOW, at_once
+from tests.cache.storing import NOW, at_once
 
 
 @pytest.fixture
@@ -102,11 +104,21 @@ def test_of_many_observations_of_an_entry_the_newest_count(evidence: SqlEvidence
     assert [each.score for each in evidence.of_entry("e", "short", "s")] == [float(number) for number in range(MAX_PER_ENTRY + 4, 4, -1)]
 
 
-def test_denials_are_of_one_entry_and_one_question(evidence: SqlEvidenceStore) -> None:
+def denied(store: SqlEntryStore, question: str, *entries: Entry) -> list[bool]:
+    found = store.candidates("a1", "f1", [entry.id for entry in entries], normal_key(question), NOW)
+    return [candidate.is_denied for candidate in found]
+
+
+def test_denials_are_of_one_entry_and_one_question(store: SqlEntryStore, evidence: SqlEvidenceStore) -> None:
+    key = normal_key("Who, me? \ud800")
+    first, second = make_entry(normal_key=key, created_at=NOW + 1), make_entry(normal_key=key)
+    for entry in (first, second):
+        store.put(entry)
     for _ in range(2):
-        evidence.deny("e", "Why? \ud800", NOW)
-    assert evidence.denied(["e", "f"], "Why? \ud800") == {"e"}
-    assert evidence.denied(["e"], "why?") == set()
+        evidence.deny(first.id, "Who, me? \ud800", NOW)
+    assert denied(store, "Who, me? \ud800", first, second) == [True, False]
+    assert denied(store, "why?", first, second) == [False, False]
+    assert store.look_up("a1", "another key", "f1", key, NOW).reworded == second
 
 
 def test_what_was_learnt_goes_with_its_entry(store: SqlEntryStore, evidence: SqlEvidenceStore) -> None:
@@ -117,6 +129,7 @@ def test_what_was_learnt_goes_with_its_entry(store: SqlEntryStore, evidence: Sql
     evidence.deny(entry.id, "Why?", NOW)
     store.delete("a1", [entry.id], NOW)
     store.collect(NOW + 61, 60, 10)
+    store.put(entry)
     assert evidence.of_entry(entry.id, "short", "s") == []
     assert evidence.of_entry("other", "short", "s") == [seen("other")]
-    assert evidence.denied([entry.id], "Why?") == set()
+    assert denied(store, "Why?", entry) == [False]

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from cache import indexer, semantic
 from cache.entry import Entry
 from cache.errors import StoreError, VectorIndexError
-from cache.semantic import Found, Known, normal_key
-from cache.stores.base import ALL, Filter, Quota, model_scope, tag_scope
+from cache.guards.normal import normal_key
+from cache.semantic import Found
+from cache.stores.base import ALL, Filter, Known, Quota, model_scope, tag_scope
 from cache.vectors.base import VectorRecord
 from cache.vectors.faiss_index import FaissIndex
 from tests.cache.entries import unit
@@ -28,7 +29,7 @@ def world(tmp_path: Path) -> CacheWorld:
 def is_found(world: CacheWorld, entry: Entry) -> list[bool]:
     """By its key, by its wording, by its vector."""
     known = world.cache.find(entry.namespace, entry.exact_key, entry.fingerprint, entry.text)
-    reworded = world.cache.find_normal(entry.namespace, entry.fingerprint, str(entry.text))
+    reworded = world.cache.find(entry.namespace, "another key", entry.fingerprint, entry.text).reworded
     found = world.cache.search(world.query(namespace=entry.namespace, fingerprint=entry.fingerprint), STATIC)
     return [known.exact is not None, reworded is not None, isinstance(found, Found)]
 
@@ -93,9 +94,8 @@ def test_wording_that_never_changes_an_answer_needs_no_comparison(world: CacheWo
 def test_a_denied_wording_is_not_served(world: CacheWorld) -> None:
     entry = world.keep("What is the capital of France?")
     world.cache.deny("a1", entry.id, "what is the capital of France")
-    assert world.cache.find_normal("a1", "f1", "what is the capital of France") is None
-    assert world.cache.find_normal("a1", "f1", "What's the capital of France") is None
-    assert world.cache.find_normal("a1", "f1", "What is the capital of Spain?") is None
+    for text in ("what is the capital of France", "What's the capital of France"):
+        assert world.cache.find("a1", "another key", "f1", text) == Known(0)
 
 
 def test_uses_are_counted_and_written_together(world: CacheWorld) -> None:
@@ -199,7 +199,7 @@ def test_closing_finishes_what_is_left(tmp_path: Path) -> None:
 
 def test_a_store_that_does_not_answer_is_an_error_and_never_a_hit(world: CacheWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = world.keep()
-    for name in ("find_exact", "find_normal", "candidates", "get"):
+    for name in ("look_up", "find_exact", "candidates", "get"):
 
         def fail(*args: object) -> None:
             raise StoreError("down")
@@ -207,7 +207,7 @@ def test_a_store_that_does_not_answer_is_an_error_and_never_a_hit(world: CacheWo
         monkeypatch.setattr(world.store, name, fail)
     for call in (
         lambda: world.cache.find("a1", entry.exact_key, "f1", None),
-        lambda: world.cache.find_normal("a1", "f1", "x"),
+        lambda: world.cache.find_exact("a1", entry.exact_key),
         lambda: world.cache.search(world.query(), STATIC),
     ):
         with pytest.raises(StoreError):

@@ -98,6 +98,7 @@ def test_neighbours_come_closest_first_with_their_cosine(open_empty: MakeIndex) 
     assert index.search("a", "f", unit(1, 0), 10) == expected
     expect(index, ["same", "near"], unit(1, 0), k=2)
     expect(index, [], unit(1, 0), k=0)
+    assert index.search("a", "f", unit(1, 0), 10, at_least=0.5)[:2] == expected[:2]
 
 
 def test_a_vector_is_exactly_similar_to_itself(open_empty: MakeIndex) -> None:

@@ -62,6 +62,32 @@ def test_large_partitions_find_nineteen_of_twenty_neighbours(make: Callable[...,
     index.close()
 
 
+def test_nothing_is_looked_for_that_is_further_away_than_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = topics(np.random.default_rng(6), 12_020, 64)
+    vectors, near = vectors[:12_000], vectors[12_000:]
+    index = FaissIndex(64, flat_limit=LIMIT)
+    index.upsert(records(vectors))
+    index.settle()
+    depths: list[int] = []
+    closest = Codes.closest
+
+    def spy(codes: Codes, vector: Rows, count: int) -> object:
+        depths.append(count)
+        return closest(codes, vector, count)
+
+    monkeypatch.setattr(Codes, "closest", spy)
+    for at_least in (-1.0, 0.95):
+        for far in random_directions(np.random.default_rng(7), 20, 64):
+            index.search("a", "f", far, 8, at_least=at_least)
+    assert len(depths[:-20]) > 20, "without a limit, some need a second look"
+    assert len(set(depths[-20:])) == 1
+    best = np.sort(near @ vectors.T, axis=1)[:, -8]
+    for query, at_least in zip(near, best.tolist(), strict=True):
+        found = index.search("a", "f", query, 8, at_least=at_least)
+        assert sum(each.similarity >= at_least - 1e-5 for each in found) >= 7
+    index.close()
+
+
 def test_partitions_that_are_not_large_are_exact() -> None:
     vectors = random_directions(np.random.default_rng(5), LIMIT, 16)
     index = FaissIndex(16, flat_limit=LIMIT)

@@ -15,7 +15,8 @@ from cache.cascade import Decision, Query, Reason
 from cache.entry import Entry, Vector
 from cache.exact import AnswerLru
 from cache.policy import Policy
-from cache.semantic import Found, Known, SemanticCache
+from cache.semantic import Found, SemanticCache
+from cache.stores.base import Known
 from deployments.embedding import Embedded
 from deployments.replica_client import Answer, Call
 from deployments.replicas import Replica, ReplicaDirectory

@@ -87,7 +87,7 @@ async def test_feedback_ends_a_wrong_hit_at_once(http: httpx.AsyncClient, kept: 
     assert (await http.post("/v1/cache/feedback", json=said)).json()["recorded"]
     for text in ("Explain what a cache is", "explain what a cache is."):
         assert not isinstance(kept.cache.search(replace(query, text=text), STATIC), Found)
-    assert kept.cache.find_normal(ADA, "f1", "What's a cache") is not None
+    assert kept.cache.find(ADA, "0", "f1", "What's a cache").reworded is not None
     assert not (await http.post("/v1/cache/feedback", json={**said, "correct": True})).json()["recorded"]
     await http.post("/v1/cache/feedback", json={**said, "delete": True})
     assert kept.cache.get(ADA, entry.id) is None
@@ -112,7 +112,7 @@ async def test_statistics(http: httpx.AsyncClient, kept: CacheWorld) -> None:
 
 
 async def test_the_share_of_wrong_hits_comes_with_its_interval(http: httpx.AsyncClient, kept: CacheWorld) -> None:
-    decision = Decision(Reason.HIT, Candidate(keep(kept).id, "What is a cache?", 0.0, None), score=3.0)
+    decision = Decision(Reason.HIT, Candidate(keep(kept).id, "What is a cache?"), score=3.0)
     for correct in (True, True, True, False):
         kept.cache.learn(ADA, decision, correct, served=True)
     kept.cache.learn(ADA, decision, False, served=False)  # was not served, so it was no wrong hit
@@ -135,7 +135,7 @@ async def test_another_tenant_sees_and_ends_nothing(http: httpx.AsyncClient, kep
     said = {"entry_id": entry.id, "question": "What is a cache?", "correct": False, "delete": True}
     assert (await http.post("/v1/cache/feedback", json=said, headers=BOB)).status_code == 404
     assert (await http.get(path)).status_code == 200
-    assert kept.cache.find_normal(ADA, "f1", "What is a cache?") is not None
+    assert kept.cache.find(ADA, "0", "f1", "What is a cache?").reworded is not None
 
 
 BAD: list[tuple[str, str, Any, str | None]] = [

@@ -16,7 +16,7 @@ from serve_app.learning import Learner
 from tests.serve_app.asking import ask, bytes_of, caller, chat
 from tests.serve_app.fakes import TEXT, RecordedMetrics, World, make_world
 
-CANDIDATE = Candidate("entry", "What is a cache?", 0.0, None)
+CANDIDATE = Candidate("entry", "What is a cache?")
 SCORED = Decision(Reason.EXPLORE, CANDIDATE, score=3.0)
 
 

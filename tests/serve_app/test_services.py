@@ -9,7 +9,8 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from cache.cascade import Decision, Query, Reason
 from cache.policy import Policy
-from cache.semantic import Found, Known
+from cache.semantic import Found
+from cache.stores.base import Known
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
 from retrieval.documents import Chunk, SearchHit, SearchResult

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from cache.semantic import Known
+from cache.stores.base import Known
 from deployments.embedding import Embedded
 from serve_app import tiers
 from serve_app.epochs import FRESH_S

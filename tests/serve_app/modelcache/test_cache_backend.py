@@ -13,8 +13,8 @@ from cache.config import CacheConfig
 from cache.embedders.fake import HashedWordsEmbedder
 from cache.entry import Entry
 from cache.policy import Policy
-from cache.semantic import Found, Known
-from cache.stores.base import Filter
+from cache.semantic import Found
+from cache.stores.base import Filter, Known
 from cache.vectors.memory import MemoryIndex
 from deployments.embedding import Embedded
 from serve_app.ingress import create_app
@@ -236,13 +236,14 @@ async def test_the_last_answer_to_a_question_counts(backend: SharedCacheBackend)
 
 async def test_a_damaged_answer_is_a_miss(backend: SharedCacheBackend, world: CacheWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     await backend.insert(None, "m", [(asks("Why?"), "1")])
-    find = world.cache.find_exact
+    find = world.cache.find
 
-    def damaged(namespace: str, key: str) -> Entry | None:
-        entry = find(namespace, key)
-        return None if entry is None else replace(entry, answer=b"{")
+    def damaged(namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
+        known = find(namespace, key, fingerprint, text)
+        assert known.exact is not None
+        return replace(known, exact=replace(known.exact, answer=b"{"))
 
-    monkeypatch.setattr(world.cache, "find_exact", damaged)
+    monkeypatch.setattr(world.cache, "find", damaged)
     assert await answer(backend, "Why?") is None
 
 
