@@ -13,21 +13,37 @@ from cache.guards.tokens import clean, segment
 _HAN: Final = "[㐀-鿿]"
 _WHOLE: Final = re.compile(r"[`\n\r\t{}\[\];=|<>：]|:(?!\d\d)")
 """Code, tables, verse, something that is quoted after a colon: nothing inside such a text is touched."""
+_PROTECTED_HINT: Final = re.compile(r"[\"《'@_:/\\(]|\.\w")
 _PROTECTED: Final = re.compile(
     r"(\"[^\"]*\"|《[^》]{0,200}》|(?<!\w)'[^']{0,200}'(?!\w)|(?<!\S)(?=\S*(?:https?:|www\.|@|_|::|\\|/|\(\)|[\w)]\.\w|\w['\"]\"))\S+)"
 )
 
-_META: Final = re.compile(
-    r"\b(?:translat\w*|say|says|said|mean\w*|spell\w*|words?|phrases?|letters?|syllables?|vowels?|consonants?|characters?|pronounc\w*|write"
-    r"|reply|respond|rhymes?|grammar|sentences?|capitali\w*|lowercase|uppercase|greetings?|polite\w*|correct|fix|edit|rewrite|proofread\w*"
-    r"|paraphras\w*|punctuat\w*|contractions?|apostrophes?|commas?|sentiment|classify|reverse|palindromes?|anagrams?|alphabetical\w*"
-    r"|scrabble|ascii|unicode|regex\w*|escape|shortcut|lyrics|song|singer|title"
-    r"|(?:english|french|spanish|german|italian|portuguese|dutch|russian|arabic|hindi|chinese|mandarin|japanese|korean|turkish|latin)"
-    r" for)\b"
+_LETTERS: Final = re.compile(r"[^\W\d_]+")
+_ABOUT_WORDS: Final = bag(
+    "say says said words word phrase phrases letter letters syllable syllables vowel vowels consonant consonants character characters "
+    "write reply respond rhyme rhymes grammar sentence sentences lowercase uppercase greeting greetings correct fix edit rewrite "
+    "contraction contractions apostrophe apostrophes comma commas sentiment classify reverse palindrome palindromes anagram anagrams "
+    "scrabble ascii unicode escape shortcut lyrics song singer title"
+)
+_ABOUT_WORDS_STEMS: Final = (
+    "translat",
+    "mean",
+    "spell",
+    "pronounc",
+    "capitali",
+    "polite",
+    "proofread",
+    "paraphras",
+    "punctuat",
+    "alphabetical",
+    "regex",
+)
+_ABOUT_WORDS_PHRASES: Final = re.compile(
+    r"\b(?:english|french|spanish|german|italian|portuguese|dutch|russian|arabic|hindi|chinese|mandarin|japanese|korean|turkish|latin)"
+    r" for\b"
     r"|翻译|意思|怎么说|怎么写|怎么读|怎么讲|回复|造句|成语|笔画|读音|拼音|礼貌|问候|断句|标点|病句|歌",
     re.IGNORECASE,
 )
-"""A question about words: how it is written may be what it is about."""
 
 _ASKED: Final = r"(?:what|how|why|when|where|who|which|whether)\b"
 _OPENING: Final = (
@@ -56,6 +72,7 @@ _PARTICLE: Final = re.compile(f"(?<={_HAN})[呢呀啊]{{1,40}}$")
 """Not 吗: it makes another question of `你想吃什么`."""
 _ASKING: Final = re.compile("什么|怎么|怎样|为何|如何|哪|谁|多少|几|是否|是不是|能不能|可不可以|会不会|有没有")
 _TAIL: Final = 100
+_TAIL_HINT: Final = re.compile("[?!,;.。…呢呀啊]")
 _SPACES: Final = re.compile(f" (?={_HAN})|(?<={_HAN}) ")
 
 _CONTRACTION: Final = re.compile(
@@ -63,6 +80,7 @@ _CONTRACTION: Final = re.compile(
     r"|(what|who|where|how|when|why|that|it|there|here)'s|([a-z]{1,20})'(re|ve|ll|m))\b",
     re.IGNORECASE,
 )
+_CONTRACTION_HINT: Final = re.compile(r"'|n(?:o|)t\b", re.IGNORECASE)
 _WITHOUT_APOSTROPHE: Final = bag("do does did is are was")
 _NOT: Final = {"ca": "can", "wo": "will"}
 _TAILS: Final = {"re": "are", "ve": "have", "ll": "will", "m": "am"}
@@ -128,12 +146,23 @@ _remembered = lru_cache(REMEMBERED)(_formed)
 
 
 def _step(form: str) -> str:
-    if _WHOLE.search(form) or form.count('"') % 2 or _META.search(form):
+    if _WHOLE.search(form) or form.count('"') % 2 or _is_about_words(form):
         return form
-    parts = _PROTECTED.split(re.sub(r"\s+", " ", clean(form)).strip())
+    form = " ".join(clean(form).split())
+    parts = _PROTECTED.split(form) if _PROTECTED_HINT.search(form) else [form]
     parts[0] = _without_lead(parts[0])
     parts[::2] = [_plain(part, at == 0) for at, part in enumerate(parts[::2])]
     return _without_tail("".join(parts).strip())
+
+
+def _is_about_words(form: str) -> bool:
+    """How something is written may be what is asked about."""
+    words = _LETTERS.findall(form.lower())
+    return (
+        not _ABOUT_WORDS.isdisjoint(words)
+        or any(word.startswith(_ABOUT_WORDS_STEMS) for word in words)
+        or _ABOUT_WORDS_PHRASES.search(form) is not None
+    )
 
 
 def _without_lead(form: str) -> str:
@@ -145,9 +174,11 @@ def _without_lead(form: str) -> str:
 
 def _without_tail(form: str) -> str:
     """Without thanks, final marks and particles. `5!` keeps its mark."""
-    end, asking = len(form), _ASKING.search(form) is not None
+    end, asking = len(form), not form.isascii() and _ASKING.search(form) is not None
     while end:
         start = max(0, end - _TAIL)
+        if not _TAIL_HINT.search(form, start, end):
+            break
         match = _TRAIL.search(form, start, end) or _FINAL.search(form, start, end)
         if match is None and asking:
             match = _PARTICLE.search(form, start, end)
@@ -159,7 +190,8 @@ def _without_tail(form: str) -> str:
 
 def _plain(part: str, first: bool) -> str:
     """A part outside quotations, addresses and identifiers."""
-    part = _CONTRACTION.sub(_expanded, _SPACES.sub("", part))
+    part = _SPACES.sub("", part)
+    part = _CONTRACTION.sub(_expanded, part) if _CONTRACTION_HINT.search(part) else part
     part = _NUMBER_RUN.sub(lambda match: english(re.split("[ -]", match[0].lower())) or match[0], part)
     part = _HAN_COUNT.sub(lambda match: _counted(part, match), part)
     words = part.split(" ")

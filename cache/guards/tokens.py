@@ -7,9 +7,9 @@ from typing import Final
 
 from cache.guards import lexicon, numerals
 
-_TOKEN: Final = re.compile(
-    r"(?P<link>(?:https?://|www\.)\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+)"
-    r"|(?P<date>(?<!\d)\d{4}[-/]\d{1,2}[-/]\d{1,2}(?!\d))"
+_LINK: Final = r"(?P<link>(?:https?://|www\.)\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+)|"
+_NO_LINK: Final = (
+    r"(?P<date>(?<!\d)\d{4}[-/]\d{1,2}[-/]\d{1,2}(?!\d))"
     r"|(?P<time>(?<!\d)\d{1,2}:\d{2}(?!\d))"
     r"|(?P<number>\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d|,\d)(?:\.\d+)?|\d+(?:\.\d+)+|\d{1,2}(?:/\d{1,2})(?:/\d{2,4})?(?![\d/])|\d+)"
     r"|(?P<han>[㐀-鿿]+)"
@@ -17,6 +17,9 @@ _TOKEN: Final = re.compile(
     r"|(?P<sign>[%$€£¥₹°^*+=<>×÷√/-])"
     r"|(?P<other>[^\s\w\x00-\x7f\u2010-\u203a\u3000-\u303f\uff00-\uffef]+)"
 )
+_TOKEN, _TOKEN_OR_LINK = re.compile(_NO_LINK), re.compile(_LINK + _NO_LINK)
+_LINK_HINT: Final = re.compile("@|://|www\\.")
+"""Most texts have no link, and looking for one takes half of their scanning."""
 _QUOTES: Final = str.maketrans("‘’‛′`´“”„″«»「」『』", '\'\'\'\'``""""""""""')
 
 
@@ -33,7 +36,8 @@ _STACKED: Final = re.compile(
 """More marks on one letter than any language writes: sorting them takes NFKC quadratic time."""
 _VULGAR: Final = re.compile("[¼-¾⅐-⅞]")
 _INVISIBLE: Final = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))
-_INITIAL: Final = re.compile(r"(?:^|[.!?:;。！？\n(\"])\s*$")
+_BEFORE_INITIAL: Final = frozenset('.!?:;。！？\n("')
+_FAR: Final = 8
 
 _CONTRACTED: Final = {
     "won't": ("will", "not"),
@@ -85,6 +89,8 @@ class Tokens:
 
 def clean(text: str) -> str:
     """NFKC with straight quotes, without invisible characters, keeping powers (x²), indices (x₂) and mixed fractions (1½) apart."""
+    if text.isascii():
+        return text
     text = _STACKED.sub(r"\1", text.translate(_INVISIBLE))
     text = _SUPERSCRIPT.sub(lambda match: "^" + unicodedata.normalize("NFKC", match[0]), text)
     text = _SUBSCRIPT.sub(lambda match: "_" + unicodedata.normalize("NFKC", match[0]), text)
@@ -96,13 +102,13 @@ def scan(text: str) -> Tokens:
     """The tokens of a cleaned text, numbers in digits as far as one token tells."""
     tokens = Tokens([], [], [], [])
     end = 0
-    for match in _TOKEN.finditer(text):
+    for match in (_TOKEN_OR_LINK if _LINK_HINT.search(text) else _TOKEN).finditer(text):
         start = match.start()
         glued = start == end and start > 0
         kind = match.lastgroup
         surface = match[0]
         if kind == "word":
-            _add_word(tokens, surface, glued, _INITIAL.search(text, max(0, start - 8), start) is not None)
+            _add_word(tokens, surface, glued, _is_initial(text, start))
         elif kind == "han":
             for word in segment(surface):
                 tokens.add(word, word)
@@ -115,6 +121,16 @@ def scan(text: str) -> Tokens:
             tokens.add(surface, surface, glued)
         end = match.end()
     return tokens
+
+
+def _is_initial(text: str, start: int) -> bool:
+    """Whether what is before, but for a few spaces, ends a sentence or begins a quotation."""
+    for at in range(start - 1, max(-1, start - 1 - _FAR), -1):
+        if text[at] in _BEFORE_INITIAL:
+            return True
+        if not text[at].isspace():
+            return False
+    return start <= _FAR
 
 
 def _is_operator(text: str, start: int, end: int) -> bool:

@@ -84,7 +84,7 @@ entries = Table(
     EntryColumns,
     Index("uq_cache_entries_key", "namespace", "live_key", unique=True),
     Index("ix_cache_entries_namespace", "namespace", "id"),
-    Index("ix_cache_entries_normal_key", "namespace", "normal_key"),
+    Index("ix_cache_entries_normal_key", "namespace", "normal_key", "fingerprint"),
     Index("ix_cache_entries_expires_at", "state", "expires_at"),
     Index("ix_cache_entries_value", "namespace", "value"),
     Index("ix_cache_entries_store_value", "value"),

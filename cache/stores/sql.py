@@ -3,57 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
 
 from cache.database import Database
 from cache.entry import Entry, Vector
 from cache.errors import StoreError
-from cache.stores import outbox
+from cache.stores import lookups, outbox
 from cache.stores.base import ALL, Candidate, Change, Collected, EntryInfo, Filter, Known, Quota, Stats, model_scope, tag_scope
 from cache.stores.garbage import collect, evict
 from cache.stores.migrate import migrate
-from cache.stores.rows import COUNTER, end, raise_epoch
-from cache.stores.schema import DEAD, LIVE, PENDING, denials, entries, epochs, tags
+from cache.stores.rows import end, raise_epoch
+from cache.stores.schema import DEAD, LIVE, PENDING, entries, epochs, tags
 from cache.stores.servable import SERVABLE
 from cache.stores.value import value
 from cache.vectors.base import VectorRecord
-
-_READ_NAMES = (
-    "id",
-    "namespace",
-    "exact_key",
-    "fingerprint",
-    "model",
-    "text",
-    "answer",
-    "created_at",
-    "expires_at",
-    "stale_at",
-    "epoch",
-    "tokens",
-    "normal_key",
-    "embedder",
-)
-"""What is read of an entry for its answer."""
-
-
-# The statements of a look-up are made once: making one takes longer than the database does.
-_OWN = entries.c.namespace == bindparam("namespace")
-_OWN_BY_ID = entries.c.namespace.concat("") == bindparam("namespace")
-"""For statements that have ids: SQLite would else go through the whole namespace by another index, which it takes to be small."""
-_OF_PARTITION = entries.c.fingerprint == bindparam("fingerprint")
-_EPOCH = select(epochs.c.epoch).where(epochs.c.namespace == bindparam("namespace"), epochs.c.scope == COUNTER)
-_IS_TAGGED = exists().where(tags.c.entry_id == entries.c.id).label("is_tagged")
-"""Few entries are: for the others the tags need not be asked for."""
-_IS_DENIED = exists().where(denials.c.entry_id == entries.c.id, denials.c.question == bindparam("key"))
-_READ = select(*(entries.c[name] for name in _READ_NAMES), _IS_TAGGED).where(SERVABLE).order_by(entries.c.created_at.desc()).limit(1)
-_BY_KEY = _READ.where(_OWN, entries.c.live_key == bindparam("key"))
-_BY_ID = _READ.where(_OWN_BY_ID, entries.c.id == bindparam("id"))
-_BY_NORMAL_KEY = _READ.where(_OWN, entries.c.normal_key == bindparam("key"), _OF_PARTITION, ~_IS_DENIED)
-_CANDIDATES = select(entries.c.id, entries.c.text, _IS_DENIED.label("is_denied")).where(
-    entries.c.id.in_(bindparam("ids", expanding=True)), _OWN_BY_ID, _OF_PARTITION, entries.c.text.is_not(None), SERVABLE
-)
-_TAGS = select(tags.c.entry_id, tags.c.tag).where(tags.c.entry_id.in_(bindparam("ids", expanding=True))).order_by(tags.c.tag)
 
 
 def open_database(url: str) -> Database:
@@ -94,31 +57,23 @@ class SqlEntryStore:
 
     def epoch(self, namespace: str) -> int:
         with self._database.read() as connection:
-            return _epoch(connection, namespace)
+            return lookups.epoch(connection, namespace)
 
     def find_exact(self, namespace: str, exact_key: str, now: float) -> Entry | None:
         with self._database.read() as connection:
-            return _first(connection, _BY_KEY, {"namespace": namespace, "key": exact_key, "now": now})
+            return lookups.by_key(connection, namespace, exact_key, now)
 
     def get(self, namespace: str, entry_id: str, now: float) -> Entry | None:
         with self._database.read() as connection:
-            return _first(connection, _BY_ID, {"namespace": namespace, "id": entry_id, "now": now})
+            return lookups.by_id(connection, namespace, entry_id, now)
 
     def look_up(self, namespace: str, exact_key: str, fingerprint: str, normal_key: str | None, now: float) -> Known:
-        of_partition = {"namespace": namespace, "fingerprint": fingerprint, "now": now}
         with self._database.read() as connection:
-            epoch = _epoch(connection, namespace)  # first: what is invalidated from now on is noticed
-            exact = _first(connection, _BY_KEY, {"namespace": namespace, "key": exact_key, "now": now})
-            if exact is not None or normal_key is None:
-                return Known(epoch, exact)
-            return Known(epoch, reworded=_first(connection, _BY_NORMAL_KEY, {**of_partition, "key": normal_key}))
+            return lookups.known(connection, namespace, exact_key, fingerprint, normal_key, now)
 
     def candidates(self, namespace: str, fingerprint: str, ids: Sequence[str], normal_key: str, now: float) -> list[Candidate]:
-        values = {"namespace": namespace, "fingerprint": fingerprint, "ids": list(ids), "key": normal_key, "now": now}
         with self._database.read() as connection:
-            rows = connection.execute(_CANDIDATES, values)
-            found = {entry_id: Candidate(entry_id, text or "", bool(is_denied)) for entry_id, text, is_denied in rows}
-        return [found[entry_id] for entry_id in ids if entry_id in found]
+            return lookups.candidates(connection, namespace, fingerprint, ids, normal_key, now)
 
     def use(self, hits: Mapping[str, int], now: float) -> None:
         query = select(entries.c.id, entries.c.tokens, entries.c.hits).where(entries.c.id.in_(hits)).with_for_update()
@@ -161,7 +116,7 @@ class SqlEntryStore:
         query = _filtered(select(*columns), wanted).where(entries.c.namespace == namespace, entries.c.id > after, SERVABLE)
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(entries.c.id).limit(limit), {"now": now}).all()
-            tagged = _tags(connection, [row.id for row in rows])
+            tagged = lookups.tags_of(connection, [row.id for row in rows])
         return [EntryInfo(**row._mapping, tags=tagged.get(row.id, ())) for row in rows]
 
     def stats(self, namespace: str, now: float) -> Stats:
@@ -224,19 +179,6 @@ class SqlEntryStore:
         self._database.close()
 
 
-def _epoch(connection: Connection, namespace: str) -> int:
-    return connection.scalar(_EPOCH, {"namespace": namespace}) or 0
-
-
-def _first(connection: Connection, query: Select[Any], values: dict[str, Any]) -> Entry | None:
-    row = connection.execute(query, values).first()
-    if row is None:
-        return None
-    *columns, is_tagged = row
-    tagged = _tags(connection, [row.id]) if is_tagged else {}
-    return Entry(**dict(zip(_READ_NAMES, columns, strict=True)), tags=tagged.get(row.id, ()))
-
-
 def _filtered(query: Select[Any], wanted: Filter) -> Select[Any]:
     if wanted.model is not None:
         query = query.where(entries.c.model == wanted.model)
@@ -245,15 +187,8 @@ def _filtered(query: Select[Any], wanted: Filter) -> Select[Any]:
     return query if wanted.ids is None else query.where(entries.c.id.in_(wanted.ids))
 
 
-def _tags(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for row in connection.execute(_TAGS, {"ids": list(ids)}):
-        found[row.entry_id] = (*found.get(row.entry_id, ()), row.tag)
-    return found
-
-
 def _row(entry: Entry) -> dict[str, Any]:
-    row = {name: getattr(entry, name) for name in _READ_NAMES}
+    row = {name: getattr(entry, name) for name in lookups.READ}
     vector = None if entry.vector is None else entry.vector.astype("<f4").tobytes()
     return row | {
         "vector": vector,

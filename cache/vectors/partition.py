@@ -47,12 +47,12 @@ class View(NamedTuple):
     def _by_codes(self, codes: Codes, vector: Vector, k: int, at_least: float) -> Found:
         for depth in DEPTHS:
             if k < depth < codes.count:
-                guesses, rows = codes.closest(vector, depth)
+                guesses, rows = codes.closest(vector, depth, at_least)
                 products = inner_products(vector, self.rows, rows)
                 order = np.argsort(-products)
                 found = self._named(products[order], rows[order], k)
                 last = found[-1][0] if len(found) == k else -1.0
-                if max(last, at_least) >= _reach(guesses, products):
+                if len(rows) < depth or max(last, at_least) >= _reach(guesses, products):
                     return found
         return self._by_comparing(vector, k, 0, codes.count)
 

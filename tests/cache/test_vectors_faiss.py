@@ -71,9 +71,9 @@ def test_nothing_is_looked_for_that_is_further_away_than_wanted(monkeypatch: pyt
     depths: list[int] = []
     closest = Codes.closest
 
-    def spy(codes: Codes, vector: Rows, count: int) -> object:
+    def spy(codes: Codes, vector: Rows, count: int, at_least: float) -> object:
         depths.append(count)
-        return closest(codes, vector, count)
+        return closest(codes, vector, count, at_least)
 
     monkeypatch.setattr(Codes, "closest", spy)
     for at_least in (-1.0, 0.95):
