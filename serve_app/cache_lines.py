@@ -12,7 +12,7 @@ from serve_app.config import AppConfig
 from serve_app.errors import InvalidRequestError, to_api_error
 from serve_app.modelcache.cache_backend import PREFIX, REGISTERED
 from serve_app.openai.answers import completion_tokens, of_text
-from serve_app.openai.requests import check, parse_chat, parse_object
+from serve_app.openai.requests import Tag, check, parse_chat, parse_object
 from serve_app.tenants import Caller
 from serve_app.tiers import CacheTiers
 
@@ -23,7 +23,6 @@ _LINE_ENDS = ("\u0085", "\u2028", "\u2029")
 _CHARS_PER_TOKEN = 4
 
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
-Tag = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class _Message(msgspec.Struct):

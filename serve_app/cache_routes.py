@@ -13,7 +13,7 @@ from cache.semantic import Audits
 from cache.stores.base import ALL, EntryInfo, Filter, Stats, model_scope, tag_scope
 from serve_app.endpoint import Handler, HttpRequest
 from serve_app.errors import InvalidRequestError, NotFoundError
-from serve_app.openai.requests import check, parse_object
+from serve_app.openai.requests import Tag, check, parse_object
 from serve_app.pipeline import Pipeline
 from serve_app.replies import Reply, json_reply
 from serve_app.tenants import tenant_of
@@ -35,7 +35,7 @@ class Invalidation(msgspec.Struct, forbid_unknown_fields=True):
 
     all: bool | None = None
     model: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
-    tag: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    tag: Tag | None = None
 
 
 class Feedback(msgspec.Struct, forbid_unknown_fields=True):

@@ -17,6 +17,8 @@ from serve_app.errors import InvalidRequestError
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Count = Annotated[int, Meta(ge=1)]
+Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^\S(.*\S)?\Z")]
+"""Without spaces around: MySQL takes `a` and `a ` for one."""
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 MAX_N = 128
 MAX_DEPTH = 64
@@ -32,7 +34,7 @@ class CacheOptions(msgspec.Struct, forbid_unknown_fields=True):
 
     mode: Literal["on", "off", "exact", "refresh"] = "on"
     ttl_s: Annotated[float, Meta(gt=0)] | None = None
-    tags: Annotated[list[Annotated[str, Meta(min_length=1, max_length=64)]], Meta(max_length=16)] = []
+    tags: Annotated[list[Tag], Meta(max_length=16)] = []
     """What the kept answer may be invalidated by later."""
 
 

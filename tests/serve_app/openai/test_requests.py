@@ -120,6 +120,8 @@ BAD_SAMPLING: list[tuple[str | None, dict[str, Any]]] = [
     ("cache.mode", {"cache": {"mode": CANARY}}),
     ("cache.ttl_s", {"cache": {"ttl_s": 0}}),
     ("cache.ttl_s", {"cache": {"ttl_s": CANARY}}),
+    ("cache.tags[1]", {"cache": {"tags": [CANARY, f"{CANARY} "]}}),
+    ("cache.tags[0]", {"cache": {"tags": [f"{CANARY}\n"]}}),
 ]
 BAD_CHAT: list[tuple[str | None, dict[str, Any]]] = [
     ("messages", {"messages": None}),
