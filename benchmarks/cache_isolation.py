@@ -56,7 +56,7 @@ class _World:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    with opened(options, "mygo_isolation", DIMENSION, TENANTS, lambda: NOW) as cache:
+    with opened(options, "mygo_isolation", DIMENSION, TENANTS, lambda: NOW) as (cache, _):
         world = _World(cache, _vectors(options.seed))
         with ThreadPoolExecutor(THREADS) as pool:
             for done in pool.map(lambda worker: _work(world, options, worker), range(THREADS)):

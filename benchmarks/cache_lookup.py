@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from benchmarks.caches import add_stores, opened, stores
+from benchmarks.caches import add_stores, opened, settle, stores
 from benchmarks.report import Row, parser, say, show
 from cache.cascade import Query
 from cache.entry import Entry, Vector
@@ -44,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before any library starts threads
     rng = np.random.default_rng(options.seed)
     texts, vectors = _texts(options.entries), _vectors(rng, options.entries)
-    with opened(options, "mygo_lookup", DIMENSION, [NAMESPACE]) as cache:
+    with opened(options, "mygo_lookup", DIMENSION, [NAMESPACE]) as (cache, index):
         _fill(cache, texts, vectors)
+        settle(index)
         rows = [_row(options, kind, _measured(cache, kind, texts, vectors, options, rng)) for kind in KINDS]
     show("cache_lookup", options, rows)
 

@@ -10,7 +10,9 @@ from tempfile import TemporaryDirectory
 from cache.semantic import Parts, SemanticCache
 from cache.stores.base import ALL
 from cache.stores.sql import open_database
+from cache.vectors.base import VectorIndex
 from cache.vectors.factory import open_index
+from cache.vectors.faiss_index import FaissIndex
 from cache.verifiers.base import Pair
 
 
@@ -37,8 +39,8 @@ def stores(options: argparse.Namespace) -> str:
 @contextmanager
 def opened(
     options: argparse.Namespace, name: str, dimension: int, namespaces: Sequence[str], clock: Callable[[], float] = time.time
-) -> Iterator[SemanticCache]:
-    """A cache whose index is called `name`, for these namespaces only: what an earlier run has left in them is removed first."""
+) -> Iterator[tuple[SemanticCache, VectorIndex]]:
+    """A cache and its index, which is called `name`, for these namespaces only: what an earlier run has left in them is removed first."""
     with TemporaryDirectory() as directory:
         database = open_database(options.database or f"sqlite:///{Path(directory)}/cache.db")
         index = open_index(options.vectors, name, dimension)
@@ -46,9 +48,15 @@ def opened(
         cache = SemanticCache(Parts.on(database, index, SureVerifier(), name), clock)
         try:
             _empty(cache, namespaces)
-            yield cache
+            yield cache, index
         finally:
             cache.close()
+
+
+def settle(index: VectorIndex) -> None:
+    """Returns when an index in memory has made its codes, which takes seconds of a core."""
+    if isinstance(index, FaissIndex):
+        index.settle()
 
 
 def _empty(cache: SemanticCache, namespaces: Sequence[str]) -> None:
