@@ -92,9 +92,10 @@ class Database:
         if url.get_backend_name() != "sqlite":
             # MySQL's default also locks the gaps between rows, where writers of new rows would meet in deadlocks.
             pool = {"pool_size": POOL_SIZE, "max_overflow": 0, "pool_timeout": POOL_TIMEOUT_S, "pool_pre_ping": True}
-            return create_engine(url, hide_parameters=True, isolation_level="READ COMMITTED", **pool)
+            return create_engine(url, hide_parameters=True, isolation_level="READ COMMITTED", pool_use_lifo=True, **pool)
         self._prepare_file(url)
-        engine = create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S})
+        # What was used last is used next: SQLite has a page cache for each connection, and the last one's is warm.
+        engine = create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S}, pool_use_lifo=True)
         event.listen(engine, "connect", self._configure_sqlite)
         return engine
 
