@@ -34,7 +34,7 @@ class Reason(StrEnum):
     HIT = "hit"
     OFF = "off"
     EMPTY = "empty"
-    """Nothing is kept for this namespace and fingerprint."""
+    """Nothing was found in this namespace and fingerprint."""
     FAR = "far"
     """The closest question is not close enough to be looked at."""
     STALE = "stale"
@@ -71,6 +71,7 @@ class Decision:
     candidate: Candidate | None = None
     """The kept question that came closest to being served."""
     similarity: float | None = None
+    """Of the candidate, or else of the closest one that was found: there may be closer ones that are not close enough."""
     guard: str | None = None
     kind: str = SHORT
     score: float | None = None

@@ -17,7 +17,7 @@ from cache.decision.priors import PRIORS
 from cache.embedders.base import Embedder
 from cache.entry import Entry
 from cache.errors import CacheError, StoreError
-from cache.guards.normal import normal_key
+from cache.guards.normal import REMEMBERED_CHARS, normal_key
 from cache.indexer import Differences, Indexer
 from cache.overlay import Overlay
 from cache.policy import Policy
@@ -121,8 +121,11 @@ class SemanticCache:
         return self._store.epoch(namespace)
 
     def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
-        """What is known of a request without comparing it: see `Known`. `text`: the question, if it may be worded otherwise."""
-        known = self._store.look_up(namespace, key, fingerprint, None if text is None else normal_key(text), self._clock())
+        """See `Known`. `text`: the question, if it may be worded otherwise. What is found counts as used."""
+        is_long = text is not None and len(text) > REMEMBERED_CHARS  # then its form takes longer than asking twice
+        known = self._store.look_up(namespace, key, fingerprint, None if text is None or is_long else normal_key(text), self._clock())
+        if text is not None and is_long and known.exact is None:
+            known = replace(self._store.look_up(namespace, key, fingerprint, normal_key(text), self._clock()), epoch=known.epoch)
         self._used(known.exact or known.reworded)
         return known
 

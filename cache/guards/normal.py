@@ -13,12 +13,13 @@ from cache.guards.tokens import clean, segment
 _HAN: Final = "[㐀-鿿]"
 _WHOLE: Final = re.compile(r"[`\n\r\t{}\[\];=|<>：]|:(?!\d\d)")
 """Code, tables, verse, something that is quoted after a colon: nothing inside such a text is touched."""
-_PROTECTED_HINT: Final = re.compile(r"[\"《'@_:/\\(]|\.\w")
+_PROTECTED_HINT: Final = re.compile(r"[\"《'@_:/\\(]|\.\w|www\.")
 _PROTECTED: Final = re.compile(
     r"(\"[^\"]*\"|《[^》]{0,200}》|(?<!\w)'[^']{0,200}'(?!\w)|(?<!\S)(?=\S*(?:https?:|www\.|@|_|::|\\|/|\(\)|[\w)]\.\w|\w['\"]\"))\S+)"
 )
 
-_LETTERS: Final = re.compile(r"[^\W\d_]+")
+_WORD: Final = re.compile(r"\w+")
+_FOLDED: Final = str.maketrans("ſıİ", "sii")
 _ABOUT_WORDS: Final = bag(
     "say says said words word phrase phrases letter letters syllable syllables vowel vowels consonant consonants character characters "
     "write reply respond rhyme rhymes grammar sentence sentences lowercase uppercase greeting greetings correct fix edit rewrite "
@@ -157,7 +158,7 @@ def _step(form: str) -> str:
 
 def _is_about_words(form: str) -> bool:
     """How something is written may be what is asked about."""
-    words = _LETTERS.findall(form.lower())
+    words = _WORD.findall(form.translate(_FOLDED).lower())
     return (
         not _ABOUT_WORDS.isdisjoint(words)
         or any(word.startswith(_ABOUT_WORDS_STEMS) for word in words)

@@ -37,7 +37,7 @@ class Known:
     exact: Entry | None = None
     """Of exactly this request."""
     reworded: Entry | None = None
-    """Else, the newest whose question is worded the same but for what never changes an answer, unless feedback forbids it."""
+    """Else, of those whose question is worded the same but for what never changes an answer, the newest that feedback does not forbid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class EntryStore(Protocol):
         """The servable entry with this exact key."""
 
     def look_up(self, namespace: str, exact_key: str, fingerprint: str, normal_key: str | None, now: float) -> Known:
-        """See `Known`; the epoch is read first. `normal_key` is of the question, if it may be worded otherwise."""
+        """See `Known`; all of one moment. `normal_key` is of the question, if it may be worded otherwise."""
 
     def candidates(self, namespace: str, fingerprint: str, ids: Sequence[str], normal_key: str, now: float) -> list[Candidate]:
         """Those of `ids` that are servable, have a text, and are of this namespace and fingerprint, in the order of `ids`.

@@ -77,7 +77,7 @@ class SqlEvidenceStore:
         return [Observation(*row[1:]) for row in rows], rows[-1].seq if rows else mark
 
     def deny(self, entry_id: str, question: str, now: float) -> None:
-        """The entry must never answer this question again, whatever the mark at its end. Saying it twice is harmless."""
+        """The entry must never answer this question again, nor what has its normal form. Saying it twice is harmless."""
         row = {"entry_id": entry_id, "question": normal_key(question), "created_at": now}
 
         def work(connection: Connection) -> None:

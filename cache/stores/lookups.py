@@ -46,7 +46,11 @@ _IS_DENIED = exists().where(denials.c.entry_id == entries.c.id, denials.c.questi
 _BY_KEY = _read_from(entries).where(_OWN, entries.c.live_key == bindparam("key"), SERVABLE)
 _BY_ID = _read_from(entries).where(_OWN_BY_ID, entries.c.id == bindparam("id"), SERVABLE)
 
-_NEWEST_ID = select(entries.c.id).where(_OWN, _OF_NORMAL_KEY, _OF_PARTITION, ~_IS_DENIED, SERVABLE).order_by(entries.c.created_at.desc())
+_OTHER_KEY = entries.c.exact_key != bindparam("key")
+"""Lest an answer be read twice: most entries have the normal form of their own question."""
+_NEWEST_ID = (
+    select(entries.c.id).where(_OWN, _OF_NORMAL_KEY, _OF_PARTITION, _OTHER_KEY, ~_IS_DENIED, SERVABLE).order_by(entries.c.created_at.desc())
+)
 _NEWEST = entries.alias("newest")
 _BY_NORMAL_KEY = _read_from(_NEWEST).where(_NEWEST.c.id == _NEWEST_ID.limit(1).scalar_subquery())
 

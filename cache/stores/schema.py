@@ -84,7 +84,7 @@ entries = Table(
     EntryColumns,
     Index("uq_cache_entries_key", "namespace", "live_key", unique=True),
     Index("ix_cache_entries_namespace", "namespace", "id"),
-    Index("ix_cache_entries_normal_key", "namespace", "normal_key", "fingerprint"),
+    Index("ix_cache_entries_wording", "namespace", "normal_key", "fingerprint"),
     Index("ix_cache_entries_expires_at", "state", "expires_at"),
     Index("ix_cache_entries_value", "namespace", "value"),
     Index("ix_cache_entries_store_value", "value"),
@@ -176,7 +176,7 @@ class DenialColumns(TypedColumns):
 
     entry_id: Named[str] = Column(String(64), primary_key=True)
     question: Named[str] = Column(String(64), primary_key=True)
-    """SHA-256 of the question's text."""
+    """SHA-256 of the question's normal form."""
     created_at: Named[float] = Column(Double)
 
 

@@ -63,7 +63,7 @@ class VectorIndex(Protocol):
         """At most `k` neighbours of a unit vector, closest first. An empty or unknown partition has none.
 
         May be approximate in large partitions: then at least 95 of 100 nearest neighbours are found. Those less similar than
-        `at_least` are not wanted: the index may look for them or not.
+        `at_least` are not wanted: the index may look for them or not, and may find only 9 of 10 of those that are hardly more similar.
         """
 
     def scan(self, after: str, limit: int) -> list[str]:

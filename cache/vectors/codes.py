@@ -14,9 +14,12 @@ Rows = npt.NDArray[np.float32]
 TRAINING_ROWS = 8192
 LISTS, ROWS_OF_LIST = 256, 32
 """The most lists that rows are divided into by k-means, and the least rows for each of them when they are made."""
-CLOSE, CLOSE_PART = 0.6, 8
-"""Rows with at least this inner product are looked for in the closest lists only, one of so many. Of 3,257 neighbours at 0.7 and above
-among 38,500 questions that people asked, 7 are missed; of neighbours of random vectors one in ten at 0.7, one in fifty at 0.8."""
+CLOSE = 0.7
+CLOSE_PART, STRANGE_PART = 6, 3
+"""Rows with at least the inner product `CLOSE` are looked for in the closest lists only: one of so many, or one of `STRANGE_PART` when the
+lists were made without many of the rows, which may be of other topics."""
+STRANGE = 1.2
+MIN_PROBED = 16
 
 
 class Codes:
@@ -56,13 +59,19 @@ class Codes:
         return Codes(index, self.trained_on)
 
     def closest(self, vector: Vector, count: int, at_least: float) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Approximate inner products, largest first, and the numbers of their rows, `count` of them, or fewer if there are no more that
-        may have an inner product of `at_least`. `count` is at most the number of rows."""
+        """Approximate inner products, largest first, and the numbers of their rows: `count` of them, which is at most the number of rows,
+        or fewer if the lists that were searched have no more. Where `is_partial`, only some of the lists are."""
         lists = self._index.nlist
-        probed = load_faiss().SearchParametersIVF(nprobe=-(-lists // CLOSE_PART) if at_least >= CLOSE else lists)
+        part = 1 if not self.is_partial(at_least) else STRANGE_PART if self.count > STRANGE * self.trained_on else CLOSE_PART
+        probed = load_faiss().SearchParametersIVF(nprobe=min(lists, max(MIN_PROBED, lists // part)))
         products, rows = self._index.search(vector[np.newaxis], count, params=probed)
         found = int(np.count_nonzero(rows[0] >= 0))  # those that there are come first
         return products[0, :found], rows[0, :found]
+
+    @staticmethod
+    def is_partial(at_least: float) -> bool:
+        """Whether a search for rows with at least this inner product leaves lists out."""
+        return at_least >= CLOSE
 
 
 def inner_products(vector: Vector, rows: Rows, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 FLAT_LIMIT = 8192
 """So many rows of 384 components are compared one by one in half a millisecond."""
-GROWTH = 4
+GROWTH = 2
 """A quantiser is fitted anew when there are so many times the rows that its sample was drawn from."""
 SPARE_DEAD = 8
 MIN_TAIL, TAIL_SHARE = 1024, 50

@@ -38,8 +38,8 @@ class View(NamedTuple):
         return self.codes.count if self.codes else 0
 
     def search(self, vector: Vector, k: int, at_least: float) -> Found:
-        """Exact in rows without codes. Those with codes may miss a neighbour that is hardly closer than the last one found, or hardly as
-        close as is wanted `at_least`."""
+        """Exact in rows without codes. Of those with codes it may miss a neighbour that is hardly closer than the last one found, and, when
+        only close ones are wanted, one that lies in a list of further ones."""
         found = self._by_codes(self.codes, vector, k, at_least) if self.codes else []
         found += self._by_comparing(vector, k, self.coded, self.size)
         return sorted(found, reverse=True)[:k]
@@ -52,7 +52,11 @@ class View(NamedTuple):
                 order = np.argsort(-products)
                 found = self._named(products[order], rows[order], k)
                 last = found[-1][0] if len(found) == k else -1.0
-                if len(rows) < depth or max(last, at_least) >= _reach(guesses, products):
+                if len(rows) < depth:  # there are no more in the lists that were searched
+                    if codes.is_partial(at_least):
+                        return found
+                    break
+                if max(last, at_least) >= _reach(guesses, products):
                     return found
         return self._by_comparing(vector, k, 0, codes.count)
 

@@ -1,6 +1,7 @@
 """Each way in which a question ends: served, or not and why."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from cache.entry import Entry
 from cache.policy import Policy
 from cache.semantic import Found
 from cache.stores.base import Candidate
+from cache.vectors.base import Neighbour
 from tests.cache.entries import unit
 from tests.cache.worlds import STATIC, CacheWorld
 
@@ -59,6 +61,19 @@ def test_another_partition_is_empty(world: CacheWorld) -> None:
     world.keep()
     for elsewhere in (world.query(namespace="b2"), world.query(fingerprint="f2")):
         assert reason(world, elsewhere).reason is Reason.EMPTY
+
+
+def test_the_index_is_told_what_is_close_enough(world: CacheWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def search(*arguments: object) -> list[Neighbour]:
+        asked.append(arguments)
+        return []
+
+    monkeypatch.setattr(world.index, "search", search)
+    query = world.query()
+    world.cache.search(query, replace(STATIC, top_k=5, min_similarity=0.75))
+    assert asked == [(query.namespace, query.fingerprint, query.vector, 5, 0.75)]
 
 
 def test_what_is_gone_is_not_served_though_the_index_has_it(world: CacheWorld) -> None:

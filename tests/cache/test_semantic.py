@@ -91,6 +91,15 @@ def test_wording_that_never_changes_an_answer_needs_no_comparison(world: CacheWo
     assert world.cache.find("a1", "another key", "f1", None) == Known(0)
 
 
+@pytest.mark.parametrize("long", ["", " and why" * 40], ids=["short", "long"])
+def test_a_request_is_found_by_its_key_before_its_wording(world: CacheWorld, long: str) -> None:
+    text = f"What is the capital of France{long}?"
+    entry, other = world.keep(text, exact_key="1"), world.keep(text, exact_key="2")
+    known = [world.cache.find("a1", key, "f1", text) for key in ("1", "2", "3")]
+    assert [each.exact and each.exact.id for each in known] == [entry.id, other.id, None]
+    assert [each.reworded and each.reworded.id in (entry.id, other.id) for each in known] == [None, None, True]
+
+
 def test_a_denied_wording_is_not_served(world: CacheWorld) -> None:
     entry = world.keep("What is the capital of France?")
     world.cache.deny("a1", entry.id, "what is the capital of France")

@@ -45,7 +45,6 @@ def test_an_entry_outlives_a_process_that_is_killed_after_put(tmp_path: Path) ->
     url = f"sqlite:///{tmp_path}/cache.db"
     code = f"""
 import os
-from cache.stores import lookups
 from cache.stores.sql import SqlEntryStore, open_database
 from tests.cache.entries import make_entry
 SqlEntryStore(open_database({url!r})).put(make_entry(exact_key="k"))
@@ -61,7 +60,7 @@ def test_look_ups_go_by_the_index_that_is_meant(tmp_path: Path) -> None:
     """SQLite guesses: with a wrong index, a look-up reads all of a tenant's entries."""
     database = open_database(f"sqlite:///{tmp_path}/cache.db")
     by_key, by_id = "uq_cache_entries_key (namespace=? AND live_key=?)", "sqlite_autoindex_cache_entries_1 (id=?)"
-    by_normal_key = "ix_cache_entries_normal_key (namespace=? AND normal_key=? AND fingerprint=?)"
+    by_normal_key = "ix_cache_entries_wording (namespace=? AND normal_key=? AND fingerprint=?)"
     meant = {
         lookups._ALL: [by_key, by_normal_key, by_id],
         lookups._BY_KEY: [by_key],

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from cache.vectors import faiss_index
 from cache.vectors.base import VectorRecord
 from cache.vectors.codes import Codes, Rows
 from cache.vectors.faiss_index import FaissIndex
@@ -85,6 +86,76 @@ def test_nothing_is_looked_for_that_is_further_away_than_wanted(monkeypatch: pyt
     for query, at_least in zip(near, best.tolist(), strict=True):
         found = index.search("a", "f", query, 8, at_least=at_least)
         assert sum(each.similarity >= at_least - 1e-5 for each in found) >= 7
+    index.close()
+
+
+def near(random: np.random.Generator, rows: Rows, similarity: float) -> Rows:
+    """For each row, a vector of this similarity to it."""
+    random_rows = random.standard_normal(rows.shape)
+    away = normal(random_rows - (random_rows * rows).sum(axis=1, keepdims=True) * rows)
+    return normal(similarity * rows + (1 - similarity**2) ** 0.5 * away)
+
+
+def drifted(random: np.random.Generator, count: int, dimension: int) -> Rows:
+    """The first rows, which the lists are made for, are of one topic; those behind them of others."""
+    early = near(random, np.repeat(random_directions(random, 1, dimension), LIMIT + 1, axis=0), 0.85)
+    return np.concatenate([early, topics(random, count - len(early), dimension)])
+
+
+@pytest.mark.parametrize(("similarity", "least_recall"), [(0.72, 0.9), (0.8, 0.95), (0.9, 0.99)])
+@pytest.mark.parametrize("make", [random_directions, topics, drifted])
+@pytest.mark.parametrize("size", [LIMIT + 20, 950, 7_900])
+def test_what_is_close_enough_is_found(make: Callable[..., Rows], size: int, similarity: float, least_recall: float) -> None:
+    random = np.random.default_rng(8)
+    vectors = make(random, size, 64)
+    index = FaissIndex(64, flat_limit=LIMIT)
+    for start in range(0, size, 100):
+        index.upsert(records(vectors[start : start + 100], start))
+        index.settle()
+    chosen = random.integers(0, size, 200)
+    queries = near(random, vectors[chosen], similarity)
+    found = [
+        f"{row:06}" in {each.id for each in index.search("a", "f", query, 40, at_least=0.7)}
+        for row, query in zip(chosen, queries, strict=True)
+    ]
+    assert np.mean(found) >= least_recall
+    index.close()
+
+
+@pytest.mark.parametrize("dimension", [2, 64])
+def test_rows_that_the_codes_cannot_order_are_all_there(dimension: int) -> None:
+    """All in one list, most lists empty, and more asked for than the close lists have."""
+    random = np.random.default_rng(9)
+    vectors = np.repeat(random_directions(random, 1, dimension), 2_000, axis=0)
+    index = FaissIndex(dimension, flat_limit=LIMIT)
+    index.upsert(records(vectors))
+    index.settle()
+    for query in random_directions(random, 20, dimension):
+        found = index.search("a", "f", query, 8)
+        assert len({each.id for each in found}) == 8
+        similarity = float(vectors[0] @ query)
+        assert [each.similarity for each in found] == pytest.approx([similarity] * 8, abs=1e-5)
+        close = index.search("a", "f", query, 8, at_least=0.7)
+        assert [each.similarity for each in close] == pytest.approx([similarity] * len(close), abs=1e-5)
+    index.close()
+
+
+def test_rows_behind_the_codes_get_codes_before_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faiss_index, "MIN_TAIL", 50)
+    vectors = random_directions(np.random.default_rng(10), LIMIT + 1 + 51, 8)
+    extended: list[int] = []
+    extend = Codes.extended
+
+    def spy(codes: Codes, rows: Rows) -> Codes:
+        extended.append(len(rows))
+        return extend(codes, rows)
+
+    monkeypatch.setattr(Codes, "extended", spy)
+    index = FaissIndex(8, flat_limit=LIMIT)
+    for start, stop in ((0, LIMIT + 1), (LIMIT + 1, LIMIT + 51), (LIMIT + 51, LIMIT + 52)):
+        index.upsert(records(vectors[start:stop], start))
+        index.settle()
+    assert extended == [51]
     index.close()
 
 
