@@ -169,7 +169,8 @@ def _answer(line: Line) -> dict[str, Any]:
     try:
         _check_answer(line, line.answer)
     except InvalidRequestError as error:
-        raise InvalidRequestError(f"answer.{error.message}", param="answer") from None
+        joint = ": " if error.message[0].isupper() else "."  # a sentence of the whole, or a field's name
+        raise InvalidRequestError(f"answer{joint}{error.message}", param="answer") from None
     return {key: each for key, each in line.answer.items() if key not in ("id", "created")}
 
 

@@ -66,6 +66,10 @@ class CacheRoutes:
         namespace = self._pipeline.authenticator.namespace(tenant_of(request.headers))
         return await self._pipeline.tiers.cache.call(method, namespace, *args)
 
+    async def _change(self, request: HttpRequest, method: str, *args: Any) -> Any:
+        namespace = self._pipeline.authenticator.namespace(tenant_of(request.headers))
+        return await self._pipeline.tiers.change(method, namespace, *args)
+
     async def list_entries(self, request: HttpRequest) -> Reply:
         page = _page(request)
         found: list[EntryInfo] = await self._call(request, "page", Filter(page.model, page.tag), page.after, page.limit + 1)
@@ -82,12 +86,12 @@ class CacheRoutes:
 
     async def delete_entry(self, request: HttpRequest) -> Reply:
         entry_id = request.path_params["entry_id"]
-        if not await self._call(request, "delete", [entry_id]):
+        if not await self._change(request, "delete", [entry_id]):
             raise _no_entry("entry_id")
         return json_reply({"id": entry_id, "object": "cache.entry.deleted", "deleted": True})
 
     async def invalidate(self, request: HttpRequest) -> Reply:
-        epoch = await self._call(request, "invalidate", _scope(check(parse_object(request.body), Invalidation)))
+        epoch = await self._change(request, "invalidate", _scope(check(parse_object(request.body), Invalidation)))
         return json_reply({"object": "cache.invalidation", "epoch": epoch})
 
     async def feedback(self, request: HttpRequest) -> Reply:
@@ -99,11 +103,11 @@ class CacheRoutes:
     async def _end_wrong(self, request: HttpRequest, said: Feedback) -> None:
         entry: Entry | None = await self._call(request, "get", said.entry_id)
         if entry is None:
-            await self._call(request, "delete", [said.entry_id])  # which ends what a process holds in memory only
+            await self._change(request, "delete", [said.entry_id])  # which ends what a process holds in memory only
             raise _no_entry("entry_id")
         # To its own question it is an exact hit, which no denial keeps back; and then it is right for no other one.
         if said.delete or entry.text is None or normal_form(entry.text) == normal_form(said.question):
-            await self._call(request, "delete", [entry.id])
+            await self._change(request, "delete", [entry.id])
         else:
             await self._call(request, "deny", entry.id, said.question)
 

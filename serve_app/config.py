@@ -1,8 +1,9 @@
 """The configuration tree: one typed, frozen object, checked before anything starts."""
 
+import difflib
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Field, ValidationError
 
@@ -81,7 +82,10 @@ _SECRET_KEYS = {"secret", "database_url", "vector_url", "env"}
 def _describe(error: Any) -> str:
     key = ".".join(_path(error["loc"])) or "args"
     if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key; allowed here: {', '.join(_siblings(error['loc']))}"
+        known = _siblings(error["loc"])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return f"{key}: unknown key; allowed here: {', '.join(known)}{meant}"
     got = "a secret" if any(part in _SECRET_KEYS for part in error["loc"]) else repr(_shown(error["input"]))
     message = error["msg"][0].lower() + error["msg"][1:]
     return f"{key}: got {got[:200]}; {message}"
@@ -119,6 +123,8 @@ def _step(section: Any, part: str) -> Any:
     fields = getattr(section, "model_fields", {})
     if part in fields:
         return fields[part].annotation
+    if get_origin(section) is dict:
+        return get_args(section)[1]
     return next((member for member in get_args(section) if _tag_of(member) == part), section)
 
 

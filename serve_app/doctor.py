@@ -18,14 +18,26 @@ IMPORT_PATH = "serve_app.app:build"
 MAX_PORT = 65535
 
 
+class _Loader(yaml.SafeLoader):
+    """Of a key that stands twice, YAML would silently take the second."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.value != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def check_file(path: Path) -> list[str]:
     """What is wrong with the file, a line each; empty when nothing is."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _Loader)  # noqa: S506  # a safe one
     except OSError as error:
         return [f"{path}: cannot be read ({error.strerror})"]
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        return [f"{path}: is not YAML: {' '.join(str(error).split())}"]
+        return [f"{path}: is not YAML that can be used: {' '.join(str(error).split())}"]
     if not isinstance(content, dict):
         return [f"{path}: must be a mapping with the keys http_options and applications"]
     return [*_check_serve(content), *_check_applications(content)]
@@ -84,9 +96,14 @@ def _check_applications(content: dict[str, Any]) -> Iterator[str]:
         yield f"http_options.port: got {port}; allowed: 1 to {MAX_PORT}"
     ours = [index for index, each in enumerate(applications) if isinstance(each, dict) and each.get("import_path") == IMPORT_PATH]
     if not ours:
-        yield f"applications: none has the import_path {IMPORT_PATH}"
+        yield f"applications: none has the import_path {IMPORT_PATH}{_instead(applications)}"
     for index in ours:
         yield from _check_application(applications[index].get("args") or {}, host, f"applications[{index}].args.")
+
+
+def _instead(applications: list[Any]) -> str:
+    found = [str(each["import_path"]) for each in applications if isinstance(each, dict) and "import_path" in each]
+    return f"; got {', '.join(found)}" if found else ""
 
 
 def _check_application(args: dict[str, Any], host: str, prefix: str) -> Iterator[str]:

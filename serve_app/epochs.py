@@ -34,6 +34,11 @@ class Epochs:
         self._remember(namespace, await self._reads.read(namespace, lambda: self._source.epoch(namespace), LIMIT_S), asked_at)
         return self._seen[namespace][0]
 
+    async def renew(self, namespace: str) -> None:
+        """To be called after a change of this process's own: it serves nothing from then on that the change has ended."""
+        asked_at = self._clock()
+        self._remember(namespace, await self._source.epoch(namespace), asked_at)
+
     def saw(self, namespace: str, epoch: int, asked_at: float) -> None:
         """Another answer of the cache has told it, to a question of that time."""
         self._remember(namespace, epoch, asked_at)

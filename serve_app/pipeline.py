@@ -80,7 +80,8 @@ class Pipeline:
 
     def _admit(self, request: Generation) -> None:
         if request.model != self.config.llm.model.name:
-            raise NotFoundError("The model does not exist, or it is not one that answers here.", param="model", code="model_not_found")
+            served = self.config.llm.model.name
+            raise NotFoundError(f"The model does not exist here; the one that answers is {served}.", param="model", code="model_not_found")
         limit = min((replica.max_model_len for replica in self.directory.replicas), default=None)
         if limit and request.max_tokens and request.max_tokens > limit:
             field = "max_completion_tokens" if "max_completion_tokens" in request.body else "max_tokens"

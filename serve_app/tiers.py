@@ -170,6 +170,12 @@ class CacheTiers:
             self._lru.put(replace(entry, epoch=lookup.known.epoch))
         return entry
 
+    async def change(self, method: str, namespace: str, *args: Any) -> Any:
+        """As `CacheService.call`, for what ends entries."""
+        changed = await self.cache.call(method, namespace, *args)
+        await self._epochs.renew(namespace)
+        return changed
+
     async def _from_lru(self, lookup: Lookup) -> Entry | None:
         """An entry of this process, if nothing in its namespace was ended since it was put there."""
         entry = self._lru.get(lookup.namespace, lookup.key)

@@ -158,7 +158,8 @@ def _field_error(text: str, kind: Any) -> InvalidRequestError:
     if message.startswith("Invalid enum value"):
         message = f"Not an allowed value{_allowed(kind, path, _values)}"
     elif message.startswith("Object contains unknown field"):
-        message = f"Has an unknown field{_allowed(kind, path, _fields)}"
+        message = f"has a field that is not known{_allowed(kind, path, _fields)}"
+        return InvalidRequestError(f"{path or 'The object'} {message}.", param=path or None, code="invalid_value")
     return InvalidRequestError(f"{path}: {message}.", param=path or None, code="invalid_value")
 
 

@@ -16,7 +16,7 @@ from serve_app.ingress import create_app
 from serve_app.parts import Parts
 from serve_app.tenants import Authenticator
 from tests.cache.worlds import STATIC, CacheWorld
-from tests.serve_app.fakes import CANARY, SECRET, World
+from tests.serve_app.fakes import CANARY, MODEL, SECRET, World
 
 NO_AUDITS = {"audited": 0, "wrong": 0, "share_low": 0.0, "share_high": 1.0}
 ADA = Authenticator(SECRET, "production").namespace("ada")
@@ -101,6 +101,28 @@ async def test_an_entry_that_was_wrong_for_its_own_question_is_deleted(http: htt
     said = {"entry_id": entry.id, "question": "What is a cache?", "correct": False}
     assert (await http.post("/v1/cache/feedback", json=said)).json()["recorded"]
     assert kept.cache.find(ADA, entry.exact_key, "f1", None).exact is None
+
+
+async def test_what_this_process_has_in_memory_ends_with_its_own_change(http: httpx.AsyncClient, world: World, kept: CacheWorld) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "What is a cache?"}]}
+
+    async def ask() -> httpx.Response:
+        answer = await http.post("/v1/chat/completions", json=body)
+        await world.keeper.drain()
+        return answer
+
+    for change in ("all", "model", "delete", "feedback"):
+        assert (await ask()).headers["x-mygo-cache"] == "miss"
+        hit = await ask()
+        assert hit.headers["x-mygo-cache"] == "exact"
+        entry_id = hit.headers["x-mygo-entry"]
+        if change == "delete":
+            await http.delete(f"/v1/cache/entries/{entry_id}")
+        elif change == "feedback":
+            await http.post("/v1/cache/feedback", json={"entry_id": entry_id, "question": "What is a cache?", "correct": False})
+        else:
+            await http.post("/v1/cache/invalidate", json={"all": True} if change == "all" else {"model": MODEL})
+    assert (await ask()).headers["x-mygo-cache"] == "miss"
 
 
 async def test_statistics(http: httpx.AsyncClient, kept: CacheWorld) -> None:

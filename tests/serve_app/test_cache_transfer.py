@@ -299,7 +299,7 @@ BAD: list[tuple[Any, str]] = [
     (7, NO_JSON),
     ({}, "model is required."),
     ({"text": CANARY, "model": MODEL}, "answer is required."),
-    ({**LINE, CANARY: 1}, ": Has an unknown field; allowed: "),
+    ({**LINE, CANARY: 1}, "The object has a field that is not known; allowed: "),
     ({**LINE, "text": None}, "text must not be missing or blank."),
     ({**LINE, "text": " \n"}, "text must not be missing or blank."),
     ({**LINE, "text": 7}, "text: Expected `str"),
@@ -332,7 +332,7 @@ BAD: list[tuple[Any, str]] = [
     ({**EXPORTED, "answer": {"answer": "x", "query": "y"}}, "answer.object is required."),
     ({**EXPORTED, "model": "modelcache:m", "answer": {"answer": "x"}}, "answer.query is required."),
     ({**EXPORTED, "model": "modelcache:m", "answer": {}}, "answer.answer is required."),
-    ({**EXPORTED, "model": "modelcache-model:m", "answer": {CANARY: 1}}, "answer.: Has an unknown field"),
+    ({**EXPORTED, "model": "modelcache-model:m", "answer": {CANARY: 1}}, "answer: The object has a field that is not known"),
     ({**LINE, "model": "modelcache:m", "answer": {"answer": "x", "query": "y"}}, "answer.object is required."),
 ]
 

@@ -1,5 +1,6 @@
 """A configuration file is checked at every level, Ray's keys and ours."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,25 @@ def test_a_file_that_is_no_yaml(tmp_path: Path, content: str) -> None:
     (line,) = problems(tmp_path, content)
     assert "is not YAML" in line
     assert "\n" not in line
+
+
+def test_a_key_that_stands_twice(tmp_path: Path) -> None:
+    (line,) = problems(tmp_path, "http_options: {host: 127.0.0.1}\napplications: []\nhttp_options: {port: 1}\n")
+    assert "the key http_options stands twice" in line
+    assert "line 3" in line
+
+
+def test_what_readme_shows_can_be_used(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 2
+    for block in blocks:
+        assert problems(tmp_path, serve_file(yaml.safe_load(block))) == []
+
+
+def test_an_unknown_key_of_a_tenant(tmp_path: Path) -> None:
+    (line,) = problems(tmp_path, serve_file({"cache": {"tenants": {"acme": {"tll_s": 1}}}}))
+    assert line.startswith("applications[0].args.cache.tenants.acme.tll_s: unknown key; allowed here: audit_share, ")
+    assert line.endswith("; did you mean ttl_s?")
 
 
 def test_a_file_in_another_encoding(tmp_path: Path) -> None:
