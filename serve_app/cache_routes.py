@@ -62,13 +62,15 @@ class CacheRoutes:
             "/v1/cache/stats": {"GET": self.stats},
         }
 
+    def _namespace(self, request: HttpRequest) -> str:
+        return self._pipeline.authenticator.namespace(tenant_of(request.headers))
+
     async def _call(self, request: HttpRequest, method: str, *args: Any) -> Any:
-        namespace = self._pipeline.authenticator.namespace(tenant_of(request.headers))
-        return await self._pipeline.tiers.cache.call(method, namespace, *args)
+        return await self._pipeline.tiers.cache.call(method, self._namespace(request), *args)
 
     async def _change(self, request: HttpRequest, method: str, *args: Any) -> Any:
-        namespace = self._pipeline.authenticator.namespace(tenant_of(request.headers))
-        return await self._pipeline.tiers.change(method, namespace, *args)
+        """As `_call`, for what ends entries."""
+        return await self._pipeline.tiers.change(method, self._namespace(request), *args)
 
     async def list_entries(self, request: HttpRequest) -> Reply:
         page = _page(request)

@@ -38,6 +38,7 @@ _VULGAR: Final = re.compile("[¼-¾⅐-⅞]")
 _INVISIBLE: Final = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))
 _BEFORE_INITIAL: Final = frozenset('.!?:;。！？\n("')
 _FAR: Final = 8
+"""Characters that are looked at: what is behind more spaces begins nothing."""
 
 _CONTRACTED: Final = {
     "won't": ("will", "not"),

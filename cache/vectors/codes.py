@@ -19,7 +19,9 @@ CLOSE_PART, STRANGE_PART = 6, 3
 """Rows with at least the inner product `CLOSE` are looked for in the closest lists only: one of so many, or one of `STRANGE_PART` when the
 lists were made without many of the rows, which may be of other topics."""
 STRANGE = 1.2
+"""So many times the rows that the lists were made for are many more."""
 MIN_PROBED = 16
+"""Of few lists a sixth would be too few."""
 
 
 class Codes:

@@ -1,28 +1,16 @@
 """Every route of the application over HTTP, with fakes behind it."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from cache.embedders.fake import HashedWordsEmbedder
 from deployments.errors import NoReplicaError
 from deployments.replicas import Replica
-from retrieval.config import RetrievalConfig
-from retrieval.service import RetrievalService
-from retrieval.store import DocumentStore
-from serve_app.ingress import create_app
 from serve_app.openai import sse
-from serve_app.parts import Parts, State
-from tests.serve_app.fakes import MODEL, TEXT, FakeAnswer, LocalRetrieval, World, floats_of, make_world, streamed, whole
-
-CANARY = "canary_7f3a9"
-ENCODER = "all-MiniLM-L6-v2"
-METRICS = b"# TYPE mygo_requests counter\nmygo_requests_total 1.0\n"
-CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "What is a cache?"}]}
+from tests.serve_app.clients import CANARY, CHAT, ENCODER, METRICS, client_of, error_of
+from tests.serve_app.fakes import MODEL, TEXT, FakeAnswer, World, floats_of, make_world, streamed, whole
 
 
 @pytest.fixture
@@ -32,28 +20,10 @@ async def world() -> AsyncIterator[World]:
     await world.keeper.stop()
 
 
-def client_of(world: World, *, part: State = "ready") -> httpx.AsyncClient:
-    parts = Parts({})
-    parts.states["cache"] = part
-
-    async def scrape() -> bytes:
-        return METRICS
-
-    return httpx.AsyncClient(transport=httpx.ASGITransport(create_app(world.pipeline, parts, scrape)), base_url="http://test")
-
-
 @pytest.fixture
 async def http(world: World) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(world) as http:
         yield http
-
-
-def error_of(response: httpx.Response) -> Any:
-    body = response.json()
-    assert set(body) == {"error"}
-    assert set(body["error"]) == {"message", "type", "param", "code"}
-    assert CANARY not in response.text
-    return body["error"]
 
 
 # Generation
@@ -298,123 +268,3 @@ async def test_metrics(http: httpx.AsyncClient) -> None:
     response = await http.get("/metrics")
     assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert response.content == METRICS
-
-
-# Vector stores, with the real retrieval tier
-
-
-@pytest.fixture
-async def stores(world: World, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    embedder = HashedWordsEmbedder()
-    service = RetrievalService(DocumentStore(f"sqlite:///{tmp_path}/d.db", embedder.name), embedder, RetrievalConfig(), world.clock)
-    world.pipeline = replace(world.pipeline, documents=LocalRetrieval(service))
-    async with client_of(world) as http:
-        yield http
-    service.close()
-
-
-DOCUMENTS: list[dict[str, Any]] = [
-    {"id": "moon", "text": "The moon is far away."},
-    {"id": "tea", "text": "Brew green tea at 80 degrees.", "attributes": {"hot": True}},
-]
-
-
-async def new_store(stores: httpx.AsyncClient) -> str:
-    created = await stores.post("/v1/vector_stores", json={"name": "facts", "metadata": {"owner": "me"}})
-    path = f"/v1/vector_stores/{created.json()['id']}"
-    added = await stores.post(f"{path}/documents", json={"documents": DOCUMENTS})
-    assert [each["id"] for each in added.json()["data"]] == ["moon", "tea"]
-    return path
-
-
-async def test_a_store_and_its_documents(stores: httpx.AsyncClient) -> None:
-    path = await new_store(stores)
-    store = (await stores.get(path)).json()
-    assert (store["object"], store["name"], store["metadata"], store["status"]) == ("vector_store", "facts", {"owner": "me"}, "completed")
-    assert store["file_counts"]["total"] == 2
-    assert [each["id"] for each in (await stores.get("/v1/vector_stores")).json()["data"]] == [store["id"]]
-    documents = (await stores.get(f"{path}/documents")).json()["data"]
-    assert [(each["id"], each["attributes"]) for each in documents] == [("moon", {}), ("tea", {"hot": True})]
-
-
-async def test_long_lists_come_in_pages(stores: httpx.AsyncClient) -> None:
-    path = await new_store(stores)
-    first = (await stores.get(f"{path}/documents", params={"limit": 1})).json()
-    assert ([each["id"] for each in first["data"]], first["has_more"]) == (["moon"], True)
-    second = (await stores.get(f"{path}/documents", params={"limit": 1, "after": first["last_id"]})).json()
-    assert ([each["id"] for each in second["data"]], second["has_more"], second["first_id"]) == (["tea"], False, "tea")
-    last = (await stores.get(f"{path}/documents", params={"after": second["last_id"]})).json()
-    assert (last["data"], last["first_id"], last["last_id"], last["has_more"]) == ([], None, None, False)
-    await stores.post("/v1/vector_stores", json={})
-    assert (await stores.get("/v1/vector_stores", params={"limit": 1, "order": "asc"})).json()["has_more"]
-
-
-@pytest.mark.parametrize("limit", ["0", "101", "-1", "1.5", CANARY, "9" * 5000, "\u00b2", "\u0663"])
-async def test_a_page_of_no_size(stores: httpx.AsyncClient, limit: str) -> None:
-    response = await stores.get("/v1/vector_stores", params={"limit": limit})
-    assert (response.status_code, error_of(response)["param"]) == (400, "limit")
-
-
-async def test_a_search_finds_the_nearest_text(stores: httpx.AsyncClient) -> None:
-    path = await new_store(stores)
-    page = (await stores.post(f"{path}/search", json={"query": "green tea", "max_num_results": 1})).json()
-    assert (page["object"], page["search_query"], page["has_more"]) == ("vector_store.search_results.page", ["green tea"], False)
-    (hit,) = page["data"]
-    assert (hit["file_id"], hit["attributes"]) == ("tea", {"hot": True})
-    assert hit["content"] == [{"type": "text", "text": DOCUMENTS[1]["text"]}]
-
-
-async def test_what_is_deleted_is_gone(stores: httpx.AsyncClient) -> None:
-    path = await new_store(stores)
-    assert (await stores.delete(f"{path}/documents/moon")).json()["deleted"]
-    assert (await stores.delete(f"{path}/documents/moon")).status_code == 404
-    found = (await stores.post(f"{path}/search", json={"query": "moon"})).json()["data"]
-    assert [hit["file_id"] for hit in found] == ["tea"]
-    assert (await stores.delete(path)).json()["deleted"]
-    assert (await stores.get(path)).status_code == 404
-    assert (await stores.post(f"{path}/search", json={"query": "moon"})).status_code == 404
-
-
-async def test_tenants_do_not_see_each_others_stores(stores: httpx.AsyncClient) -> None:
-    path = await new_store(stores)
-    other = {"x-mygo-tenant": "other"}
-    assert (await stores.get("/v1/vector_stores", headers=other)).json()["data"] == []
-    seen = [
-        await stores.get(path, headers=other),
-        await stores.delete(path, headers=other),
-        await stores.get(f"{path}/documents", headers=other),
-        await stores.post(f"{path}/documents", json={"documents": DOCUMENTS}, headers=other),
-        await stores.delete(f"{path}/documents/moon", headers=other),
-        await stores.post(f"{path}/search", json={"query": "moon"}, headers=other),
-        await stores.post(
-            "/v1/chat/completions", json={**CHAT, "retrieval": {"vector_store_ids": [path.rsplit("/", 1)[1]]}}, headers=other
-        ),
-    ]
-    assert [(each.status_code, error_of(each)["code"]) for each in seen] == [(404, "not_found")] * 7
-    assert (await stores.get(path)).json()["file_counts"]["total"] == 2
-
-
-async def test_a_chat_gets_the_documents_of_its_store(stores: httpx.AsyncClient, world: World) -> None:
-    store_id = (await new_store(stores)).rsplit("/", 1)[1]
-    response = await stores.post("/v1/chat/completions", json={**CHAT, "retrieval": {"vector_store_ids": [store_id], "top_k": 2}})
-    assert response.headers["x-mygo-cache"] == "miss"
-    assert len(response.headers["x-mygo-documents"].split(",")) == 2
-    assert all(document["text"] in world.replicas.bodies[-1]["messages"][0]["content"] for document in DOCUMENTS)
-
-
-@pytest.mark.parametrize(
-    ("field", "document"),
-    [("text", {"text": " "}), ("id", {"text": "x", "id": f"{CANARY}#"}), ("attributes", {"text": "x", "attributes": {"a": "x" * 1000}})],
-)
-async def test_a_document_that_cannot_be_kept(stores: httpx.AsyncClient, field: str, document: dict[str, Any]) -> None:
-    path = await new_store(stores)
-    response = await stores.post(f"{path}/documents", json={"documents": [{"text": "good"}, document]})
-    assert (response.status_code, error_of(response)["param"]) == (400, f"documents.{field}")
-    assert (await stores.get(path)).json()["file_counts"]["total"] == 2
-
-
-async def test_routes_of_stores_without_retrieval() -> None:
-    world = make_world(retrieval={"enabled": False})
-    async with client_of(world) as http:
-        assert (await http.get("/v1/vector_stores")).status_code == 404
-        assert (await http.post("/v1/vector_stores", json={})).status_code == 404

@@ -1,0 +1,151 @@
+"""Replicas that answer as a test says, reached directly or by a handle."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from deployments.replica_client import Answer, Call, DirectReplicaClient
+from deployments.replicas import Replica, ReplicaDirectory
+
+SECRET = "between us"
+CALL = Call("POST", "/v1/x?a=1", {"content-type": "application/json", "x-request-id": "r-1"}, b'{"x": "\xc3\xa9"}')
+
+
+@dataclass
+class FakeReplica:
+    """What is behind one replica's port: says its pieces, then waits if it is to hang."""
+
+    pieces: list[bytes] = field(default_factory=lambda: [b"hello"])
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    hangs: bool = False
+    """Never ends its answer."""
+    silent: bool = False
+    """Never begins it."""
+    requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
+    """Of the caller, one for each request: an equal one means the same connection."""
+    left: int = 0
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        assert request.transport
+        self.ports.append(request.transport.get_extra_info("peername")[1])
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.requests.append((request.method, request.raw_path, headers, await request.read()))
+        try:
+            return await self._answer(request)
+        except asyncio.CancelledError:
+            self.left += 1
+            raise
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=self.status, headers=self.headers)
+        if not self.silent:
+            await response.prepare(request)
+            for piece in self.pieces:
+                await response.write(piece)
+        if self.silent or self.hangs:
+            await asyncio.Event().wait()
+        return response
+
+
+class FakeHandle:
+    """Ray's handle: a relay whose items are (status, headers) and chunks; `None` among them waits for ever."""
+
+    def __init__(self, *items: Any) -> None:
+        self._items = items
+        self.calls: list[tuple[Any, ...]] = []
+        self.cancelled = 0
+
+    def options(self, *, stream: bool) -> Any:
+        assert stream
+        return self
+
+    @property
+    def relay(self) -> Any:
+        return self
+
+    def remote(self, *args: Any) -> Any:
+        self.calls.append(args)
+        return self._Stream(self, self._items)
+
+    class _Stream:
+        def __init__(self, handle: "FakeHandle", items: tuple[Any, ...]) -> None:
+            self._handle = handle
+            self._items = iter(items)
+
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> Any:
+            item = next(self._items, StopAsyncIteration())
+            if item is None:
+                await asyncio.Event().wait()
+            if isinstance(item, BaseException):
+                raise item
+            return item
+
+        def cancel(self) -> None:
+            self._handle.cancelled += 1
+
+
+@dataclass
+class Fleet:
+    """A client, and the replicas that it knows."""
+
+    directory: ReplicaDirectory
+    handle: FakeHandle
+    client: DirectReplicaClient
+    ranked: list[Replica]
+
+    @property
+    def suspended(self) -> set[str]:
+        return {replica.id for replica in self.ranked} - {replica.id for replica in self.directory.replicas}
+
+
+@asynccontextmanager
+async def fleet_of(*urls: str, handle: FakeHandle | None = None, read_timeout_s: float = 5) -> AsyncIterator[Fleet]:
+    """Replicas named a, b, c after the order of their URLs, and one more that is never asked, so that suspensions show."""
+    ranked = [Replica(name, url, 100, 16) for name, url in zip("abc", urls, strict=False)]
+    directory = ReplicaDirectory()
+    directory.replace([*ranked, Replica("z", "http://127.0.0.1:1", 100, 16)])
+    handle = handle or FakeHandle(RuntimeError("no handle here"))
+    client = DirectReplicaClient(directory, handle, SECRET, read_timeout_s)
+    try:
+        yield Fleet(directory, handle, client, ranked)
+    finally:
+        await client.close()
+
+
+def unused_url() -> str:
+    """Nobody listens there."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def raw_server(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[str]:
+    """A server that does not have to speak HTTP."""
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def body_of(answer: Answer) -> bytes:
+    try:
+        return b"".join([chunk async for chunk in answer.chunks()])
+    finally:
+        await answer.close()
+
+
+async def answering(fleet: Fleet, ranked: list[Replica]) -> str:
+    """The replica that takes the request."""
+    answer = await fleet.client.send(CALL, ranked)
+    await body_of(answer)
+    return answer.replica

@@ -1,0 +1,32 @@
+"""Clients of the whole application, in this process."""
+
+from typing import Any
+
+import httpx
+
+from serve_app.ingress import create_app
+from serve_app.parts import Parts, State
+from tests.serve_app.fakes import MODEL, World
+
+CANARY = "canary_7f3a9"
+ENCODER = "all-MiniLM-L6-v2"
+METRICS = b"# TYPE mygo_requests counter\nmygo_requests_total 1.0\n"
+CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "What is a cache?"}]}
+
+
+def client_of(world: World, *, part: State = "ready") -> httpx.AsyncClient:
+    parts = Parts({})
+    parts.states["cache"] = part
+
+    async def scrape() -> bytes:
+        return METRICS
+
+    return httpx.AsyncClient(transport=httpx.ASGITransport(create_app(world.pipeline, parts, scrape)), base_url="http://test")
+
+
+def error_of(response: httpx.Response) -> Any:
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert CANARY not in response.text
+    return body["error"]
