@@ -28,8 +28,8 @@ class Codes:
     """An approximate order of rows by their inner product with a vector.
 
     Product quantisation with 4 bits for a pair of components, summed up in registers (FAISS's fast scan), in lists around centroids:
-    100,000 rows of 384 take 10 MB, 4 s to make, and 0.2 ms to search in the closest lists, 1.3 ms in all. Nothing here ever changes, so
-    a search needs no lock.
+    100,000 rows of 384 take 10 MB, 4 s to make, and 0.2 to 0.4 ms to search in the closest lists, 1.3 ms in all. Nothing here ever
+    changes, so a search needs no lock.
     """
 
     def __init__(self, index: Any, trained_on: int) -> None:
