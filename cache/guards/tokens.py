@@ -9,11 +9,11 @@ from cache.guards import lexicon, numerals
 
 _LINK: Final = r"(?P<link>(?:https?://|www\.)\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+)|"
 _NO_LINK: Final = (
-    r"(?P<date>(?<!\d)\d{4}[-/]\d{1,2}[-/]\d{1,2}(?!\d))"
+    r"(?P<word>[^\W\d_㐀-鿿](?:[^\W\d_㐀-鿿]|[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0dff\u0e00-\u0eff])*(?:['&][^\W\d_㐀-鿿]+)*(?:\+\+|\#(?!\w))?)"
+    r"|(?P<date>(?<!\d)\d{4}[-/]\d{1,2}[-/]\d{1,2}(?!\d))"
     r"|(?P<time>(?<!\d)\d{1,2}:\d{2}(?!\d))"
     r"|(?P<number>\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d|,\d)(?:\.\d+)?|\d+(?:\.\d+)+|\d{1,2}(?:/\d{1,2})(?:/\d{2,4})?(?![\d/])|\d+)"
     r"|(?P<han>[㐀-鿿]+)"
-    r"|(?P<word>[^\W\d_㐀-鿿](?:[^\W\d_㐀-鿿]|[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0dff\u0e00-\u0eff])*(?:['&][^\W\d_㐀-鿿]+)*(?:\+\+|\#(?!\w))?)"
     r"|(?P<sign>[%$€£¥₹°^*+=<>×÷√/-])"
     r"|(?P<other>[^\s\w\x00-\x7f\u2010-\u203a\u3000-\u303f\uff00-\uffef]+)"
 )
@@ -104,7 +104,7 @@ def scan(text: str) -> Tokens:
     tokens = Tokens([], [], [], [])
     end = 0
     for match in (_TOKEN_OR_LINK if _LINK_HINT.search(text) else _TOKEN).finditer(text):
-        start = match.start()
+        start, stop = match.span()
         glued = start == end and start > 0
         kind = match.lastgroup
         surface = match[0]
@@ -118,18 +118,18 @@ def scan(text: str) -> Tokens:
                 tokens.add(part.lstrip("0") or "0", part)
         elif kind == "number":
             tokens.add(numerals.ungrouped(surface), surface, glued)
-        elif kind != "sign" or surface not in "/-" or _is_operator(text, start, match.end()):
+        elif kind != "sign" or surface not in "/-" or _is_operator(text, start, stop):
             tokens.add(surface, surface, glued)
-        end = match.end()
+        end = stop
     return tokens
 
 
 def _is_initial(text: str, start: int) -> bool:
     """Whether what is before, but for a few spaces, ends a sentence or begins a quotation."""
-    for at in range(start - 1, max(-1, start - 1 - _FAR), -1):
-        if text[at] in _BEFORE_INITIAL:
+    for char in reversed(text[max(0, start - _FAR) : start]):
+        if char in _BEFORE_INITIAL:
             return True
-        if not text[at].isspace():
+        if not char.isspace():
             return False
     return start <= _FAR
 

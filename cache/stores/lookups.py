@@ -93,7 +93,7 @@ def candidates(
     connection: Connection, namespace: str, fingerprint: str, ids: Sequence[str], normal_key: str, now: float
 ) -> list[Candidate]:
     values = {"namespace": namespace, "fingerprint": fingerprint, "ids": list(ids), "normal_key": normal_key, "now": now}
-    rows = connection.execute(_CANDIDATES, values)
+    rows = connection.execute(_CANDIDATES, values).all()
     found = {entry_id: Candidate(entry_id, text or "", bool(is_denied)) for entry_id, text, is_denied in rows}
     return [found[entry_id] for entry_id in ids if entry_id in found]
 
