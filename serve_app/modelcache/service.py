@@ -13,7 +13,7 @@ from serve_app.modelcache.backend import BackendError, CacheBackend, Hit, QueryR
 from serve_app.modelcache.bodies import Response
 from serve_app.modelcache.keytext import key_text, question_of
 from serve_app.modelcache.protocol import Delete, Head, Insert, Query, Refusal, Register, Truncate, read_head, read_request
-from serve_app.modelcache.query_log import QueryLog
+from serve_app.queue_writer import QueueWriter
 
 log = logging.getLogger("ray.serve")
 
@@ -22,6 +22,8 @@ LIMIT_S = 30.0
 INSERT_LIMIT_S = 600.0
 """The rows are encoded meanwhile."""
 MAX_LOGGED_CHARS = 10_000
+MAX_LOGGED_TOGETHER = 100
+"""Lines of the query log in one call."""
 NO_MODEL = "scope.model is empty."
 
 
@@ -55,7 +57,7 @@ class ModelCacheService:
         self._blocked = frozenset(blocked)
         self._clock = clock
         self._logs_queries = logs_queries
-        self.query_log = QueryLog(backend, metrics)
+        self.query_log = QueueWriter("query_log", backend.log, metrics, MAX_LOGGED_TOGETHER)
 
     async def handle(self, tenant: str | None, payload: object, request_id: str = "") -> Response:
         """`payload`: a body's bytes as they came, or a JSON value. Raises nothing."""
@@ -76,7 +78,7 @@ class ModelCacheService:
     async def close(self) -> None:
         """Writes what waits to be logged, if the store still takes it."""
         await self.query_log.drain()
-        self.query_log.stop()
+        await self.query_log.stop()
 
     async def _answer(self, call: _Call, head: Head) -> Response:
         match read_request(head, self._blocked):

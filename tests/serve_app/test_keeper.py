@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from serve_app import keeper as module
-from serve_app.keeper import MAX_WAITING, Keeper
+from serve_app import queue_writer
+from serve_app.keeper import Keeper
+from serve_app.queue_writer import MAX_WAITING
 from tests.cache.entries import make_entry
 from tests.serve_app.fakes import Clock, FakeCache, RecordedMetrics
 
@@ -53,7 +54,7 @@ async def test_a_failing_store_does_not_end_the_writer(keeper: Keeper, cache: Fa
 async def test_a_store_that_hangs_is_given_up(
     keeper: Keeper, cache: FakeCache, metrics: RecordedMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WRITE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(queue_writer, "WRITE_TIMEOUT_S", 0.01)
     cache.writes.hangs = True
     keeper.keep(make_entry())
     await asyncio.wait_for(keeper.drain(), 5)
@@ -63,7 +64,7 @@ async def test_a_store_that_hangs_is_given_up(
 async def test_what_does_not_fit_the_queue_is_counted(keeper: Keeper, cache: FakeCache, metrics: RecordedMetrics) -> None:
     for _ in range(MAX_WAITING + 3):
         keeper.keep(make_entry())
-    assert metrics.skipped == ["queue_full"] * 3
+    assert metrics.skipped == ["store_queue_full"] * 3
     await keeper.drain()
     assert len(cache.entries) == MAX_WAITING
 

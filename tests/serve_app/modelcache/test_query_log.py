@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from serve_app.modelcache import query_log
+from serve_app import queue_writer
 from serve_app.modelcache.backend import Hit, QueryRecord
-from serve_app.modelcache.query_log import QueryLog
 from serve_app.modelcache.service import MAX_LOGGED_CHARS, ModelCacheService
+from serve_app.queue_writer import QueueWriter
 from tests.serve_app.fakes import Fault, RecordedMetrics, eventually
 from tests.serve_app.modelcache.asking import ANSWER, CANARY, MODEL, Server, SetClock, delete, insert, query, query_body, request, truncate
 from tests.serve_app.modelcache.backends import FaultyBackend, faulty
@@ -58,15 +58,15 @@ async def test_other_requests_are_not_logged(server: Server) -> None:
 async def test_a_log_that_hangs_delays_nothing() -> None:
     metrics, backend = RecordedMetrics(), FaultyBackend(log_fault=Fault(hangs=True))
     slow = ModelCacheService(backend, metrics, clock=SetClock())
-    slow.query_log = QueryLog(backend, metrics, max_waiting=2)
+    slow.query_log = QueueWriter("query_log", backend.log, metrics, max_batch=2, max_waiting=2)
     for _ in range(2):
         assert (await slow.handle(None, query()))[0] == 200
     await asyncio.sleep(0)  # the writer takes them, and hangs
     for _ in range(4):
         assert (await slow.handle(None, query()))[1] == query_body(delta_time="0.03s")
-    assert metrics.skipped == ["query_log_full", "query_log_full"]
+    assert metrics.skipped == ["query_log_queue_full", "query_log_queue_full"]
     await slow.query_log.drain(0)
-    slow.query_log.stop()
+    await slow.query_log.stop()
 
 
 async def test_a_log_that_fails_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,18 +74,18 @@ async def test_a_log_that_fails_spoils_nothing(monkeypatch: pytest.MonkeyPatch) 
     server = Server(backend, metrics)
     assert await server.ask(query()) == query_body(delta_time="0.03s")
     await eventually(lambda: metrics.skipped == ["query_log_error"])
-    monkeypatch.setattr(query_log, "WRITE_TIMEOUT_S", 0)
+    monkeypatch.setattr(queue_writer, "WRITE_TIMEOUT_S", 0)
     backend.log_fault = Fault(hangs=True)
     await server.ask(query())
     await eventually(lambda: metrics.skipped == ["query_log_error"] * 2)
     backend.log_fault = Fault()
-    monkeypatch.setattr(query_log, "WRITE_TIMEOUT_S", 10)
+    monkeypatch.setattr(queue_writer, "WRITE_TIMEOUT_S", 10)
     await server.ask(query())
     await server.service.close()
     assert len(backend.records) == 1
 
 
-async def test_lines_that_wait_are_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lines_that_wait_are_written_together() -> None:
     batches: list[int] = []
 
     class Counting(FaultyBackend):
@@ -93,13 +93,12 @@ async def test_lines_that_wait_are_written_together(monkeypatch: pytest.MonkeyPa
             batches.append(len(records))
             await super().log(records)
 
-    monkeypatch.setattr(query_log, "MAX_BATCH", 3)
     metrics, backend = RecordedMetrics(), Counting()
-    written = QueryLog(backend, metrics)
+    written = QueueWriter("query_log", backend.log, metrics, max_batch=3)
     for number in range(7):
         written.add(QueryRecord(None, MODEL, 0, "", None, 0.0, str(number)))
     await written.drain()
-    written.stop()
+    await written.stop()
     assert (batches, [each.query for each in backend.records]) == ([3, 3, 1], [str(number) for number in range(7)])
 
 
