@@ -32,7 +32,7 @@ def test_semantic_decision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_semantic_stream(capsys: pytest.CaptureFixture[str]) -> None:
     semantic_stream.main(["--quick", "--queries", "150"])
     found = rows(capsys)
-    assert found.keys() == {"ours", "best_static"}
+    assert found.keys() == {"ours", "best_static", "same_error"}
     assert found["ours"]["request_error"] <= 0.02
     assert found["ours"]["requests"] + found["ours"]["exact_hits"] == 150
 
