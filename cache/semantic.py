@@ -35,6 +35,8 @@ GRACE_S = 60.0
 """How long a tombstone stays after its vector is gone: a reader may hold its id."""
 GARBAGE_BATCH, GARBAGE_ROUNDS = 500, 20
 """Entries of one transaction, which others wait for, and transactions of one call."""
+USES_BATCH = 500
+"""Entries whose hits are written in one transaction."""
 MAX_LOGGED = 1_000_000
 """Lines of the query log; the oldest go."""
 AUDITED_S = 30 * 86_400.0
@@ -144,6 +146,11 @@ class SemanticCache:
             decision.reason = Reason.STALE
             return decision
         return Found(entry, decision)
+
+    def used(self, hits: Mapping[str, int]) -> None:
+        """Counts uses of entries that were given without a look-up here, by id."""
+        with self._lock:
+            self._uses.update(hits)
 
     # Changes
 
@@ -278,11 +285,14 @@ class SemanticCache:
         """Writes hit counts. They are gathered in memory: a crash loses those of the last moments, which only eviction misses."""
         with self._lock:
             uses, self._uses = self._uses, Counter()
+        left = list(uses.items())
         try:
-            self._store.use(uses, self._clock())
+            while left:
+                self._store.use(dict(left[:USES_BATCH]), self._clock())
+                del left[:USES_BATCH]
         except StoreError:
             with self._lock:
-                self._uses.update(uses)
+                self._uses.update(dict(left))
             raise
 
     def close(self) -> None:

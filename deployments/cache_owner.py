@@ -23,7 +23,7 @@ from cache.vectors.factory import open_index
 from deployments.embedding import Described, RemoteEmbedder, RemoteVerifier
 
 NAME = "CacheOwner"
-CALLABLE = frozenset({"page", "get", "get_all", "delete", "invalidate", "deny", "stats", "audits", "log"})
+CALLABLE = frozenset({"page", "get", "get_all", "delete", "invalidate", "deny", "stats", "audits", "log", "used"})
 """Methods of the cache that ingresses may call by name, for tenants' own requests."""
 
 OPEN_LIMIT_S = 30.0

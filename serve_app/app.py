@@ -35,6 +35,7 @@ from serve_app.secrets import application_secret, derive
 from serve_app.services import RemoteCache, RemoteDocuments, RemoteEmbedding
 from serve_app.tenants import Authenticator
 from serve_app.tiers import CacheTiers
+from serve_app.uses import Uses
 
 PRIVATE_PORT = "private-port"
 
@@ -51,11 +52,14 @@ class Ingress:
         self._learner = Learner(remote_cache, metrics)
         self._renewals = Renewals(remote_cache, metrics)
         self._flights = Flights(remote_cache, metrics, config.cache.single_flight)
+        self._uses = Uses(remote_cache)
         self._client = DirectReplicaClient(directory, llm, derive(secret, PRIVATE_PORT), config.ingress.read_timeout_s)
         self._pipeline = Pipeline(
             config=config,
             authenticator=Authenticator(secret, config.environment),
-            tiers=CacheTiers(config.cache, model, lru, remote_cache, encoder, self._keeper, self._learner, metrics, self._flights),
+            tiers=CacheTiers(
+                config.cache, model, lru, remote_cache, encoder, self._keeper, self._learner, metrics, self._flights, self._uses
+            ),
             embedding=encoder,
             documents=RemoteDocuments(retrieval) if retrieval else None,
             directory=directory,
@@ -90,6 +94,7 @@ class Ingress:
         await self._renewals.stop()
         await self._keeper.drain()
         await self._keeper.stop()
+        await self._uses.stop()
         await self._flights.stop()
         await self._client.close()
 

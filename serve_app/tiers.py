@@ -30,6 +30,7 @@ from serve_app.openai.keys import is_cacheable, key_material, question_of
 from serve_app.openai.requests import Generation
 from serve_app.services import CacheService, EmbeddingService
 from serve_app.tenants import Caller
+from serve_app.uses import Uses
 
 log = logging.getLogger("ray.serve")
 
@@ -91,6 +92,7 @@ class CacheTiers:
         learner: Learner,
         metrics: Metrics,
         flights: Flights,
+        uses: Uses,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
@@ -105,6 +107,7 @@ class CacheTiers:
         self._learner = learner
         self._metrics = metrics
         self._flights = flights
+        self._uses = uses
         self._clock = clock
         self._epochs = Epochs(cache, clock)
         self._finds = Coalesced()
@@ -137,6 +140,7 @@ class CacheTiers:
         """The answer to this very request. Also finds what `semantic` and `keep` need to know of it."""
         if lookup.read and self._config.exact.enabled and (entry := await self._from_lru(lookup)):
             self._metrics.cache("exact", "hit")
+            self._uses.hit(entry.id)
             return entry
         if not await self._find(lookup):
             return None
@@ -154,13 +158,18 @@ class CacheTiers:
     def _landed(self, lookup: Lookup) -> Entry | None:
         """An entry that came into this process while the store was asked."""
         entry = self._lru.get(lookup.namespace, lookup.key)
-        return entry if entry is not None and entry.epoch == lookup.known.epoch else None
+        if entry is None or entry.epoch != lookup.known.epoch:
+            return None
+        self._uses.hit(entry.id)
+        return entry
 
     async def join(self, lookup: Lookup) -> Entry | None:
         """The answer of an equal request of this process that was in flight. None: this one goes on, by `lookup.ticket`."""
         if lookup.read and lookup.write and self._config.exact.enabled:
             lookup.ticket = await self._flights.join(lookup.namespace, lookup.key, lookup.known.epoch)
             lookup.deadline = asyncio.get_running_loop().time() + LOOKUP_TIMEOUT_S  # the wait was for no tier
+            if lookup.ticket.entry:
+                self._uses.hit(lookup.ticket.entry.id)
         return lookup.ticket.entry
 
     async def claim(self, lookup: Lookup) -> Entry | None:

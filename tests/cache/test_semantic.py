@@ -117,6 +117,15 @@ def test_uses_are_counted_and_written_together(world: CacheWorld) -> None:
     assert world.cache.page("a1", Filter(), "", 9)[0].hits == 9
 
 
+def test_uses_elsewhere_are_counted_too(world: CacheWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(semantic, "USES_BATCH", 2)
+    entries = [world.keep(f"question {number}") for number in range(5)]
+    world.cache.used({entry.id: 2 for entry in entries} | {"gone": 7})
+    world.cache.used({entries[0].id: 1})
+    world.cache.flush_uses()
+    assert sorted(each.hits for each in world.cache.page("a1", Filter(), "", 9)) == [2, 2, 2, 2, 3]
+
+
 def test_uses_outlive_a_store_that_fails(world: CacheWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     is_found(world, world.keep())
 

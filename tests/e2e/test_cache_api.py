@@ -77,6 +77,9 @@ def test_statistics_count_what_was_saved(http: httpx.Client, chat: Chat) -> None
     stats = get(http, "stats")
     assert stats["entries"] == 1
     assert stats["bytes"] > 100
+    assert [tier(ask(http, chat)) for _ in range(3)] == ["exact"] * 3
+    used: dict[str, Any] = poll("three hits", 10, lambda: found if (found := get(http, "stats"))["hits"] == 3 else None)
+    assert used["tokens_saved"] > 0
 
 
 def test_a_wrong_hit_is_not_given_again(http: httpx.Client, system: System) -> None:

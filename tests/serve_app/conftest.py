@@ -10,3 +10,4 @@ async def world() -> AsyncIterator[World]:
     world = make_world()
     yield world
     await world.keeper.stop()
+    await world.uses.stop()

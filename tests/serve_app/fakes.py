@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +32,7 @@ from serve_app.pipeline import Pipeline
 from serve_app.renewal import Renewals
 from serve_app.tenants import Authenticator
 from serve_app.tiers import CacheTiers
+from serve_app.uses import Uses
 
 CANARY = "canary_7f3a9"
 MODEL = "m"
@@ -81,6 +82,8 @@ class FakeCache:
     finds: Fault = field(default_factory=Fault)
     searches: Fault = field(default_factory=Fault)
     writes: Fault = field(default_factory=Fault)
+    used: Counter[str] = field(default_factory=Counter)
+    """Hits of which it was told, by entry."""
 
     @property
     def live(self) -> list[Entry]:
@@ -112,6 +115,9 @@ class FakeCache:
         return Decision(Reason.EMPTY)
 
     async def call(self, method: str, *args: Any) -> Any:
+        if self.real is None and method == "used":
+            self.used.update(*args)
+            return None
         if self.real is None:
             raise RuntimeError("this fake has no cache of its own")
         return getattr(self.real, method)(*args)
@@ -320,6 +326,7 @@ class World:
         self.learner = Learner(self.cache, self.metrics)
         self.renewals = Renewals(self.cache, self.metrics, self.clock)
         self.flights = Flights(self.cache, self.metrics, self.config.cache.single_flight)
+        self.uses = Uses(self.cache)
         tiers = CacheTiers(
             self.config.cache,
             MODEL_IDENTITY,
@@ -330,6 +337,7 @@ class World:
             self.learner,
             self.metrics,
             self.flights,
+            self.uses,
             self.clock,
         )
         self.pipeline = Pipeline(
