@@ -107,9 +107,11 @@ class EpochColumns(TypedColumns):
     scope: Named[str] = Column(String(MAX_SCOPE_CHARS), primary_key=True)
     epoch: Named[int] = Column(BigInteger)
     raised_at: Named[float] = Column(Double)
+    next_sweep_at: Named[float | None] = Column(Double)
+    """When garbage collection is to look for its entries. A counter has none."""
 
 
-epochs = Table("cache_epochs", metadata, EpochColumns, **OPTIONS)
+epochs = Table("cache_epochs", metadata, EpochColumns, Index("ix_cache_epochs_next_sweep_at", "next_sweep_at"), **OPTIONS)
 
 
 class OutboxColumns(TypedColumns):

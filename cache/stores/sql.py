@@ -104,7 +104,8 @@ class SqlEntryStore:
         def work(connection: Connection) -> int:
             epoch = raise_epoch(connection, namespace, now)
             connection.execute(delete(epochs).where(epochs.c.namespace == namespace, epochs.c.scope == scope))
-            connection.execute(insert(epochs), {"namespace": namespace, "scope": scope, "epoch": epoch, "raised_at": now})
+            raised = {"namespace": namespace, "scope": scope, "epoch": epoch, "raised_at": now, "next_sweep_at": now}
+            connection.execute(insert(epochs), raised)
             return epoch
 
         return self._database.transact(work)

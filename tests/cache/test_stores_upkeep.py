@@ -2,8 +2,13 @@
 
 from dataclasses import replace
 
-from cache.stores.base import ALL, Filter, Quota, Stats, tag_scope
-from cache.stores.sql import SqlEntryStore
+import pytest
+from sqlalchemy import insert
+
+from cache.stores import schema
+from cache.stores.base import ALL, Filter, Quota, Stats, model_scope, tag_scope
+from cache.stores.garbage import LONGEST_REQUEST_S
+from cache.stores.sql import SqlEntryStore, _row
 from tests.cache.entries import make_entry, unit
 from tests.cache.storing import NOW, apply, found, put
 
@@ -70,17 +75,36 @@ def test_garbage_goes_in_two_steps(store: SqlEntryStore) -> None:
     assert store.count() == 1
 
 
-def test_an_invalidation_is_forgotten_when_nothing_is_older(store: SqlEntryStore) -> None:
-    entry = make_entry(expires_at=NOW + 1e9)
-    put(store, entry)
+def test_an_invalidation_is_forgotten_when_no_request_is_older(store: SqlEntryStore) -> None:
+    put(store, make_entry(tags=("u",), expires_at=NOW + 1e9))
     store.invalidate("a1", tag_scope("t"), NOW)
-    day = 86_400
-    assert store.collect(NOW + 2 * day, 0, 100).invalidated == 0
-    put(store, again := make_entry(tags=("t",), epoch=0, expires_at=NOW + 1e9))
-    assert found(store, again) == [], "an older entry is there, so the invalidation is too"
-    store.delete("a1", [entry.id], NOW)
-    store.collect(NOW + 2 * day, 0, 100)
-    store.collect(NOW + 2 * day, 0, 100)
+    for seconds in (0, 61, LONGEST_REQUEST_S - 1):
+        assert store.collect(NOW + seconds, 0, 100).invalidated == 0
+        put(store, late := make_entry(tags=("t",), epoch=0, expires_at=NOW + 1e9))
+        assert found(store, late) == []
+    store.collect(NOW + LONGEST_REQUEST_S, 0, 100)
     put(store, anew := make_entry(tags=("t",), epoch=0, expires_at=NOW + 1e9))
     assert found(store, anew) == [anew.id]
     assert store.epoch("a1") >= 1, "the counter stays"
+
+
+@pytest.mark.parametrize("scope", [ALL, model_scope("m"), tag_scope("t")])
+def test_what_was_being_written_when_it_was_invalidated_is_collected_later(store: SqlEntryStore, scope: str) -> None:
+    others = [make_entry(namespace="b2", tags=("t",)), *([] if scope == ALL else [make_entry(model="other", tags=("u",))])]
+    put(store, *others, early := make_entry(tags=("t",), expires_at=NOW + 1e6))
+    late = make_entry(tags=("t",), expires_at=NOW + 1e6)
+    store.invalidate("a1", scope, NOW)
+    assert store.collect(NOW, 1e9, 100).invalidated == 1
+    with store._database.write() as connection:  # as a transaction that began before the invalidation, and ended after it
+        connection.execute(insert(schema.entries), {**_row(late), "state": schema.LIVE})
+        connection.execute(insert(schema.tags), {"entry_id": late.id, "tag": "t"})
+    assert found(store, early, late) == []
+    assert [store.collect(NOW + seconds, 1e9, 100).invalidated for seconds in (1, 59, 60, 61)] == [0, 0, 1, 0]
+    assert found(store, *others) == [each.id for each in others]
+
+
+def test_a_scope_that_is_invalidated_again_is_swept_again(store: SqlEntryStore) -> None:
+    for turn in range(3):
+        put(store, make_entry(tags=("t",), epoch=store.epoch("a1")))
+        store.invalidate("a1", tag_scope("t"), NOW + turn)
+        assert [store.collect(NOW + turn, 1e9, 100).invalidated for _ in range(2)] == [1, 0]
