@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, literal, select, true, update
 
 from cache.stores import outbox
 from cache.stores.base import Collected, Quota, model_scope, tag_scope
@@ -66,16 +66,14 @@ def _swept(connection: Connection, scope: Row[*tuple[Any, ...]], now: float) -> 
 
 def evict(connection: Connection, namespace: str | None, quota: Quota, now: float) -> int:
     """See `cache.stores.base.EntryStore.evict`."""
-    held = [entries.c.state != DEAD, *([] if namespace is None else [entries.c.namespace == namespace])]
-    count, size = connection.execute(select(func.count(), func.coalesce(func.sum(entries.c.size), 0)).where(*held)).one()
+    held = (entries.c.state != DEAD, _within(namespace))
+    worst = select(entries.c.id, entries.c.size).where(*held).order_by(entries.c.value, entries.c.id).limit(BATCH)
+    count, size = _held(connection, namespace, quota)
     ended = 0
-    while _exceeds(quota, count, int(size)):
-        worst = connection.execute(
-            select(entries.c.id, entries.c.size).where(*held).order_by(entries.c.value, entries.c.id).limit(BATCH)
-        ).all()
+    while _exceeds(quota, count, size):
         going = []
-        for row in worst:
-            if not _exceeds(quota, count, int(size)):
+        for row in connection.execute(worst).all():
+            if not _exceeds(quota, count, size):
                 break
             going.append(row.id)
             count, size = count - 1, size - row.size
@@ -84,9 +82,25 @@ def evict(connection: Connection, namespace: str | None, quota: Quota, now: floa
     return ended
 
 
+def is_exceeded(connection: Connection, namespace: str | None, quota: Quota) -> bool:
+    """Whether there is something to evict."""
+    return _exceeds(quota, *_held(connection, namespace, quota))
+
+
 def _exceeds(quota: Quota, count: int, size: int) -> bool:
     too_many = quota.max_entries is not None and count > quota.max_entries
     return too_many or (quota.max_bytes is not None and size > quota.max_bytes)
+
+
+def _held(connection: Connection, namespace: str | None, quota: Quota) -> tuple[int, int]:
+    """Entries and bytes; no bytes where none are limited: an index alone then counts the entries of the whole store, too."""
+    size = literal(0) if quota.max_bytes is None else func.coalesce(func.sum(entries.c.size), 0)
+    row = connection.execute(select(func.count(), size).where(entries.c.state.in_((PENDING, LIVE)), _within(namespace))).one()
+    return row[0], int(row[1])
+
+
+def _within(namespace: str | None) -> ColumnElement[bool]:
+    return true() if namespace is None else entries.c.namespace == namespace
 
 
 def _ids(connection: Connection, query: Select[str]) -> Sequence[str]:

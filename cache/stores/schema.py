@@ -87,6 +87,7 @@ entries = Table(
     Index("ix_cache_entries_wording", "namespace", "normal_key", "fingerprint"),
     Index("ix_cache_entries_expires_at", "state", "expires_at"),
     Index("ix_cache_entries_value", "namespace", "value"),
+    Index("ix_cache_entries_sums", "namespace", "state", "expires_at", "size", "hits", "tokens"),
     Index("ix_cache_entries_store_value", "value"),
     **OPTIONS,
 )

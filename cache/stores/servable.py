@@ -5,7 +5,7 @@ from typing import Final
 from sqlalchemy import ColumnElement, and_, bindparam, exists, literal, or_
 
 from cache.stores.base import ALL, model_scope, tag_scope
-from cache.stores.schema import DEAD, entries, epochs, tags
+from cache.stores.schema import DEAD, LIVE, PENDING, entries, epochs, tags
 
 
 def invalidated() -> ColumnElement[bool]:
@@ -25,5 +25,6 @@ def invalidated() -> ColumnElement[bool]:
     return or_(exists().where(of_all).correlate(entries), exists().where(of_tag).correlate(entries))
 
 
+UNEXPIRED: Final = and_(entries.c.state.in_((PENDING, LIVE)), entries.c.expires_at > bindparam("now"))
 SERVABLE: Final = and_(entries.c.state != DEAD, entries.c.expires_at > bindparam("now"), ~invalidated())
 """Made once, with the time as parameter `now`: making it takes longer than the database does."""

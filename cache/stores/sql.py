@@ -10,11 +10,11 @@ from cache.entry import Entry, Vector
 from cache.errors import StoreError
 from cache.stores import lookups, outbox
 from cache.stores.base import ALL, Candidate, Change, Collected, EntryInfo, Filter, Known, Quota, Stats, model_scope, tag_scope
-from cache.stores.garbage import collect, evict
+from cache.stores.garbage import collect, evict, is_exceeded
 from cache.stores.migrate import migrate
 from cache.stores.rows import end, raise_epoch
 from cache.stores.schema import DEAD, LIVE, PENDING, entries, epochs, tags
-from cache.stores.servable import SERVABLE
+from cache.stores.servable import SERVABLE, UNEXPIRED
 from cache.stores.value import value
 from cache.vectors.base import VectorRecord
 
@@ -122,8 +122,11 @@ class SqlEntryStore:
 
     def stats(self, namespace: str, now: float) -> Stats:
         sums = [func.coalesce(func.sum(each), 0) for each in (entries.c.size, entries.c.hits, entries.c.hits * entries.c.tokens)]
+        unswept = select(epochs.c.scope).where(epochs.c.namespace == namespace, epochs.c.next_sweep_at <= epochs.c.raised_at).limit(1)
         with self._database.read() as connection:
-            row = connection.execute(select(func.count(), *sums).where(entries.c.namespace == namespace, SERVABLE), {"now": now}).one()
+            # What was invalidated is dead once it has been swept; until then each entry is compared, at ten times the cost.
+            kept = UNEXPIRED if connection.scalar(unswept) is None else SERVABLE
+            row = connection.execute(select(func.count(), *sums).where(entries.c.namespace == namespace, kept), {"now": now}).one()
         return Stats(*(int(each) for each in row))
 
     def claim(self, limit: int, now: float, hold_s: float, embedder: str) -> list[Change]:
@@ -170,6 +173,9 @@ class SqlEntryStore:
         return self._database.transact(lambda connection: collect(connection, now, grace_s, limit))
 
     def evict(self, namespace: str | None, quota: Quota, now: float) -> int:
+        with self._database.read() as connection:
+            if not is_exceeded(connection, namespace, quota):  # counted beside writers, of which SQLite lets in one at a time
+                return 0
         return self._database.transact(lambda connection: evict(connection, namespace, quota, now))
 
     def count(self) -> int:

@@ -108,3 +108,13 @@ def test_a_scope_that_is_invalidated_again_is_swept_again(store: SqlEntryStore) 
         put(store, make_entry(tags=("t",), epoch=store.epoch("a1")))
         store.invalidate("a1", tag_scope("t"), NOW + turn)
         assert [store.collect(NOW + turn, 1e9, 100).invalidated for _ in range(2)] == [1, 0]
+
+
+def test_sums_leave_out_what_was_invalidated_at_once_and_after_it_was_swept(store: SqlEntryStore) -> None:
+    put(store, *(make_entry(tags=("t",), text=None, answer=b"x" * 5) for _ in range(3)), make_entry(text=None, answer=b"x"))
+    put(store, make_entry(expires_at=NOW + 1), make_entry(namespace="b2", tags=("t",)))
+    store.invalidate("a1", tag_scope("t"), NOW)
+    for seconds in (2, 3, 90):
+        assert store.stats("a1", NOW + seconds) == Stats(entries=1, bytes=1, hits=0, tokens_saved=0)
+        assert store.stats("b2", NOW + seconds).entries == 1
+        store.collect(NOW + seconds, 0, 100)
