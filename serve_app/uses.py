@@ -9,6 +9,8 @@ from serve_app.services import CacheService
 log = logging.getLogger("ray.serve")
 
 TELL_S = 2.0
+LIMIT_S = 5.0
+"""A cache that does not answer must not hold up the end of this process."""
 MAX_ENTRIES = 10_000
 """Counted at once; hits of further entries are not."""
 
@@ -38,7 +40,8 @@ class Uses:
         counts, self._counts = self._counts, Counter()
         try:
             if counts:
-                await self._cache.call("used", dict(counts))
+                async with asyncio.timeout(LIMIT_S):
+                    await self._cache.call("used", dict(counts))
         except Exception as error:  # a handle raises errors of many types
             log.warning("hits not counted", extra={"hits": counts.total(), "error": type(error).__name__})
 

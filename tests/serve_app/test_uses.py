@@ -50,6 +50,17 @@ async def test_a_cache_that_fails_costs_these_hits_alone(monkeypatch: pytest.Mon
     assert cache.used == {"b": 1}
 
 
+async def test_a_cache_that_hangs_does_not_hold_up_the_end(cache: FakeCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(method: str, *args: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(cache, "call", hang)
+    monkeypatch.setattr(module, "LIMIT_S", 0.01)
+    uses = Uses(cache, tell_s=60)
+    uses.hit("a")
+    await asyncio.wait_for(uses.stop(), 5)
+
+
 async def test_so_many_entries_are_counted(cache: FakeCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_ENTRIES", 2)
     uses = Uses(cache, tell_s=60)
