@@ -32,8 +32,9 @@ class Uses:
             self._telling = asyncio.create_task(self._tell_later())
 
     async def _tell_later(self) -> None:
-        await asyncio.sleep(self._tell_s)
-        await self.tell()
+        while self._counts:  # more may come while the cache is told
+            await asyncio.sleep(self._tell_s)
+            await self.tell()
 
     async def tell(self) -> None:
         """Tells the cache now."""

@@ -1,4 +1,4 @@
-"""The one predicate that says which rows may be served; every read and the collection of garbage share it."""
+"""The one predicate that says which rows may be served; every read shares it."""
 
 from typing import Final
 
@@ -26,5 +26,6 @@ def invalidated() -> ColumnElement[bool]:
 
 
 UNEXPIRED: Final = and_(entries.c.state.in_((PENDING, LIVE)), entries.c.expires_at > bindparam("now"))
+"""For sums, where what was invalidated has been swept: by the states' names, which an index is searched for."""
 SERVABLE: Final = and_(entries.c.state != DEAD, entries.c.expires_at > bindparam("now"), ~invalidated())
 """Made once, with the time as parameter `now`: making it takes longer than the database does."""

@@ -26,6 +26,20 @@ async def test_hits_are_told_together(cache: FakeCache) -> None:
     await uses.stop()
 
 
+async def test_what_comes_while_the_cache_is_told_is_told_next(cache: FakeCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    uses, told = Uses(cache, tell_s=0), cache.call
+
+    async def hit_meanwhile(method: str, counts: dict[str, int]) -> None:
+        if "a" in counts:
+            uses.hit("b")
+        await told(method, counts)
+
+    monkeypatch.setattr(cache, "call", hit_meanwhile)
+    uses.hit("a")
+    await eventually(lambda: cache.used == {"a": 1, "b": 1})
+    await uses.stop()
+
+
 async def test_what_is_left_is_told_at_the_end(cache: FakeCache) -> None:
     uses = Uses(cache, tell_s=60)
     uses.hit("a")

@@ -1,4 +1,4 @@
-"""Invalidations know when their entries are to be looked for: to compare all entries with all of them took minutes of a server's time."""
+"""Invalidations know when their entries are to be looked for: comparing all entries with all of them took seconds at every turn."""
 
 import sqlalchemy as sa
 from alembic import op
