@@ -18,10 +18,13 @@ from deployments.replica_watch import ReplicaWatch
 from deployments.replicas import directory_of
 from deployments.retrieval import retrieval_deployment
 from deployments.routing import RoundRobin
+from serve_app.access_log import beside_serve_log
 from serve_app.config import AppConfig, load_config, require_safe_exposure
+from serve_app.exchanges import Exchanges, log_each
 from serve_app.flights import Flights
+from serve_app.front import ENVIRONMENT, Front, HitPath
 from serve_app.identity import model_identity
-from serve_app.ingress import create_app
+from serve_app.ingress import PARSERS, create_app
 from serve_app.keeper import Keeper
 from serve_app.learning import Learner
 from serve_app.metrics import RayMetrics
@@ -46,7 +49,8 @@ class Ingress:
     def __init__(self, config: AppConfig, secret: bytes, model: str, llm: Any, embedding: Any, cache: Any, retrieval: Any | None) -> None:
         """`model`: the served model's identity. The rest are handles."""
         require_safe_exposure(config, http_host())
-        metrics, directory, remote_cache, encoder = RayMetrics(), directory_of(LLM_NAME), RemoteCache(cache), RemoteEmbedding(embedding)
+        self._metrics = metrics = RayMetrics()
+        directory, remote_cache, encoder = directory_of(LLM_NAME), RemoteCache(cache), RemoteEmbedding(embedding)
         lru = AnswerLru(config.cache.exact.max_bytes, time.time)
         self._keeper = Keeper(remote_cache, metrics)
         self._learner = Learner(remote_cache, metrics)
@@ -76,13 +80,16 @@ class Ingress:
             if modelcache.enabled
             else None
         )
+        self._access_log = beside_serve_log(serve.get_replica_context().replica_tag)
+        self._exchanges = Exchanges(metrics, self._access_log or log_each)
+        Front.hit_path = HitPath(self._pipeline, self._exchanges, PARSERS)
         # Ray's router tells which replicas there are once it has been asked for one.
         asking = {"llm": llm.ping.remote, "embedding": embedding.describe.remote, "cache": cache.open.remote}
         self._parts = Parts(asking | ({"retrieval": retrieval.open.remote} if retrieval else {}))
         self._tasks = [asyncio.ensure_future(self._parts.ask_all()), asyncio.ensure_future(ReplicaWatch(directory, self._client).run())]
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        return create_app(self._pipeline, self._parts, scrape, self._modelcache)
+        return create_app(self._pipeline, self._parts, scrape, self._modelcache, self._exchanges)
 
     async def __del__(self) -> None:
         """Serve awaits this when the running requests are finished. Answers that wait to be kept are, if the store is still there."""
@@ -97,6 +104,9 @@ class Ingress:
         await self._uses.stop()
         await self._flights.stop()
         await self._client.close()
+        self._metrics.flush()
+        if self._access_log:
+            self._access_log.flush()
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -120,7 +130,7 @@ def _ingress_deployment(config: AppConfig) -> serve.Deployment:
         serve.ingress()(Ingress),
         name="Ingress",
         num_replicas=config.ingress.replicas,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": ENVIRONMENT}},
         max_ongoing_requests=config.ingress.max_ongoing_requests,
         graceful_shutdown_timeout_s=config.ingress.drain_timeout_s,
     )

@@ -121,6 +121,7 @@ class LineReader:
         body = {"model": line.model, "messages": [{"role": "user", "content": line.text}], "cache": options}
         try:
             lookup = self._tiers.lookup(parse_chat(msgspec.json.encode(body)), self._caller, self._namespace)
+            self._tiers.ask(lookup)
         except KeyFormatError as error:
             raise to_api_error(error) from None
         entry = self._entry(line, entry_id, lookup.key, lookup.fingerprint, self._now)

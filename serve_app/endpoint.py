@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
+import random
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -14,16 +14,30 @@ from starlette.datastructures import Headers
 from deployments.engines.base import Message, Receive, Send
 from deployments.errors import DeploymentError
 from serve_app.errors import ApiError, InvalidRequestError, SlowBodyError, TooLargeError, to_api_error
-from serve_app.metrics import Metrics
+from serve_app.exchanges import Exchange, Exchanges
+from serve_app.pipeline import Arrival
 from serve_app.replies import Reply, json_reply
 
 log = logging.getLogger("ray.serve")
 
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
-_LENGTH = re.compile(r"[0-9]{1,18}\Z")
+_LENGTH = re.compile(rb"[0-9]{1,18}\Z")
 CLIENT_CLOSED_REQUEST = 499
 BODY_TIMEOUT_S = 30.0
+ARRIVED = "mygo.arrived"
+LATE = "mygo.late"
+"""In the scope of a request for whose body `serve_app.front` has waited long enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What `serve_app.front` leaves in the scope of a request that it has read and not answered, under `ARRIVED`."""
+
+    request_id: str
+    started: float
+    """On `time.perf_counter`."""
+    arrival: Arrival
 
 
 class ClientDisconnectedError(Exception):
@@ -40,20 +54,11 @@ class HttpRequest:
     body: bytes
     id: str
     query: str = ""
+    arrival: Arrival | None = None
+    """What `serve_app.front` knows of it already."""
 
 
 Handler = Callable[[HttpRequest], Awaitable[Reply]]
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """What is known of an exchange when it ends."""
-
-    request_id: str
-    started: float = field(default_factory=time.perf_counter)
-    status: int = 0
-    first_byte_s: float | None = None
-    cache: str = ""
 
 
 class Endpoint:
@@ -62,17 +67,20 @@ class Endpoint:
     The handler is cancelled as soon as the client disconnects, so that an engine never works for nobody.
     """
 
-    def __init__(self, route: str, handler: Handler, max_body_bytes: int, metrics: Metrics) -> None:
+    def __init__(self, route: str, handler: Handler, max_body_bytes: int, exchanges: Exchanges) -> None:
         self._route = route
         self._handler = handler
         self._max_body_bytes = max_body_bytes
-        self._metrics = metrics
+        self._exchanges = exchanges
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        exchange = _Exchange(_request_id(headers))
+        arrived: Arrived | None = scope.get(ARRIVED)
+        exchange = (
+            Exchange(arrived.request_id, arrived.started) if arrived else Exchange(request_id_of(_header(headers, REQUEST_ID_HEADER)))
+        )
         try:
-            body = await self._body(receive, headers)
+            body = await self._body(receive, headers, 0 if scope.get(LATE) else BODY_TIMEOUT_S)
             request = HttpRequest(
                 scope["path"],
                 scope.get("path_params", {}),
@@ -80,6 +88,7 @@ class Endpoint:
                 body,
                 exchange.request_id,
                 scope.get("query_string", b"").decode("latin-1"),
+                arrived.arrival if arrived else None,
             )
             await until_disconnect(receive, self._answer(request, send, exchange))
         except ApiError as error:
@@ -90,17 +99,17 @@ class Endpoint:
             self._client_left(exchange)
             raise
         finally:
-            self._record(exchange)
+            self._exchanges.ended(self._route, exchange)
 
-    async def _body(self, receive: Receive, headers: Headers) -> bytes:
+    async def _body(self, receive: Receive, headers: Headers, limit_s: float) -> bytes:
         """Bounded in time too: a body that never comes would hold its place for ever."""
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
+            async with asyncio.timeout(limit_s):
                 return await read_body(receive, headers, self._max_body_bytes)
         except TimeoutError:
             raise SlowBodyError(f"The body did not arrive within {BODY_TIMEOUT_S:.0f} seconds.", code="body_timeout") from None
 
-    async def _answer(self, request: HttpRequest, send: Send, exchange: _Exchange) -> None:
+    async def _answer(self, request: HttpRequest, send: Send, exchange: Exchange) -> None:
         try:
             reply = await self._handler(request)
         except Exception as error:
@@ -110,7 +119,7 @@ class Endpoint:
             reply = _error_reply(api_error)
         await self._send(reply, send, exchange)
 
-    async def _send(self, reply: Reply, send: Send, exchange: _Exchange) -> None:
+    async def _send(self, reply: Reply, send: Send, exchange: Exchange) -> None:
         exchange.status, exchange.cache = reply.status, reply.headers.get("x-mygo-cache", "")
 
         async def timed(message: Message) -> None:
@@ -123,42 +132,40 @@ class Endpoint:
         finally:
             await reply.close()
 
-    def _client_left(self, exchange: _Exchange) -> None:
+    def _client_left(self, exchange: Exchange) -> None:
         exchange.status = CLIENT_CLOSED_REQUEST
-        self._metrics.disconnected(self._route)
-
-    def _record(self, exchange: _Exchange) -> None:
-        duration = time.perf_counter() - exchange.started
-        self._metrics.request(self._route, exchange.status, exchange.cache, duration, exchange.first_byte_s)
-        log.info(
-            "request",
-            extra={
-                "id": exchange.request_id,
-                "path": self._route,
-                "status": exchange.status,
-                "cache": exchange.cache,
-                "duration_ms": round(duration * 1000, 2),
-            },
-        )
+        self._exchanges.left(self._route)
 
 
 def _error_reply(error: ApiError) -> Reply:
     return json_reply(error.body(), error.status, dict(error.headers))
 
 
-def _request_id(headers: Headers) -> str:
+def _header(headers: Headers, name: str) -> bytes | None:
+    value = headers.get(name)
+    return None if value is None else value.encode("latin-1")
+
+
+def request_id_of(given: bytes | None) -> str:
     """The client's own, if it can stand in a log line. Serve sets the header when the client did not, and echoes it."""
-    given = headers.get(REQUEST_ID_HEADER, "")
-    return given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+    text = "" if given is None else given.decode("latin-1")
+    return text if _REQUEST_ID.match(text) else f"{random.getrandbits(128):032x}"
+
+
+def declared_length(given: bytes | None) -> int | None:
+    """In bytes; 0 where nothing is declared. None: that is no number."""
+    if given is None:
+        return 0
+    return int(given) if _LENGTH.match(given) else None
 
 
 async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
     """The whole body. Raises `TooLargeError` as soon as it is known to be longer than `limit` bytes."""
     too_large = TooLargeError(f"The body is longer than {limit} bytes.", code="body_too_large")
-    declared = headers.get("content-length", "0")
-    if not _LENGTH.match(declared):
+    declared = declared_length(_header(headers, "content-length"))
+    if declared is None:
         raise InvalidRequestError("The header content-length is not a number.")
-    if int(declared) > limit:
+    if declared > limit:
         raise too_large
     body = bytearray()
     while True:

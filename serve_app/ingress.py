@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ from serve_app.cache_routes import CacheRoutes
 from serve_app.cache_transfer import CacheTransferRoutes
 from serve_app.endpoint import Endpoint, Handler, HttpRequest
 from serve_app.errors import ApiError, InvalidRequestError, MethodError, NotFoundError, to_api_error
+from serve_app.exchanges import Exchanges
 from serve_app.modelcache.routes import PATH as MODELCACHE
 from serve_app.modelcache.routes import ModelCacheRoutes
 from serve_app.modelcache.service import ModelCacheService
@@ -34,15 +35,10 @@ from serve_app.parts import Parts
 from serve_app.pipeline import Pipeline
 from serve_app.relay import read_answer
 from serve_app.replies import Reply, json_reply
-from serve_app.tenants import Caller, tenant_of
+from serve_app.tenants import caller_of, tenant_of
 from serve_app.vector_stores import VectorStoreRoutes
 
 PROBE_TIMEOUT_S = 2.0
-
-
-def caller_of(request: HttpRequest) -> Caller:
-    directives = {part.strip().lower() for line in request.headers.getlist("cache-control") for part in line.split(",")}
-    return Caller(request.id, tenant_of(request.headers), "no-store" in directives, "no-cache" in directives)
 
 
 class OpenAIRoutes:
@@ -54,7 +50,10 @@ class OpenAIRoutes:
 
     def generate(self, parse: Parser) -> Handler:
         async def handler(request: HttpRequest) -> Reply:
-            return await self._pipeline.generate(parse(request.body), caller_of(request))
+            arrival = request.arrival
+            if arrival is None:
+                arrival = self._pipeline.arrive(parse(request.body), caller_of(request.headers, request.id))
+            return await self._pipeline.answer(arrival)
 
         return handler
 
@@ -78,7 +77,7 @@ class OpenAIRoutes:
     async def embeddings(self, request: HttpRequest) -> Reply:
         asked = parse_embedding(request.body)
         config = self._pipeline.config.embedding
-        self._pipeline.authenticator.namespace(caller_of(request).tenant)  # refuses a name that is none
+        self._pipeline.authenticator.namespace(tenant_of(request.headers))  # refuses a name that is none
         if asked.model != config.name:
             raise NotFoundError("The model does not exist, or it does not make embeddings.", param="model", code="model_not_found")
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
@@ -163,22 +162,30 @@ class ByMethod:
         await self._endpoints[method](scope, receive, send)
 
 
+PARSERS: Mapping[str, Parser] = {"/v1/chat/completions": parse_chat, "/v1/completions": parse_completion}
+"""The routes that generate, and what reads their bodies."""
+
+
 def create_app(
-    pipeline: Pipeline, parts: Parts, scrape: Callable[[], Awaitable[bytes]], modelcache: ModelCacheService | None = None
+    pipeline: Pipeline,
+    parts: Parts,
+    scrape: Callable[[], Awaitable[bytes]],
+    modelcache: ModelCacheService | None = None,
+    exchanges: Exchanges | None = None,
 ) -> Starlette:
     """`parts`: those that the ingress waits for; `scrape`: the application's metrics as text."""
     limit = pipeline.config.ingress.max_body_bytes
+    exchanges = exchanges or Exchanges(pipeline.metrics)
 
     def route(path: str, methods: dict[str, Handler]) -> list[Route]:
-        by_method = {method: Endpoint(f"{method} {path}", handler, limit, pipeline.metrics) for method, handler in methods.items()}
+        by_method = {method: Endpoint(f"{method} {path}", handler, limit, exchanges) for method, handler in methods.items()}
         return [Route(path, ByMethod(by_method), methods=list(methods))]
 
     openai, operations = OpenAIRoutes(pipeline), OperationsRoutes(pipeline, parts, scrape)
     routes: list[BaseRoute] = [
         *route("/v1/models", {"GET": openai.models}),
         *route("/v1/models/{model:path}", {"GET": openai.model}),
-        *route("/v1/chat/completions", {"POST": openai.generate(parse_chat)}),
-        *route("/v1/completions", {"POST": openai.generate(parse_completion)}),
+        *(each for path, parse in PARSERS.items() for each in route(path, {"POST": openai.generate(parse)})),
         *route("/v1/embeddings", {"POST": openai.embeddings}),
         *route("/healthz", {"GET": operations.health}),
         *route("/readyz", {"GET": operations.ready}),

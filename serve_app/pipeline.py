@@ -7,6 +7,7 @@ exact key is built.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -21,15 +22,43 @@ from serve_app.learning import Learner
 from serve_app.metrics import Metrics
 from serve_app.openai import answers
 from serve_app.openai.keys import last_question
-from serve_app.openai.requests import Generation
+from serve_app.openai.replay import ID_PREFIXES, fill, render
+from serve_app.openai.requests import Generation, RetrievalOptions
 from serve_app.relay import read_answer, relay, send
 from serve_app.renewal import Renewals
-from serve_app.replies import JSON_TYPE, SSE_TYPE, Reply
+from serve_app.replies import JSON_TYPE, SSE_TYPE, Ready, ReadyReply, Reply
 from serve_app.services import DocumentService, EmbeddingService
 from serve_app.tenants import Authenticator, Caller
 from serve_app.tiers import CacheTiers, Lookup
 
 _NOT_FOR_CLIENTS = frozenset({"kv_transfer_params", "ec_transfer_params"})
+
+
+class Asked(NamedTuple):
+    """All that the exact tier needs to know of a request that may be given a kept answer."""
+
+    kind: Literal["chat", "completion"]
+    namespace: str
+    key: str
+    stream: bool
+    include_usage: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request that is known to be answered, and what the cache is asked for it; `lookup` is None while its documents are not known."""
+
+    request: Generation
+    caller: Caller
+    namespace: str
+    lookup: Lookup | None
+
+    @property
+    def asked(self) -> Asked | None:
+        """None: no kept answer may be given."""
+        if self.lookup is None or not self.lookup.read:
+            return None
+        return Asked(self.request.kind, self.namespace, self.lookup.key, self.request.stream, self.request.include_usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +80,38 @@ class Pipeline:
 
     async def generate(self, request: Generation, caller: Caller) -> Reply:
         """The answer to a checked request. Raises what `serve_app.errors.to_api_error` understands."""
+        return await self.answer(self.arrive(request, caller))
+
+    def arrive(self, request: Generation, caller: Caller) -> Arrival:
+        """What comes before any waiting. Raises as `generate` does."""
         namespace = self.authenticator.namespace(caller.tenant)  # 1
         self._admit(request)  # 2
-        request = await self._retrieve(request, namespace)  # 5
-        lookup = self.tiers.lookup(request, caller, namespace)
+        lookup = None if request.retrieval else self.tiers.lookup(request, caller, namespace)
+        return Arrival(request, caller, namespace, lookup)
+
+    def at_hand(self, asked: Asked, request_id: str) -> ReadyReply | None:
+        """3, as far as this process knows the answer. None: `answer` goes on from there."""
+        held = self.tiers.at_hand(asked.namespace, asked.key)
+        if held is None:
+            return None
+        form = asked.stream, asked.include_usage
+        ready: Ready | None = held.made and held.made.get(form)
+        if ready is None:
+            try:
+                ready = _render(held.entry, asked)
+            except msgspec.DecodeError:  # `answer` finds it damaged, too, and counts that
+                return None
+            self.tiers.attach(held, {**(held.made or {}), form: ready}, ready.size)
+        self.tiers.served(held)
+        return ready.reply(ID_PREFIXES[asked.kind] + request_id, int(self.clock()), request_id)
+
+    async def answer(self, arrival: Arrival) -> Reply:
+        """The rest of the request's life."""
+        request, caller, namespace, lookup = arrival.request, arrival.caller, arrival.namespace, arrival.lookup
+        if request.retrieval:
+            request = await self._retrieve(request, request.retrieval, namespace)  # 5
+        if lookup is None:
+            lookup = self.tiers.lookup(request, caller, namespace)
         entry = await self.tiers.exact(lookup) or await self.tiers.join(lookup)  # 3
         if entry and (reply := self._replay(request, caller, entry, "exact", 1.0)):
             self._renew(request, caller, lookup, entry)
@@ -89,10 +146,7 @@ class Pipeline:
         if refused := _NOT_FOR_CLIENTS & request.body.keys():
             raise InvalidRequestError("This field is not accepted here.", param=min(refused), code="unsupported_parameter")
 
-    async def _retrieve(self, request: Generation, namespace: str) -> Generation:
-        asked = request.retrieval
-        if asked is None:
-            return request
+    async def _retrieve(self, request: Generation, asked: RetrievalOptions, namespace: str) -> Generation:
         if self.documents is None:
             raise InvalidRequestError("Retrieval is turned off here.", param="retrieval")
         limit = self.config.retrieval.max_top_k
@@ -134,13 +188,18 @@ class Pipeline:
     def _replay(self, request: Generation, caller: Caller, entry: Entry, tier: str, similarity: float) -> Reply | None:
         """None for an answer that was damaged in the store: a doubt, and so a miss."""
         try:
-            answer = answers.from_kept(entry.answer, request.kind)
+            pieces = render(entry.answer, request.kind, stream=request.stream, include_usage=request.include_usage)
         except msgspec.DecodeError:
             self.metrics.cache(tier, "damaged")
             return None
-        created = int(self.clock())
-        response_id = f"{'chatcmpl' if request.kind == 'chat' else 'cmpl'}-{caller.request_id}"
-        headers = {**request.headers, "x-mygo-cache": tier, "x-mygo-similarity": f"{similarity:.4f}", "x-mygo-entry": entry.id}
-        if request.stream:
-            return Reply(200, headers, SSE_TYPE, answers.to_stream(answer, response_id, created, request.include_usage))
-        return Reply(200, headers, JSON_TYPE, answers.to_json(answer, response_id, created))
+        body = fill(pieces, ID_PREFIXES[request.kind] + caller.request_id, int(self.clock()))
+        return Reply(200, {**request.headers, **_hit_headers(entry, tier, similarity)}, SSE_TYPE if request.stream else JSON_TYPE, body)
+
+
+def _render(entry: Entry, asked: Asked) -> Ready:
+    pieces = render(entry.answer, asked.kind, stream=asked.stream, include_usage=asked.include_usage)
+    return Ready(Reply(200, _hit_headers(entry, "exact", 1.0), SSE_TYPE if asked.stream else JSON_TYPE, b"").raw_headers(), pieces)
+
+
+def _hit_headers(entry: Entry, tier: str, similarity: float) -> dict[str, str]:
+    return {"x-mygo-cache": tier, "x-mygo-similarity": f"{similarity:.4f}", "x-mygo-entry": entry.id}

@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 
 from deployments.engines.base import Send
+from serve_app.openai.replay import Pieces, fill
 
 JSON_TYPE = "application/json"
 SSE_TYPE = "text/event-stream; charset=utf-8"
+READY_OVERHEAD_BYTES = 1024
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 """Keep proxies, nginx above all, from holding back a stream."""
 
@@ -28,7 +30,7 @@ class Reply:
     close: Callable[[], Awaitable[None]] = field(default=_nothing)
 
     async def send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status, "headers": self._raw_headers()})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.raw_headers()})
         if isinstance(self.body, bytes):
             await send({"type": "http.response.body", "body": self.body})
             return
@@ -36,13 +38,42 @@ class Reply:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    def _raw_headers(self) -> list[tuple[bytes, bytes]]:
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """As ASGI sends them."""
         headers = {"content-type": self.media_type, **self.headers}
         if isinstance(self.body, bytes):
             headers["content-length"] = str(len(self.body))
         if self.media_type == SSE_TYPE:
             headers |= _STREAM_HEADERS
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items() if value]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyReply:
+    """A whole reply, as it goes over ASGI."""
+
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+    async def send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+class Ready:
+    """A kept answer in one form, ready to be sent as often as it is asked for."""
+
+    __slots__ = ("_headers", "_pieces", "size")
+
+    def __init__(self, headers: list[tuple[bytes, bytes]], pieces: Pieces) -> None:
+        self._headers = [header for header in headers if header[0] != b"content-length"]
+        self._pieces = pieces
+        self.size = sum(len(piece) for piece in pieces if isinstance(piece, bytes)) + READY_OVERHEAD_BYTES
+        """Memory that it takes besides the answer, in bytes."""
+
+    def reply(self, response_id: str, created: int, request_id: str) -> ReadyReply:
+        body = fill(self._pieces, response_id, created)
+        return ReadyReply([*self._headers, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode())], body)
 
 
 def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Reply:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from starlette.datastructures import Headers
 
@@ -10,6 +11,8 @@ from serve_app.errors import InvalidRequestError
 
 TENANT_HEADER = "x-mygo-tenant"
 DEFAULT_TENANT = "default"
+MAX_REMEMBERED = 10_000
+"""Tenants whose namespace is not computed anew for each request."""
 _NAME = re.compile(r"[A-Za-z0-9._@:-]{1,128}\Z")
 
 
@@ -36,6 +39,12 @@ def tenant_of(headers: Headers) -> str | None:
     return named[0] if named else None
 
 
+def caller_of(headers: Headers, request_id: str) -> Caller:
+    """Raises `InvalidRequestError` when a request names two tenants."""
+    directives = {part.strip().lower() for line in headers.getlist("cache-control") for part in line.split(",")}
+    return Caller(request_id, tenant_of(headers), "no-store" in directives, "no-cache" in directives)
+
+
 def name_of(tenant: str | None) -> str:
     return DEFAULT_TENANT if tenant is None else tenant
 
@@ -49,10 +58,13 @@ class Authenticator:
     def __init__(self, secret: bytes, environment: str) -> None:
         self._secret = secret
         self._environment = environment
+        self._known = lru_cache(MAX_REMEMBERED)(self._namespace)
 
     def namespace(self, tenant: str | None) -> str:
         """Raises `InvalidRequestError` for a name that is none."""
-        name = name_of(tenant)
+        return self._known(name_of(tenant))
+
+    def _namespace(self, name: str) -> str:
         if not _NAME.match(name):
             raise InvalidRequestError(
                 f"The header {TENANT_HEADER} must have 1 to 128 letters, digits, or characters of . _ @ : -", param=TENANT_HEADER

@@ -14,7 +14,7 @@ from cache.cascade import Decision, Query
 from cache.config import CacheConfig
 from cache.eligibility import is_time_sensitive
 from cache.entry import Entry, Vector
-from cache.exact import AnswerLru
+from cache.exact import AnswerLru, Held
 from cache.keys import exact_key, fingerprint
 from cache.policy import Policy
 from cache.semantic import Found
@@ -50,11 +50,14 @@ class Lookup:
     read: bool
     write: bool
     ttl_s: float
+    request: Generation
     tags: tuple[str, ...] = ()
     text: str | None = None
-    """The question that is compared; None: not eligible for the semantic tier."""
+    """The question that is compared, once `CacheTiers.ask` has read it; None: not eligible for the semantic tier."""
     timely: bool = False
     """It would be eligible, but its answer is another one soon."""
+    is_asked: bool = False
+    """`text`, `timely` and `fingerprint` have been read."""
     fingerprint: str = ""
     vector: Vector | None = None
     policy: Policy = Policy()  # noqa: RUF009  # frozen
@@ -113,28 +116,53 @@ class CacheTiers:
         self._finds = Coalesced()
 
     def lookup(self, request: Generation, caller: Caller, namespace: str) -> Lookup:
-        """Raises `KeyFormatError`."""
+        """What needs no more than the exact tier. Raises `KeyFormatError`."""
         mode, config = request.cache.mode, self._of_tenant.get(caller.name, self._config)
-        policy = self._policies.get(caller.name, self._policy)
         cacheable = is_cacheable(request)
-        lookup = Lookup(
+        return Lookup(
             namespace=namespace,
             key=exact_key(namespace, request.kind, {**key_material(request), "mygo_model": self._model_identity}),
             model=request.model,
             read=cacheable and mode in ("on", "exact") and not (caller.no_cache or caller.no_store),
             write=cacheable and mode != "off" and not caller.no_store,
             ttl_s=min(request.cache.ttl_s or config.ttl_s, config.ttl_s),
+            request=request,
             tags=tuple(dict.fromkeys(request.cache.tags)),
-            policy=policy,
+            policy=self._policies.get(caller.name, self._policy),
             soft_ttl_s=config.soft_ttl_s,
         )
-        if policy.mode != "off" and mode in ("on", "refresh") and (lookup.read or lookup.write):
-            asked = question_of(request, config.semantic.max_text_chars, config.semantic.dialogue)
-            lookup.timely = asked is not None and is_time_sensitive(asked.text)
-            if asked and not lookup.timely:
-                lookup.text = asked.text
-                lookup.fingerprint = fingerprint({**asked.rest, "mygo_model": self._model_identity})
-        return lookup
+
+    def ask(self, lookup: Lookup) -> None:
+        """Reads what the semantic tier compares, which takes as long as all else that an exact hit needs. Once. Raises `KeyFormatError`."""
+        wanted = lookup.policy.mode != "off" and lookup.request.cache.mode in ("on", "refresh") and (lookup.read or lookup.write)
+        if lookup.is_asked or not wanted:
+            return
+        lookup.is_asked = True
+        # Only budgets, ages and quotas differ between tenants, not how questions are read.
+        asked = question_of(lookup.request, self._config.semantic.max_text_chars, self._config.semantic.dialogue)
+        lookup.timely = asked is not None and is_time_sensitive(asked.text)
+        if asked and not lookup.timely:
+            lookup.text = asked.text
+            lookup.fingerprint = fingerprint({**asked.rest, "mygo_model": self._model_identity})
+
+    def at_hand(self, namespace: str, key: str) -> Held | None:
+        """The answer to this very request, if this process holds it and knows that it may be served. Waits for nothing.
+
+        None means nothing: `exact` goes on from there.
+        """
+        held = self._lru.held(namespace, key)
+        if held is None or held.entry.is_stale(self._clock()) or self._epochs.fresh(namespace) != held.entry.epoch:
+            return None
+        return held
+
+    def served(self, held: Held) -> None:
+        """What `at_hand` gave was sent."""
+        self._metrics.cache("exact", "hit")
+        self._uses.hit(held.entry.id)
+
+    def attach(self, held: Held, made: Any, size: int) -> None:
+        """See `AnswerLru.attach`."""
+        self._lru.attach(held, made, size)
 
     async def exact(self, lookup: Lookup) -> Entry | None:
         """The answer to this very request. Also finds what `semantic` and `keep` need to know of it."""
@@ -197,6 +225,7 @@ class CacheTiers:
         """Fills `lookup.known`. False: the cache did not answer, and without the epoch nothing may be kept either."""
         if not (lookup.read or lookup.write):
             return True
+        self.ask(lookup)
         text = lookup.text if lookup.read and lookup.policy.mode != "shadow" else None
         asked_at = self._clock()
 

@@ -152,7 +152,7 @@ def to_json(answer: dict[str, Any], response_id: str, created: int) -> bytes:
 
 def to_stream(answer: dict[str, Any], response_id: str, created: int, include_usage: bool) -> bytes:
     """The whole stream at once: role, text, and finish reason of each choice, then the usage if asked for."""
-    head = {"id": response_id, "object": _chunk_object(answer), "created": created, "model": answer.get("model")}
+    head = {"id": response_id, "created": created, "object": _chunk_object(answer), "model": answer.get("model")}
     parts = [event({**head, "choices": [part]}) for choice in answer["choices"] for part in _parts(choice)]
     if include_usage:
         parts.append(event({**head, "choices": [], "usage": answer["usage"]}))

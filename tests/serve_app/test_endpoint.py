@@ -13,6 +13,7 @@ from deployments.engines.base import Message
 from serve_app import endpoint
 from serve_app.endpoint import Endpoint, Handler, HttpRequest
 from serve_app.errors import NotFoundError, UnavailableError
+from serve_app.exchanges import Exchanges
 from serve_app.replies import SSE_TYPE, Reply, json_reply
 from tests.serve_app.fakes import RecordedMetrics, eventually
 
@@ -70,7 +71,7 @@ class Client:
 async def exchange(client: Client, handler: Handler, metrics: RecordedMetrics | None = None) -> Client:
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in client.headers.items()]
     scope = {"type": "http", "method": "POST", "path": "/x", "path_params": {"id": "7"}, "query_string": b"a=1", "headers": headers}
-    await Endpoint(ROUTE, handler, LIMIT, metrics or RecordedMetrics())(scope, client.receive, client.send)
+    await Endpoint(ROUTE, handler, LIMIT, Exchanges(metrics or RecordedMetrics()))(scope, client.receive, client.send)
     return client
 
 

@@ -26,6 +26,8 @@ async def test_each_tenant_has_its_own_rules() -> None:
     assert [each.ttl_s for each in look.values()] == [100.0, 100.0, 10.0, 100.0, 100.0]
     assert [each.soft_ttl_s for each in look.values()] == [None, None, 5.0, None, None]
     assert (look[None].policy.audit_share, look["other"].policy.audit_share) == (0.5, 0.02)
+    for each in look.values():
+        world.pipeline.tiers.ask(each)
     assert [each.text is None for each in look.values()] == [False, True, False, False, False]
 
 

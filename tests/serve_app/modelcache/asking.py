@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from serve_app.endpoint import Endpoint
+from serve_app.exchanges import Exchanges
 from serve_app.ingress import ByMethod
 from serve_app.modelcache.fake import MemoryBackend
 from serve_app.modelcache.routes import PATH, ModelCacheRoutes
@@ -85,7 +86,9 @@ class Server:
     def _rest(self, authenticator: Authenticator) -> list[BaseRoute]:
         routes: list[BaseRoute] = []
         for path, methods in ModelCacheRoutes(self.service, authenticator).table().items():
-            endpoints = {method: Endpoint(f"{method} {path}", handler, LIMIT, self.metrics) for method, handler in methods.items()}
+            endpoints = {
+                method: Endpoint(f"{method} {path}", handler, LIMIT, Exchanges(self.metrics)) for method, handler in methods.items()
+            }
             routes.append(Route(path, ByMethod(endpoints), methods=list(methods)))
         return routes
 

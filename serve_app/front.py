@@ -1,0 +1,158 @@
+"""The outermost layer of an ingress replica's HTTP server: what this process can answer at once is answered here.
+
+Ray Serve's own work for each request (tasks, disconnect watcher, request context, metrics) costs several times what an exact hit does. Ray
+imports `middlewares` by name (`ENVIRONMENT`) and puts its layer before that. Whatever is not answered here goes on as it came, with what
+was read of it in the scope; the application answers everything by itself, too, where this layer is missing.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+
+from deployments.engines.base import ASGIApp, Message, Receive, Send
+from serve_app.endpoint import ARRIVED, BODY_TIMEOUT_S, LATE, REQUEST_ID_HEADER, Arrived, declared_length, request_id_of
+from serve_app.exchanges import Exchange, Exchanges
+from serve_app.openai.requests import Parser
+from serve_app.pipeline import Asked, Pipeline
+from serve_app.replies import ReadyReply
+from serve_app.tenants import TENANT_HEADER, caller_of
+
+ENVIRONMENT = {
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.front:middlewares",
+    # The HTTP server, Ray's router and the application in one event loop: no request changes threads.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+}
+"""Of an ingress replica's process."""
+
+
+SEEN = 16_384
+"""Bodies that are recognised without being parsed; about 300 bytes each."""
+_ID = REQUEST_ID_HEADER.encode()
+_TENANT = TENANT_HEADER.encode()
+
+
+class HitPath:
+    """Answers generation requests that need no waiting. `parsers`: by path. Belongs to an event loop."""
+
+    def __init__(self, pipeline: Pipeline, exchanges: Exchanges, parsers: Mapping[str, Parser]) -> None:
+        self.parsers = parsers
+        self._pipeline = pipeline
+        self._exchanges = exchanges
+        self._limit = pipeline.config.ingress.max_body_bytes
+        self._routes = {path: f"POST {path}" for path in parsers}
+        self._seen: OrderedDict[tuple[str, str, bytes], Asked] = OrderedDict()
+
+    async def answer(self, scope: Message, receive: Receive, send: Send) -> Receive | None:
+        """None: it is answered. Else what the application is to receive; `scope` says what is known already."""
+        started = time.perf_counter()
+        headers = dict(scope["headers"])
+        if len(headers) != len(scope["headers"]):  # a header that stands twice is not for here to judge
+            return receive
+        messages = await self._body(scope, receive, headers)
+        if not messages or messages[-1]["type"] != "http.request" or messages[-1].get("more_body"):
+            return _replayed(messages, receive)
+        body = messages[0]["body"] if len(messages) == 1 else b"".join(message.get("body", b"") for message in messages)
+        request_id = request_id_of(headers.get(_ID))
+        try:
+            ready = self._recognised(scope, headers, body, request_id) or self._parsed(scope, body, request_id, started)
+        except Exception:  # the application fails as well, and knows how to say so
+            return _replayed(messages, receive)
+        if ready is None:
+            return _replayed(messages, receive)
+        exchange = Exchange(request_id, started, 200, cache="exact")
+        try:
+            await ready.send(send)
+            exchange.first_byte_s = time.perf_counter() - started
+        finally:
+            self._exchanges.ended(self._routes[scope["path"]], exchange)
+        return None
+
+    def _recognised(self, scope: Message, headers: Mapping[bytes, bytes], body: bytes, request_id: str) -> ReadyReply | None:
+        """The reply to a body that was parsed before. May raise."""
+        if b"cache-control" in headers:
+            return None
+        asked = self._seen.get(self._name(scope, headers, body))
+        return None if asked is None else self._pipeline.at_hand(asked, request_id)
+
+    def _name(self, scope: Message, headers: Mapping[bytes, bytes], body: bytes) -> tuple[str, str, bytes]:
+        """All that `_parsed` makes its key of, where no header speaks of the cache."""
+        tenant = headers.get(_TENANT)
+        namespace = self._pipeline.authenticator.namespace(None if tenant is None else tenant.decode("latin-1"))
+        return scope["path"], namespace, hashlib.sha256(body).digest()
+
+    def _parsed(self, scope: Message, body: bytes, request_id: str, started: float) -> ReadyReply | None:
+        """What was found out is left in the scope if there is no reply. May raise."""
+        headers = Headers(scope=scope)
+        arrival = self._pipeline.arrive(self.parsers[scope["path"]](body), caller_of(headers, request_id))
+        asked = arrival.asked
+        ready = None if asked is None else self._pipeline.at_hand(asked, request_id)
+        if asked is not None and ready is not None:
+            if "cache-control" not in headers:
+                self._remember(self._name(scope, dict(scope["headers"]), body), asked)
+            return ready
+        scope[ARRIVED] = Arrived(request_id, started, arrival)
+        scope["headers"] = [header for header in scope["headers"] if header[0] != _ID] + [(_ID, request_id.encode())]  # Serve echoes it
+        return None
+
+    def _remember(self, name: tuple[str, str, bytes], asked: Asked) -> None:
+        self._seen[name] = asked
+        if len(self._seen) > SEEN:
+            self._seen.popitem(last=False)
+
+    async def _body(self, scope: Message, receive: Receive, headers: Mapping[bytes, bytes]) -> list[Message]:
+        """The messages of the body, or of its beginning if it is too long or does not come."""
+        length = declared_length(headers.get(b"content-length"))
+        if length is None or length > self._limit:
+            return []
+        messages = [await receive()]
+        if not messages[0].get("more_body"):
+            return messages
+        size = len(messages[0].get("body", b""))
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                while messages[-1].get("more_body") and size <= self._limit:
+                    messages.append(await receive())
+                    size += len(messages[-1].get("body", b""))
+        except TimeoutError:
+            scope[LATE] = True
+        return messages
+
+
+def _replayed(messages: list[Message], receive: Receive) -> Receive:
+    """Receives what was read already, then the rest."""
+    waiting = iter(messages)
+
+    async def receive_again() -> Message:
+        message = next(waiting, None)
+        return await receive() if message is None else message
+
+    return receive_again
+
+
+class Front:
+    """The ASGI middleware. It does nothing until `answers_with` has been called in this process."""
+
+    hit_path: HitPath | None = None
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        path = Front.hit_path
+        if path is not None and scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in path.parsers:
+            rest = await path.answer(scope, receive, send)
+            if rest is None:
+                return
+            receive = rest
+        await self._app(scope, receive, send)
+
+
+def middlewares() -> list[Middleware]:
+    """What Ray asks for when an ingress replica's HTTP server starts."""
+    return [Middleware(Front)]
