@@ -4,8 +4,11 @@ DeploymentError
 ├── EngineDeadError       the engine behind a replica has stopped and will not recover by itself
 ├── EngineStartError      the engine could not be started; the message says what to do
 ├── PartError             another deployment did not answer
+├── ChannelError          the other end of a private channel is gone, cannot be understood, or is not who it should be
+│   └── SilentError       it has said nothing for too long
 ├── NoReplicaError        no replica takes the request
 └── ReplicaLostError      a replica broke off its answer
+    └── SilentReplicaError   it has said nothing for too long
 """
 
 
@@ -25,9 +28,21 @@ class PartError(DeploymentError):
     """Another deployment did not answer."""
 
 
+class ChannelError(DeploymentError):
+    """The other end of a private channel is gone, cannot be understood, or is not who it should be."""
+
+
+class SilentError(ChannelError):
+    """The other end of a private channel has said nothing for too long."""
+
+
 class NoReplicaError(DeploymentError):
     """No replica takes the request."""
 
 
 class ReplicaLostError(DeploymentError):
     """A replica broke off its answer."""
+
+
+class SilentReplicaError(ReplicaLostError):
+    """It has said nothing for too long: it may still be at work, so no other is asked."""

@@ -6,14 +6,16 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
 from deployments.autoscaling import ONGOING, OngoingRequestsPolicy
+from deployments.channel.asgi import relayed
+from deployments.channel.frames import Request
+from deployments.channel.server import ChannelServer
 from deployments.config import LlmConfig, SimulatedEngineConfig
 from deployments.engines.base import Engine
-from deployments.private_server import SECRET_HEADER, PrivateApp, PrivateServer
+from deployments.private_app import PrivateApp
 from deployments.router import DirectoryRouter
 
 NAME = "LlmReplica"
@@ -42,18 +44,16 @@ class LlmReplica:
 
     async def __init__(self, config: LlmConfig, host: str, secret: str) -> None:  # type: ignore[misc]  # Serve awaits it
         self._config = config
-        self._secret = secret
         self._engine = create_engine(config, host)
         await self._engine.start()
-        self._gate = PrivateApp(self._engine, secret)
-        self._server = PrivateServer(self._gate, host)
+        self._gate = PrivateApp(self._engine)
+        self._server = ChannelServer(self._gate, host, secret.encode())
         await self._server.start()
-        self._session: aiohttp.ClientSession | None = None
-        log.info("engine ready", extra={"engine": config.engine.type, "port": self._server.port})
+        log.info("engine ready", extra={"engine": config.engine.type, "url": self._server.url})
 
     def record_replica_metadata(self) -> dict[str, Any]:
         return {
-            "url": f"http://{_bracketed(self._server.host)}:{self._server.port}",
+            "url": self._server.url,
             "max_model_len": self._engine.max_model_len,
             "block_size": self._engine.block_size,
             "kv_events": [
@@ -72,13 +72,11 @@ class LlmReplica:
         """Answers once there is a replica: the ingress's router learns of replicas by being asked for one."""
 
     async def relay(self, method: str, path: str, headers: dict[str, str], body: bytes) -> AsyncIterator[Any]:
-        """The same answer as over the direct connection, for when that fails: (status, headers), then the body's chunks."""
-        if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=None)
-            self._session = aiohttp.ClientSession(self.record_replica_metadata()["url"], timeout=timeout)
-        async with self._session.request(method, path, data=body, headers={**headers, SECRET_HEADER: self._secret}) as response:
-            yield response.status, dict(response.headers)
-            async for chunk in response.content.iter_any():
+        """The same answer as over the private channel, for when that fails: (status, headers), then the body's chunks."""
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        async with relayed(self._gate, Request(method, path, raw, body)) as (start, chunks):
+            yield start.status, {name.decode("latin-1"): value.decode("latin-1") for name, value in start.headers}
+            async for chunk in chunks:
                 yield chunk
 
     async def __del__(self) -> None:
@@ -93,18 +91,12 @@ class LlmReplica:
             async with asyncio.timeout(self._config.drain_timeout_s):
                 while self._gate.open:
                     await asyncio.sleep(DRAIN_POLL_S)
-        if self._session:
-            await self._session.close()
         await self._server.stop()
         await self._engine.stop()
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
 def llm_deployment(config: LlmConfig, host: str, secret: str, gpus_in_cluster: float) -> serve.Application:
-    """The bound deployment. `host` is the address of the private servers, `secret` what their callers must know."""
+    """The bound deployment. `host` is the address of the private servers, `secret` what their callers must prove to know."""
     replicas = config.replicas
     return serve.deployment(
         LlmReplica,

@@ -6,16 +6,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import aiohttp
-
-from deployments.errors import NoReplicaError, ReplicaLostError
-from deployments.private_server import KEEP_ALIVE_S, RETRY_HEADER, SECRET_HEADER
+from deployments.channel.client import Connections, Exchange
+from deployments.channel.frames import Request
+from deployments.errors import ChannelError, NoReplicaError, ReplicaLostError, SilentError, SilentReplicaError
+from deployments.private_app import RETRY_MARK
 from deployments.replicas import Replica, ReplicaDirectory
 
 log = logging.getLogger("ray.serve")
-
-CONNECT_TIMEOUT_S = 2.0
-CHUNK_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +56,22 @@ class ReplicaClient(Protocol):
 
 
 class DirectAnswer:
-    """An answer over a direct connection."""
+    """An answer over a private channel."""
 
-    def __init__(self, replica: str, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, replica: str, status: int, exchange: Exchange) -> None:
         self.replica = replica
-        self.status = response.status
-        self._response = response
+        self.status = status
+        self._exchange = exchange
 
     async def chunks(self) -> AsyncIterator[bytes]:
         try:
-            async for chunk in self._response.content.iter_any():
+            while chunk := await self._exchange.read():
                 yield chunk
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except ChannelError as error:
             raise ReplicaLostError("the replica broke off its answer") from error
 
     async def close(self) -> None:
-        if self._response.content.at_eof():
-            self._response.release()
-        else:
-            self._response.close()
+        self._exchange.close()
 
 
 class HandleAnswer:
@@ -102,45 +96,63 @@ class HandleAnswer:
         self._stream.cancel()
 
 
+class _RefusedError(Exception):
+    """A replica did not take the request."""
+
+
 class DirectReplicaClient:
-    """HTTP to the replicas' private servers on kept-alive connections, and Ray's handle as the last resort."""
+    """The replicas' private channels, and Ray's handle as the last resort."""
 
     def __init__(self, directory: ReplicaDirectory, handle: Any, secret: str, read_timeout_s: float) -> None:
         self._directory = directory
         self._handle = handle
-        # Of an answer only the bytes are passed on, so they must not be compressed.
-        self._headers = {SECRET_HEADER: secret, "accept-encoding": "identity"}
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=read_timeout_s)
-        self._session: aiohttp.ClientSession | None = None
+        self._read_timeout_s = read_timeout_s
+        self._connections = Connections(secret.encode(), read_timeout_s)
 
     async def send(self, call: Call, ranked: Sequence[Replica]) -> Answer:
+        breaks = 0
         for replica in ranked:
-            if answer := await self._try(call, replica):
-                return answer
+            try:
+                return await self._ask(call, replica)
+            except _RefusedError:
+                pass
+            except SilentReplicaError:
+                raise
+            except ReplicaLostError:
+                breaks += 1
+                if breaks > 1:  # a request that ends two replicas may end them all
+                    raise
             self._directory.suspend(replica.id)
         return await self._through_handle(call)
 
-    async def _try(self, call: Call, replica: Replica) -> DirectAnswer | None:
-        """None when the replica gave no byte, or said that another should be asked."""
-        headers = {**call.headers, **self._headers}
+    async def _ask(self, call: Call, replica: Replica) -> DirectAnswer:
+        """Raises `_RefusedError`, `ReplicaLostError` if the replica may have begun to work, and `SilentReplicaError`."""
         try:
-            response = await self._pool().request(
-                call.method, replica.url + call.path, data=call.body, headers=headers, allow_redirects=False
-            )
-        except aiohttp.SocketTimeoutError as error:  # it may still be computing: asking another would compute it twice
-            raise ReplicaLostError("the replica did not answer in time") from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            log.warning("replica did not answer", extra={"replica": replica.id, "error": type(error).__name__})
-            return None
-        if RETRY_HEADER in response.headers:
-            response.release()
-            return None
-        return DirectAnswer(replica.id, response)
+            connection = await self._connections.to(replica.url)
+            exchange = connection.request(_request(call))
+        except ChannelError as error:
+            log.warning("replica did not answer", extra={"replica": replica.id, "error": str(error)})
+            raise _RefusedError from error
+        try:
+            start = await exchange.start()
+        except SilentError as error:
+            raise SilentReplicaError("the replica did not answer in time") from error
+        except ChannelError as error:
+            log.warning("replica lost", extra={"replica": replica.id, "error": str(error)})
+            raise ReplicaLostError("the replica broke off before it answered") from error
+        except BaseException:  # a client that left
+            exchange.close()
+            raise
+        if any(name == RETRY_MARK[0] for name, _ in start.headers):
+            exchange.close()
+            raise _RefusedError
+        return DirectAnswer(replica.id, start.status, exchange)
 
     async def probe(self, call: Call, replica: Replica) -> Answer:
-        if answer := await self._try(call, replica):
-            return answer
-        raise NoReplicaError("the replica did not answer")
+        try:
+            return await self._ask(call, replica)
+        except (_RefusedError, ReplicaLostError) as error:
+            raise NoReplicaError("the replica did not answer") from error
 
     async def _through_handle(self, call: Call) -> HandleAnswer:
         stream = self._handle.options(stream=True).relay.remote(call.method, call.path, dict(call.headers), call.body)
@@ -152,28 +164,20 @@ class DirectReplicaClient:
 
     async def _first_of(self, stream: Any) -> HandleAnswer:
         try:
-            async with asyncio.timeout(self._timeout.sock_read):
+            async with asyncio.timeout(self._read_timeout_s):
                 status, headers = await anext(aiter(stream))
         except TimeoutError as error:
             raise ReplicaLostError("the replica did not answer in time") from error
         except Exception as error:  # Ray raises errors of many types here
             raise NoReplicaError("no replica answered") from error
-        if RETRY_HEADER in headers:
+        if RETRY_MARK[0].decode() in headers:
             raise NoReplicaError("every replica is stopping")
         return HandleAnswer(status, stream)
 
-    def _pool(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S / 2)
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                timeout=self._timeout,
-                auto_decompress=False,
-                read_bufsize=CHUNK_BYTES,
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._session
-
     async def close(self) -> None:
-        if self._session:
-            await self._session.close()
+        self._connections.close()
+
+
+def _request(call: Call) -> Request:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in call.headers.items()]
+    return Request(call.method, call.path, headers, call.body)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from deployments.errors import DeploymentError
-from deployments.private_server import LOAD_PATH
+from deployments.private_app import LOAD_PATH
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
 

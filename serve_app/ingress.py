@@ -18,7 +18,7 @@ from cache.entry import Vector
 from deployments.embedding import Embedded
 from deployments.engines.base import Message, Receive, Send
 from deployments.errors import DeploymentError
-from deployments.private_server import LOAD_PATH
+from deployments.private_app import LOAD_PATH
 from deployments.replica_client import Call
 from deployments.replicas import Replica
 from serve_app.cache_routes import CacheRoutes

@@ -9,7 +9,7 @@ import pytest
 
 from deployments.config import LlmConfig, SimulatedEngineConfig, VllmArgs, VllmEngineConfig
 from deployments.llm import LlmReplica
-from deployments.private_server import SECRET_HEADER
+from deployments.private_app import SECRET_HEADER
 
 SECRET = "between us"
 CONFIG = LlmConfig(engine=SimulatedEngineConfig(decode_step_s=0.001), drain_timeout_s=5)

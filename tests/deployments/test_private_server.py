@@ -12,7 +12,7 @@ import pytest
 
 from deployments.engines.base import ASGIApp, KvEventSource, Load, Message, Receive, Send
 from deployments.errors import EngineDeadError
-from deployments.private_server import LOAD_PATH, SECRET_HEADER, PrivateApp, PrivateServer
+from deployments.private_app import LOAD_PATH, SECRET_HEADER, PrivateApp, PrivateServer
 from tests.deployments.servers import eventually
 
 SECRET = "between us"
