@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import web
-
+from deployments.channel.server import ChannelServer
+from deployments.engines.base import Message, Receive, Send
 from deployments.replica_client import Answer, Call, DirectReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
 
@@ -18,7 +18,7 @@ CALL = Call("POST", "/v1/x?a=1", {"content-type": "application/json", "x-request
 
 @dataclass
 class FakeReplica:
-    """What is behind one replica's port: says its pieces, then waits if it is to hang."""
+    """The application behind one replica's channel: says its pieces, then waits if it is to hang."""
 
     pieces: list[bytes] = field(default_factory=lambda: [b"hello"])
     status: int = 200
@@ -27,31 +27,29 @@ class FakeReplica:
     """Never ends its answer."""
     silent: bool = False
     """Never begins it."""
+    breaks: bool = False
+    """Fails after its last piece."""
     requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
-    ports: list[int] = field(default_factory=list)
-    """Of the caller, one for each request: an equal one means the same connection."""
     left: int = 0
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
-        assert request.transport
-        self.ports.append(request.transport.get_extra_info("peername")[1])
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        self.requests.append((request.method, request.raw_path, headers, await request.read()))
-        try:
-            return await self._answer(request)
-        except asyncio.CancelledError:
-            self.left += 1
-            raise
-
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(status=self.status, headers=self.headers)
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        query = scope["query_string"].decode()
+        target = scope["path"] + (f"?{query}" if query else "")
+        self.requests.append((scope["method"], target, headers, (await receive())["body"]))
         if not self.silent:
-            await response.prepare(request)
+            raw = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+            await send({"type": "http.response.start", "status": self.status, "headers": raw})
             for piece in self.pieces:
-                await response.write(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        if self.breaks:
+            raise RuntimeError
         if self.silent or self.hangs:
-            await asyncio.Event().wait()
-        return response
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self.left += 1
+        else:
+            await send({"type": "http.response.body"})
 
 
 class FakeHandle:
@@ -113,7 +111,7 @@ async def fleet_of(*urls: str, handle: FakeHandle | None = None, read_timeout_s:
     """Replicas named a, b, c after the order of their URLs, and one more that is never asked, so that suspensions show."""
     ranked = [Replica(name, url, 100, 16) for name, url in zip("abc", urls, strict=False)]
     directory = ReplicaDirectory()
-    directory.replace([*ranked, Replica("z", "http://127.0.0.1:1", 100, 16)])
+    directory.replace([*ranked, Replica("z", "tcp://127.0.0.1:1", 100, 16)])
     handle = handle or FakeHandle(RuntimeError("no handle here"))
     client = DirectReplicaClient(directory, handle, SECRET, read_timeout_s)
     try:
@@ -126,15 +124,26 @@ def unused_url() -> str:
     """Nobody listens there."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{sock.getsockname()[1]}"
+        return f"tcp://127.0.0.1:{sock.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def serving(app: FakeReplica, secret: str = SECRET) -> AsyncIterator[str]:
+    """The URL of its channel."""
+    server = ChannelServer(app, "127.0.0.1", secret.encode())
+    await server.start()
+    try:
+        yield server.url
+    finally:
+        await server.stop()
 
 
 @asynccontextmanager
 async def raw_server(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[str]:
-    """A server that does not have to speak HTTP."""
+    """A server that does not have to be a replica."""
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def body_of(answer: Answer) -> bytes:

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import aiohttp
 import msgspec
 import pytest
 
+from deployments.channel.client import connect
+from deployments.channel.frames import Request
 from deployments.config import LlmConfig, SimulatedEngineConfig, VllmArgs, VllmEngineConfig
 from deployments.llm import LlmReplica
-from deployments.private_app import SECRET_HEADER
 
 SECRET = "between us"
 CONFIG = LlmConfig(engine=SimulatedEngineConfig(decode_step_s=0.001), drain_timeout_s=5)
@@ -44,12 +44,15 @@ async def relayed(replica: LlmReplica, **fields: object) -> tuple[int, bytes]:
 
 
 async def test_the_handle_gives_the_same_bytes_as_the_direct_connection(replica: LlmReplica) -> None:
-    url = replica.record_replica_metadata()["url"]
-    headers = {SECRET_HEADER: SECRET, "x-request-id": "r1"}
-    async with aiohttp.ClientSession(url, headers=headers) as session, session.post("/v1/chat/completions", json=BODY) as response:
-        direct = await response.read()
+    connection = await connect(replica.record_replica_metadata()["url"], SECRET.encode(), 5)
+    headers = [(b"content-type", b"application/json"), (b"x-request-id", b"r1")]
+    exchange = connection.request(Request("POST", "/v1/chat/completions", headers, msgspec.json.encode(BODY)))
+    direct_status, direct = (await exchange.start()).status, b""
+    while piece := await exchange.read():
+        direct += piece
+    connection.close()
     status, relayed_bytes = await relayed(replica)
-    assert status == response.status == 200
+    assert status == direct_status == 200
     # The first request filled the KV cache for the second; the answers themselves are equal.
     assert relayed_bytes.split(b'"usage"')[0] == direct.split(b'"usage"')[0]
     assert relayed_bytes.endswith(b"data: [DONE]\n\n")
@@ -57,7 +60,7 @@ async def test_the_handle_gives_the_same_bytes_as_the_direct_connection(replica:
 
 async def test_metadata_says_where_and_how_large(replica: LlmReplica) -> None:
     metadata = replica.record_replica_metadata()
-    assert metadata["url"].startswith("http://127.0.0.1:")
+    assert metadata["url"].startswith("tcp://127.0.0.1:")
     assert (metadata["max_model_len"], metadata["block_size"]) == (8192, 32)
     assert metadata["kv_events"][0]["endpoint"].startswith("tcp://127.0.0.1:")
     assert not metadata["kv_events"][0]["endpoint"].endswith(":0")

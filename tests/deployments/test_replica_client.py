@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from deployments.engines.base import Message, Receive, Send
 from deployments.errors import NoReplicaError, ReplicaLostError
 from deployments.replicas import Replica
 from tests.deployments.replica_fakes import (
@@ -16,9 +17,10 @@ from tests.deployments.replica_fakes import (
     body_of,
     fleet_of,
     raw_server,
+    serving,
     unused_url,
 )
-from tests.deployments.servers import eventually, serving
+from tests.deployments.servers import eventually
 
 # Relaying
 
@@ -30,7 +32,7 @@ async def test_a_request_arrives_as_it_was_sent() -> None:
         assert (answer.status, answer.replica, await body_of(answer)) == (200, "a", b"hello")
     ((method, target, headers, body),) = app.requests
     assert (method, target, body) == ("POST", "/v1/x?a=1", CALL.body)
-    assert (headers["x-request-id"], headers["content-type"], headers["x-mygo-internal"]) == ("r-1", "application/json", SECRET)
+    assert headers == dict(CALL.headers)
 
 
 @pytest.mark.parametrize("pieces", [[b""], [b"data: x\n\n", b"\x00\xff", b"\r\n"], [b"x" * 3_000_000], [b"y"] * 500])
@@ -38,13 +40,6 @@ async def test_a_request_arrives_as_it_was_sent() -> None:
 async def test_bytes_are_relayed_as_they_are(pieces: list[bytes], headers: dict[str, str]) -> None:
     async with serving(FakeReplica(pieces, headers=headers)) as url, fleet_of(url) as fleet:
         assert await body_of(await fleet.client.send(CALL, fleet.ranked)) == b"".join(pieces)
-
-
-async def test_no_replica_is_asked_for_compressed_bytes() -> None:
-    app = FakeReplica()
-    async with serving(app) as url, fleet_of(url) as fleet:
-        await body_of(await fleet.client.send(CALL, fleet.ranked))
-    assert app.requests[0][2].get("accept-encoding") == "identity"
 
 
 async def test_a_piece_arrives_before_the_answer_ends() -> None:
@@ -64,36 +59,7 @@ async def test_an_error_of_the_engine_is_its_answer(status: int) -> None:
     assert other.requests == []
 
 
-async def test_a_redirect_is_not_followed() -> None:
-    other = FakeReplica()
-    async with serving(other) as elsewhere:
-        app = FakeReplica([], 307, {"location": elsewhere})
-        async with serving(app) as url, fleet_of(url) as fleet:
-            answer = await fleet.client.send(CALL, fleet.ranked)
-            assert answer.status == 307
-            await answer.close()
-    assert other.requests == []
-
-
-# Connections
-
-
-async def test_connections_are_kept_for_the_next_request() -> None:
-    app = FakeReplica()
-    async with serving(app) as url, fleet_of(url) as fleet:
-        for _ in range(5):
-            await body_of(await fleet.client.send(CALL, fleet.ranked))
-    assert len(set(app.ports)) == 1
-
-
-async def test_requests_at_the_same_time_do_not_wait_for_each_other() -> None:
-    app = FakeReplica(hangs=True)
-    async with serving(app) as url, fleet_of(url) as fleet:
-        answers = await asyncio.gather(*(fleet.client.send(CALL, fleet.ranked) for _ in range(120)))
-        assert len(set(app.ports)) == 120
-        for answer in answers:
-            await answer.close()
-        await eventually(lambda: app.left == 120)
+# Leaving
 
 
 async def test_closing_an_answer_early_aborts_it_in_the_engine() -> None:
@@ -137,23 +103,53 @@ async def test_a_replica_that_says_so_is_passed_over() -> None:
         assert fleet.suspended == {"a"}
 
 
-async def test_a_replica_that_closes_without_a_byte_is_passed_over() -> None:
-    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.close()
-
-    async with raw_server(close) as dying, serving(FakeReplica()) as url, fleet_of(dying, url) as fleet:
+async def test_a_request_that_had_no_byte_back_is_tried_once_elsewhere() -> None:
+    apps = [_Breaking(), FakeReplica()]
+    async with serving(apps[0]) as dying, serving(apps[1]) as url, fleet_of(dying, url) as fleet:
         assert await answering(fleet, fleet.ranked) == "b"
         assert fleet.suspended == {"a"}
 
 
-async def test_a_replica_that_does_not_speak_http_is_passed_over() -> None:
+async def test_a_request_that_ends_two_replicas_is_not_given_to_a_third() -> None:
+    apps = [_Breaking(), _Breaking(), FakeReplica()]
+    async with serving(apps[0]) as a, serving(apps[1]) as b, serving(apps[2]) as c, fleet_of(a, b, c) as fleet:
+        with pytest.raises(ReplicaLostError):
+            await fleet.client.send(CALL, fleet.ranked)
+        assert fleet.suspended == {"a"}
+    assert [len(app.requests) for app in apps] == [1, 1, 0]
+
+
+class _Breaking(FakeReplica):
+    """Takes the request and fails without a byte."""
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        self.requests.append(("", "", {}, b""))
+        raise RuntimeError
+
+
+async def test_what_is_no_replica_is_passed_over() -> None:
     async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"what?\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         writer.close()
 
     async with raw_server(babble) as strange, serving(FakeReplica()) as url, fleet_of(strange, url) as fleet:
         assert await answering(fleet, fleet.ranked) == "b"
+        assert fleet.suspended == {"a"}
+
+
+async def test_a_replica_of_another_application_is_passed_over() -> None:
+    other, app = FakeReplica(), FakeReplica()
+    async with serving(other, "another secret") as stranger, serving(app) as url, fleet_of(stranger, url) as fleet:
+        assert await answering(fleet, fleet.ranked) == "b"
+    assert other.requests == []
+
+
+async def test_a_replica_that_is_restarted_under_its_address_is_reached_again() -> None:
+    app = FakeReplica()
+    async with serving(app) as url, fleet_of(url) as fleet:
+        assert await answering(fleet, fleet.ranked) == "a"
+        (await fleet.client._connections.to(url)).close()
+        assert await answering(fleet, fleet.ranked) == "a"
 
 
 async def test_replicas_are_asked_in_their_order() -> None:
@@ -187,13 +183,7 @@ async def test_silence_within_an_answer_loses_it() -> None:
 
 
 async def test_an_answer_that_breaks_off_is_lost() -> None:
-    async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n")
-        await writer.drain()
-        writer.close()
-
-    async with raw_server(break_off) as url, fleet_of(url) as fleet:
+    async with serving(FakeReplica([b"first"], breaks=True)) as url, fleet_of(url) as fleet:
         answer = await fleet.client.send(CALL, fleet.ranked)
         chunks = answer.chunks()
         assert await anext(chunks) == b"first"
