@@ -156,17 +156,23 @@ class SemanticCache:
 
     def insert(self, entry: Entry) -> None:
         """Keeps an entry in place of the one with its exact key; it can be searched for if it has text and vector."""
+        self.insert_all([entry])
+
+    def insert_all(self, entries: Sequence[Entry]) -> None:
+        """As `insert`, in one transaction: all of them, or none."""
+        ready = [self._ready(entry) for entry in entries]
+        self._store.put_all(ready)
+        for entry in ready:
+            if entry.vector is not None:
+                self._overlay.add(VectorRecord(entry.id, entry.namespace, entry.fingerprint, entry.vector))
+        with self._lock:
+            self._grown |= {each.namespace for each in ready if self._quotas.get(each.namespace, self._quota) != UNLIMITED}
+
+    def _ready(self, entry: Entry) -> Entry:
         if entry.vector is not None:
             check_vector(entry.vector, self._parts.index.dimension)
             entry = replace(entry, embedder=self._parts.embedder)
-        if entry.text is not None:
-            entry = replace(entry, normal_key=normal_key(entry.text))
-        self._store.put(entry)
-        if entry.vector is not None:
-            self._overlay.add(VectorRecord(entry.id, entry.namespace, entry.fingerprint, entry.vector))
-        if self._quotas.get(entry.namespace, self._quota) != UNLIMITED:
-            with self._lock:
-                self._grown.add(entry.namespace)
+        return entry if entry.text is None else replace(entry, normal_key=normal_key(entry.text))
 
     def delete(self, namespace: str, ids: Sequence[str]) -> int:
         """Returns how many of the entries there were."""

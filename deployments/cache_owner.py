@@ -5,10 +5,12 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 
 from cache.cascade import Decision, Query
 from cache.config import CacheConfig
@@ -20,7 +22,11 @@ from cache.semantic import Found, Parts, SemanticCache
 from cache.stores.base import Known, Quota
 from cache.stores.sql import open_database
 from cache.vectors.factory import open_index
-from deployments.embedding import Described, RemoteEmbedder, RemoteVerifier
+from deployments.channel.server import ChannelServer
+from deployments.direct import DirectApp, DirectCalls
+from deployments.embedding import Described, RemoteEmbedder, RemoteVerifier, calls_of_embedding
+from deployments.replicas import directory_of
+from deployments.router import DirectoryRouter
 
 NAME = "CacheOwner"
 CALLABLE = frozenset({"page", "get", "get_all", "delete", "invalidate", "deny", "stats", "audits", "log", "used"})
@@ -38,12 +44,53 @@ T = TypeVar("T")
 log = logging.getLogger("ray.serve")
 
 
-class CacheOwner:
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What a search found, and what led to it. No entry: a miss."""
+
+    decision: Decision
+    entry: Entry | None
+
+
+class CacheCalls:
+    """The contract of `CacheOwner`: what requests wait for. See `cache.semantic.SemanticCache`; raises `CacheError`."""
+
+    async def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
+        raise NotImplementedError
+
+    async def epoch(self, namespace: str) -> int:
+        raise NotImplementedError
+
+    async def search(self, query: Query, policy: Policy) -> Searched:
+        raise NotImplementedError
+
+    async def keep(self, entries: list[Entry]) -> None:
+        """All of them, or none."""
+        raise NotImplementedError
+
+    async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None:
+        """See `cache.judge.AnswerJudge.same`."""
+        raise NotImplementedError
+
+    async def acquire(self, namespace: str, key: str, epoch: int, owner: str, for_s: float) -> Entry | bool:
+        """See `serve_app.flights_lease.LeaseService`."""
+        raise NotImplementedError
+
+    async def release(self, namespace: str, key: str, epoch: int, owner: str) -> None:
+        raise NotImplementedError
+
+
+class CacheOwner(CacheCalls):
     """Calls of `SemanticCache`, off the event loop. Times are this machine's."""
 
-    def __init__(self, config: CacheConfig, data_dir: Path, quotas: Mapping[str, Quota], embedding: Any) -> None:
-        """`quotas`: by namespace, where it is not that of all. `embedding`: a handle."""
+    def __init__(
+        self, config: CacheConfig, data_dir: Path, quotas: Mapping[str, Quota], embedding: Any, host: str = "127.0.0.1", secret: str = ""
+    ) -> None:
+        """`quotas`: by namespace, where it is not that of all. `embedding`: a handle. `host`, `secret`: of the private channel."""
         self._config = config
+        self._secret = secret
+        self._server = ChannelServer(DirectApp(CacheCalls, self), host, secret.encode())
+        self._calls: DirectCalls | None = None
         self._quotas = quotas
         self._url = config.database_url.get_secret_value() if config.database_url else f"sqlite:///{data_dir}/cache.db"
         self._embedding = embedding
@@ -63,6 +110,7 @@ class CacheOwner:
         """Serve awaits this before it sends the first request: by then the stores are open, if they can be opened at all."""
         if not self._is_started:
             self._is_started = True
+            await self._server.start()
             opening = asyncio.ensure_future(self._opened())
             await asyncio.wait([opening], timeout=OPEN_LIMIT_S)
             error = opening.exception() if opening.done() else TimeoutError()
@@ -92,22 +140,26 @@ class CacheOwner:
         if clock() < self._closed_until:
             raise StoreError("the database could not be opened a moment ago")
         try:
-            return await asyncio.to_thread(self._open, await self._embedding.describe.remote())
+            encoder = await self._embedding.describe.remote()
+            calls = self._calls = self._calls or calls_of_embedding(self._embedding, self._secret)
+            loop = asyncio.get_running_loop()
+            remote = RemoteEmbedder(calls, loop, encoder), RemoteVerifier(calls, loop, encoder)
+            return await asyncio.to_thread(self._open, encoder, *remote)
         except CacheError:
             self._closed_until = clock() + REOPEN_S
             raise
 
-    def _open(self, encoder: Described) -> SemanticCache:
+    def _open(self, encoder: Described, embedder: RemoteEmbedder, verifier: RemoteVerifier) -> SemanticCache:
         database = open_database(self._url)
         try:
             index = open_index(self._config.vector_url.get_secret_value(), collection_name(encoder), encoder.dimension)
-            parts = Parts.on(database, index, RemoteVerifier(self._embedding, encoder), encoder.name)
+            parts = Parts.on(database, index, verifier, encoder.name)
             cache = SemanticCache(parts, time.time, self._config.quota.quota(), self._quotas)
             cache.evict(self._config.max_entries)
         except BaseException:
             database.close()
             raise
-        self._embedder = RemoteEmbedder(self._embedding, encoder)
+        self._embedder = embedder
         self._judge = AnswerJudge(self._embedder)
         return cache
 
@@ -178,11 +230,12 @@ class CacheOwner:
     async def epoch(self, namespace: str) -> int:
         return await asyncio.to_thread((await self._opened()).epoch, namespace)
 
-    async def search(self, query: Query, policy: Policy) -> Found | Decision:
-        return await asyncio.to_thread((await self._opened()).search, query, policy)
+    async def search(self, query: Query, policy: Policy) -> Searched:
+        found = await asyncio.to_thread((await self._opened()).search, query, policy)
+        return Searched(found.decision, found.entry) if isinstance(found, Found) else Searched(found, None)
 
-    async def keep(self, entry: Entry) -> None:
-        await asyncio.to_thread((await self._opened()).insert, entry)
+    async def keep(self, entries: list[Entry]) -> None:
+        await asyncio.to_thread((await self._opened()).insert_all, entries)
         self._changed.set()
 
     async def call(self, method: str, *args: Any) -> Any:
@@ -205,7 +258,6 @@ class CacheOwner:
         return correct
 
     async def acquire(self, namespace: str, key: str, epoch: int, owner: str, for_s: float) -> Entry | bool:
-        """See `serve_app.flights_lease.LeaseService`."""
         return await asyncio.to_thread(_acquire, await self._opened(), namespace, key, epoch, owner, for_s)
 
     async def release(self, namespace: str, key: str, epoch: int, owner: str) -> None:
@@ -222,6 +274,12 @@ class CacheOwner:
             await asyncio.wait(self._working, timeout=CLOSE_LIMIT_S)
         if self._cache is not None:
             await asyncio.to_thread(self._cache.close)
+        if self._calls is not None:
+            self._calls.close()
+        await self._server.stop()
+
+    def record_replica_metadata(self) -> dict[str, Any]:
+        return {"url": self._server.url}
 
 
 def _acquire(cache: SemanticCache, namespace: str, key: str, epoch: int, owner: str, for_s: float) -> Entry | bool:
@@ -244,11 +302,20 @@ def collection_name(encoder: Described) -> str:
     return f"mygo_{hashlib.sha256(encoder.name.encode()).hexdigest()[:16]}_{encoder.dimension}"
 
 
-def cache_deployment(config: CacheConfig, data_dir: Path, quotas: Mapping[str, Quota], embedding: serve.Application) -> serve.Application:
+def cache_deployment(
+    config: CacheConfig, data_dir: Path, quotas: Mapping[str, Quota], embedding: serve.Application, host: str, secret: str
+) -> serve.Application:
+    """`host`, `secret`: of its private channel, and of the embedding deployment's."""
     return serve.deployment(
         CacheOwner,
         name=NAME,
         num_replicas=config.replicas,
         ray_actor_options={"num_cpus": 0},
+        request_router_config=RequestRouterConfig(request_router_class=DirectoryRouter),
         max_ongoing_requests=1000,
-    ).bind(config, data_dir, quotas, embedding)
+    ).bind(config, data_dir, quotas, embedding, host, secret)
+
+
+def calls_of_cache(handle: Any, secret: str, limit_s: float) -> DirectCalls:
+    """For the running event loop. `limit_s`: how long a call may take."""
+    return DirectCalls(CacheCalls, directory_of(NAME), handle, secret, limit_s)

@@ -134,7 +134,7 @@ class EmbeddingConfig(Section):
     replicas: Annotated[int, Field(ge=1)] = 1
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads of one computation. More compete with the engines for the same cores."""
-    max_batch_size: Annotated[int, Field(ge=1)] = 32
-    batch_wait_s: Annotated[float, Field(ge=0)] = 0.002
+    max_batch_size: Annotated[int, Field(ge=1)] = 8
+    """Texts of several requests that are embedded together, when they come while others are. On a CPU more do not pay."""
     num_cpus: Annotated[float, Field(ge=0)] = 0
     num_gpus: Annotated[float, Field(ge=0)] = 0

@@ -1,4 +1,4 @@
-"""The embedding deployment: a sentence encoder whose calls are gathered into batches."""
+"""The embedding deployment: a sentence encoder, and what judges pairs of texts."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,13 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 
 from cache.embedders.factory import load_embedder
 from cache.entry import Vector, Vectors
 from cache.errors import EmbedderError, VerifierError
 from cache.verifiers.base import Pair
 from cache.verifiers.factory import load_verifier
+from deployments.batcher import Batcher
+from deployments.channel.server import ChannelServer
 from deployments.config import EmbeddingConfig
+from deployments.direct import DirectApp, DirectCalls
+from deployments.replicas import directory_of
+from deployments.router import DirectoryRouter
 
 NAME = "Embedding"
 CALL_TIMEOUT_S = 60.0
@@ -43,36 +49,49 @@ class Described(NamedTuple):
     """See `cache.verifiers.base.Verifier.settles`."""
 
 
-class Embedding:
-    """Answers single texts; Serve's batching runs those that wait together through the encoder at once.
+class EmbeddingCalls:
+    """The contract of `Embedding`. Raises `EmbedderError` and `VerifierError`."""
 
-    The verifier of the semantic cache lives here too: it shares PyTorch, and on a GPU the device, with the encoder.
-    """
+    async def embed_one(self, text: str) -> Embedded:
+        """Texts of callers that wait at the same time are embedded together."""
+        raise NotImplementedError
 
-    def __init__(self, config: EmbeddingConfig, verifier: str) -> None:
+    async def embed(self, texts: list[str]) -> list[Embedded]:
+        """Texts of one caller."""
+        raise NotImplementedError
+
+    async def count_tokens(self, texts: list[str]) -> list[int]:
+        raise NotImplementedError
+
+    async def covers(self, texts: list[str]) -> list[bool]:
+        raise NotImplementedError
+
+    async def verify(self, pairs: list[Pair]) -> list[float | None]:
+        """See `cache.verifiers.base.Verifier.probabilities`."""
+        raise NotImplementedError
+
+
+class Embedding(EmbeddingCalls):
+    """The encoder, and the verifier of the semantic cache: on a GPU they share the device."""
+
+    def __init__(self, config: EmbeddingConfig, verifier: str, host: str, secret: str) -> None:
+        """`host`, `secret`: of its private channel."""
         self._embedder = load_embedder(config.source, config.threads)
         self._verifier = load_verifier(verifier, config.threads, self._embedder.name)
-        self.embed_one.set_max_batch_size(config.max_batch_size)
-        self.embed_one.set_batch_wait_timeout_s(config.batch_wait_s)
+        self._batcher: Batcher[str, Embedded] = Batcher(self._embed, config.max_batch_size)
+        self._server = ChannelServer(DirectApp(EmbeddingCalls, self), host, secret.encode())
 
-    @serve.batch  # type: ignore[untyped-decorator]  # Ray is not typed here
-    async def embed_one(self, texts: list[str]) -> list[Embedded | EmbedderError]:
-        """Texts of several callers at once. One that cannot be embedded is an error for its own caller only."""
-        try:
-            return list(await self.embed(texts))
-        except EmbedderError as error:
-            if len(texts) == 1:
-                return [error]
-        return [result for text in texts for result in await self._embed_alone(text)]
+    def record_replica_metadata(self) -> dict[str, Any]:
+        return {"url": self._server.url}
 
-    async def _embed_alone(self, text: str) -> list[Embedded | EmbedderError]:
-        try:
-            return list(await self.embed([text]))
-        except EmbedderError as error:
-            return [error]
+    async def check_health(self) -> None:
+        """Serve awaits this before it sends the first request."""
+        await self._server.start()
 
-    async def embed(self, texts: Sequence[str]) -> list[Embedded]:
-        """Texts of one caller; off the event loop, which others wait on."""
+    async def embed_one(self, text: str) -> Embedded:
+        return await self._batcher.do(text)
+
+    async def embed(self, texts: list[str]) -> list[Embedded]:
         return await asyncio.to_thread(self._embed, texts)
 
     def _embed(self, texts: Sequence[str]) -> list[Embedded]:
@@ -80,14 +99,13 @@ class Embedding:
         described = zip(vectors, self._embedder.count_tokens(texts), self._embedder.covers(texts), strict=True)
         return [Embedded(vector, tokens, covered) for vector, tokens, covered in described]
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return self._embedder.count_tokens(texts)
+    async def count_tokens(self, texts: list[str]) -> list[int]:
+        return await asyncio.to_thread(self._embedder.count_tokens, texts)
 
-    def covers(self, texts: Sequence[str]) -> list[bool]:
-        return self._embedder.covers(texts)
+    async def covers(self, texts: list[str]) -> list[bool]:
+        return await asyncio.to_thread(self._embedder.covers, texts)
 
-    async def verify(self, pairs: Sequence[Pair]) -> list[float | None]:
-        """See `cache.verifiers.base.Verifier.probabilities`."""
+    async def verify(self, pairs: list[Pair]) -> list[float | None]:
         return await asyncio.to_thread(self._verifier.probabilities, pairs)
 
     def describe(self) -> Described:
@@ -95,12 +113,33 @@ class Embedding:
             self._embedder.name, self._embedder.dimension, self._embedder.max_tokens, self._verifier.name, self._verifier.settles
         )
 
+    async def __del__(self) -> None:
+        """Serve awaits this when the replica is to stop."""
+        await self._server.stop()
+
+
+class _FromThreads:
+    """Calls of the deployment from worker threads, which they block."""
+
+    def __init__(self, calls: DirectCalls, loop: asyncio.AbstractEventLoop) -> None:
+        """`loop`: the one that `calls` belongs to."""
+        self._calls = calls
+        self._loop = loop
+
+    def result(self, limit_s: float, name: str, *args: Any) -> Any:
+        """Raises errors of many types: Ray does where a call goes through its handle."""
+        calling = asyncio.run_coroutine_threadsafe(self._calls.call(name, *args), self._loop)
+        try:
+            return calling.result(limit_s)
+        finally:
+            calling.cancel()
+
 
 class RemoteEmbedder:
-    """An `Embedder` over the deployment's handle, for library code in worker threads: calls block."""
+    """An `Embedder` over the deployment, for library code in worker threads: calls block."""
 
-    def __init__(self, handle: Any, described: Described) -> None:
-        self._handle = handle
+    def __init__(self, calls: DirectCalls, loop: asyncio.AbstractEventLoop, described: Described) -> None:
+        self._calls = _FromThreads(calls, loop)
         self.name, self.dimension, self.max_tokens = described.name, described.dimension, described.max_tokens
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -118,33 +157,39 @@ class RemoteEmbedder:
 
     def _result(self, method: str, texts: Sequence[str]) -> Any:
         try:
-            return getattr(self._handle, method).remote(list(texts)).result(timeout_s=CALL_TIMEOUT_S)
-        except Exception as error:  # Ray raises errors of many types here
+            return self._calls.result(CALL_TIMEOUT_S, method, list(texts))
+        except Exception as error:
             raise EmbedderError("the embedding deployment did not answer") from error
 
 
 class RemoteVerifier:
-    """A `Verifier` over the deployment's handle, for library code in worker threads: calls block."""
+    """A `Verifier` over the deployment, for library code in worker threads: calls block."""
 
-    def __init__(self, handle: Any, described: Described) -> None:
-        self._handle = handle
+    def __init__(self, calls: DirectCalls, loop: asyncio.AbstractEventLoop, described: Described) -> None:
+        self._calls = _FromThreads(calls, loop)
         self.name = described.verifier
         self.settles = described.settles
 
     def probabilities(self, pairs: Sequence[Pair]) -> list[float | None]:
         try:
-            judged: list[float | None] = self._handle.verify.remote(list(pairs)).result(timeout_s=VERIFY_TIMEOUT_S)
-        except Exception as error:  # Ray raises errors of many types here
+            judged: list[float | None] = self._calls.result(VERIFY_TIMEOUT_S, "verify", list(pairs))
+        except Exception as error:
             raise VerifierError("the verifier did not answer") from error
         return judged
 
 
-def embedding_deployment(config: EmbeddingConfig, verifier: str) -> serve.Application:
-    """`verifier`: as `cache.verifiers.factory.load_verifier` takes it."""
+def calls_of_embedding(handle: Any, secret: str) -> DirectCalls:
+    """For the running event loop."""
+    return DirectCalls(EmbeddingCalls, directory_of(NAME), handle, secret, CALL_TIMEOUT_S)
+
+
+def embedding_deployment(config: EmbeddingConfig, verifier: str, host: str, secret: str) -> serve.Application:
+    """`verifier`: as `cache.verifiers.factory.load_verifier` takes it; `host`, `secret`: of its private channel."""
     return serve.deployment(
         Embedding,
         name=NAME,
         num_replicas=config.replicas,
         ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus},
+        request_router_config=RequestRouterConfig(request_router_class=DirectoryRouter),
         max_ongoing_requests=1000,
-    ).bind(config, verifier)
+    ).bind(config, verifier, host, secret)

@@ -1,4 +1,4 @@
-"""Which LLM replicas there are, as this process knows it.
+"""Which replicas of other deployments there are, as this process knows it.
 
 Ray pickles a router class by value, so what the router and the rest of the process share must live in a module that
 both import: this one.
@@ -15,17 +15,17 @@ SUSPENSION_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """An LLM replica that takes requests."""
+    """A replica that takes requests. The numbers are an LLM replica's."""
 
     id: str
     url: str
-    """Base URL of its private server."""
-    max_model_len: int
-    block_size: int
+    """Of its private channel."""
+    max_model_len: int = 0
+    block_size: int = 0
 
     @classmethod
     def from_metadata(cls, replica_id: str, metadata: dict[str, Any]) -> "Replica":
-        return cls(replica_id, metadata["url"], metadata["max_model_len"], metadata["block_size"])
+        return cls(replica_id, metadata["url"], metadata.get("max_model_len", 0), metadata.get("block_size", 0))
 
 
 class ReplicaDirectory:

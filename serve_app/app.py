@@ -9,8 +9,8 @@ from ray import serve
 from starlette.applications import Starlette
 
 from cache.exact import AnswerLru
-from deployments.cache_owner import cache_deployment
-from deployments.embedding import embedding_deployment
+from deployments.cache_owner import cache_deployment, calls_of_cache
+from deployments.embedding import calls_of_embedding, embedding_deployment
 from deployments.llm import NAME as LLM_NAME
 from deployments.llm import llm_deployment
 from deployments.replica_client import DirectReplicaClient
@@ -35,7 +35,7 @@ from serve_app.pipeline import Pipeline
 from serve_app.renewal import Renewals
 from serve_app.runtime import http_host, scrape
 from serve_app.secrets import application_secret, derive
-from serve_app.services import RemoteCache, RemoteDocuments, RemoteEmbedding
+from serve_app.services import CALL_TIMEOUT_S, RemoteCache, RemoteDocuments, RemoteEmbedding
 from serve_app.tenants import Authenticator
 from serve_app.tiers import CacheTiers
 from serve_app.uses import Uses
@@ -50,14 +50,17 @@ class Ingress:
         """`model`: the served model's identity. The rest are handles."""
         require_safe_exposure(config, http_host())
         self._metrics = metrics = RayMetrics()
-        directory, remote_cache, encoder = directory_of(LLM_NAME), RemoteCache(cache), RemoteEmbedding(embedding)
+        channel = derive(secret, PRIVATE_PORT)
+        directory = directory_of(LLM_NAME)
+        self._calls = [calls_of_cache(cache, channel, CALL_TIMEOUT_S), calls_of_embedding(embedding, channel)]
+        remote_cache, encoder = RemoteCache(self._calls[0], cache), RemoteEmbedding(self._calls[1])
         lru = AnswerLru(config.cache.exact.max_bytes, time.time)
         self._keeper = Keeper(remote_cache, metrics)
         self._learner = Learner(remote_cache, metrics)
         self._renewals = Renewals(remote_cache, metrics)
         self._flights = Flights(remote_cache, metrics, config.cache.single_flight)
         self._uses = Uses(remote_cache)
-        self._client = DirectReplicaClient(directory, llm, derive(secret, PRIVATE_PORT), config.ingress.read_timeout_s)
+        self._client = DirectReplicaClient(directory, llm, channel, config.ingress.read_timeout_s)
         self._pipeline = Pipeline(
             config=config,
             authenticator=Authenticator(secret, config.environment),
@@ -104,6 +107,8 @@ class Ingress:
         await self._uses.stop()
         await self._flights.stop()
         await self._client.close()
+        for calls in self._calls:
+            calls.close()
         self._metrics.flush()
         if self._access_log:
             self._access_log.flush()
@@ -116,12 +121,13 @@ def build(args: dict[str, Any]) -> serve.Application:
     secret = application_secret(config)
     data_dir = config.data_dir.expanduser()
     # Without keys the application is for this machine only, and so are the replicas' private ports.
-    llm = llm_deployment(config.llm, "127.0.0.1", derive(secret, PRIVATE_PORT), ray.cluster_resources().get("GPU", 0))
-    embedding = embedding_deployment(config.embedding, config.cache.semantic.verifier)
+    channel = "127.0.0.1", derive(secret, PRIVATE_PORT)
+    llm = llm_deployment(config.llm, *channel, ray.cluster_resources().get("GPU", 0))
+    embedding = embedding_deployment(config.embedding, config.cache.semantic.verifier, *channel)
     namespace = Authenticator(secret, config.environment).namespace
     quotas = {namespace(name): config.cache.of(name).quota.quota() for name in config.cache.tenants}
-    cache = cache_deployment(config.cache, data_dir, quotas, embedding)
-    retrieval = retrieval_deployment(config.retrieval, data_dir, embedding) if config.retrieval.enabled else None
+    cache = cache_deployment(config.cache, data_dir, quotas, embedding, *channel)
+    retrieval = retrieval_deployment(config.retrieval, data_dir, embedding, channel[1]) if config.retrieval.enabled else None
     return _ingress_deployment(config).bind(config, secret, model_identity(config.llm), llm, embedding, cache, retrieval)
 
 

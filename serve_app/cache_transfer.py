@@ -83,12 +83,20 @@ class CacheTransferRoutes:
                 entries.append((number, reader.read(raw, uuid.uuid4().hex)))
             except ApiError as error:
                 report.refuse(number, error.message)
-        for number, entry in await self._embedded(entries):
-            try:
-                await self._cache.keep(entry)
-                report.imported += 1
-            except StoreError:  # it refused this one; without any store the epoch would have been an error
-                report.refuse(number, "The store did not keep it.")
+        ready = await self._embedded(entries)
+        try:
+            await self._cache.keep([entry for _, entry in ready])
+            report.imported += len(ready)
+        except StoreError:  # it refused one of them; without any store the epoch would have been an error
+            for number, entry in ready:
+                await self._keep_alone(number, entry, report)
+
+    async def _keep_alone(self, number: int, entry: Entry, report: Report) -> None:
+        try:
+            await self._cache.keep([entry])
+            report.imported += 1
+        except StoreError:
+            report.refuse(number, "The store did not keep it.")
 
     async def _embedded(self, entries: list[tuple[int, Entry]]) -> list[tuple[int, Entry]]:
         """With vectors, where there is a question that the encoder sees whole."""

@@ -1,11 +1,18 @@
 """Writes answers to the store off the reply's path."""
 
+import logging
 from collections.abc import Callable
 
 from cache.entry import Entry
+from cache.errors import CacheError
 from serve_app.metrics import Metrics
 from serve_app.queue_writer import DRAIN_LIMIT_S, QueueWriter
 from serve_app.services import CacheService
+
+log = logging.getLogger("ray.serve")
+
+MAX_BATCH = 32
+"""Answers that are written in one transaction, when they come faster than they are written."""
 
 
 def _nothing() -> None: ...
@@ -16,7 +23,8 @@ class Keeper:
 
     def __init__(self, cache: CacheService, metrics: Metrics) -> None:
         self._cache = cache
-        self._writer: QueueWriter[tuple[Entry, Callable[[], None]]] = QueueWriter("store", self._write, metrics, max_batch=1)
+        self._metrics = metrics
+        self._writer: QueueWriter[tuple[Entry, Callable[[], None]]] = QueueWriter("store", self._write, metrics, MAX_BATCH)
 
     def keep(self, entry: Entry, done: Callable[[], None] = _nothing) -> None:
         """`done` is called once the entry has been written or given up."""
@@ -24,11 +32,28 @@ class Keeper:
             done()
 
     async def _write(self, items: list[tuple[Entry, Callable[[], None]]]) -> None:
-        for entry, done in items:
-            try:
-                await self._cache.keep(entry)
-            finally:
+        try:
+            await self._keep([entry for entry, _ in items])
+        finally:
+            for _, done in items:
                 done()
+
+    async def _keep(self, entries: list[Entry]) -> None:
+        """All together; if they are refused, each alone, so that none is lost for another."""
+        try:
+            await self._cache.keep(entries)
+        except CacheError:
+            if len(entries) == 1:
+                raise
+            for entry in entries:
+                await self._keep_alone(entry)
+
+    async def _keep_alone(self, entry: Entry) -> None:
+        try:
+            await self._cache.keep([entry])
+        except CacheError as error:
+            log.warning("not written", extra={"what": "store", "items": 1, "error": type(error).__name__})
+            self._metrics.write_skipped("store_error")
 
     async def drain(self, limit_s: float = DRAIN_LIMIT_S) -> None:
         await self._writer.drain(limit_s)

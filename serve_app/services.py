@@ -1,4 +1,4 @@
-"""What the pipeline calls: contracts, and their implementations over Ray's handles."""
+"""What the pipeline calls: contracts, and their implementations over private channels and Ray's handles."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -9,10 +9,10 @@ from ray.serve.exceptions import RayServeException
 
 from cache.cascade import Decision, Query
 from cache.entry import Entry
-from cache.errors import EmbedderError
 from cache.policy import Policy
 from cache.semantic import Found
 from cache.stores.base import Known
+from deployments.cache_owner import Searched
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
 from retrieval.documents import SearchHit, SearchResult
@@ -32,7 +32,8 @@ class CacheService(Protocol):
 
     async def search(self, query: Query, policy: Policy) -> Found | Decision: ...
 
-    async def keep(self, entry: Entry) -> None: ...
+    async def keep(self, entries: list[Entry]) -> None:
+        """All of them, or none."""
 
     async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None: ...
 
@@ -42,6 +43,12 @@ class CacheService(Protocol):
     async def acquire(self, namespace: str, key: str, epoch: int, owner: str, for_s: float) -> Entry | bool: ...
 
     async def release(self, namespace: str, key: str, epoch: int, owner: str) -> None: ...
+
+
+class Calls(Protocol):
+    """See `deployments.direct.DirectCalls`."""
+
+    async def call(self, name: str, *args: Any) -> Any: ...
 
 
 class EmbeddingService(Protocol):
@@ -76,57 +83,57 @@ async def answer_of(call: Awaitable[T], what: str, limit_s: float = CALL_TIMEOUT
 
 
 class RemoteCache:
-    """The cache owner, through its handle."""
+    """The cache owner: what requests wait for directly, the rest through its handle."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, calls: Calls, handle: Any) -> None:
+        """`calls`: of `deployments.cache_owner.CacheCalls`."""
+        self._calls = calls
         self._handle = handle
 
     async def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
-        known: Known = await answer_of(self._handle.find.remote(namespace, key, fingerprint, text), "the cache")
+        known: Known = await answer_of(self._calls.call("find", namespace, key, fingerprint, text), "the cache")
         return known
 
     async def epoch(self, namespace: str) -> int:
-        epoch: int = await answer_of(self._handle.epoch.remote(namespace), "the cache")
+        epoch: int = await answer_of(self._calls.call("epoch", namespace), "the cache")
         return epoch
 
     async def search(self, query: Query, policy: Policy) -> Found | Decision:
-        found: Found | Decision = await answer_of(self._handle.search.remote(query, policy), "the cache")
-        return found
+        found: Searched = await answer_of(self._calls.call("search", query, policy), "the cache")
+        return found.decision if found.entry is None else Found(found.entry, found.decision)
 
-    async def keep(self, entry: Entry) -> None:
-        await answer_of(self._handle.keep.remote(entry), "the cache")
+    async def keep(self, entries: list[Entry]) -> None:
+        await answer_of(self._calls.call("keep", entries), "the cache")
 
     async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None:
-        label: bool | None = await answer_of(self._handle.learn.remote(namespace, decision, answer, served), "the cache")
+        label: bool | None = await answer_of(self._calls.call("learn", namespace, decision, answer, served), "the cache")
         return label
 
     async def call(self, method: str, *args: Any) -> Any:
         return await answer_of(self._handle.call.remote(method, *args), "the cache")
 
     async def acquire(self, namespace: str, key: str, epoch: int, owner: str, for_s: float) -> Entry | bool:
-        found: Entry | bool = await answer_of(self._handle.acquire.remote(namespace, key, epoch, owner, for_s), "the cache")
+        found: Entry | bool = await answer_of(self._calls.call("acquire", namespace, key, epoch, owner, for_s), "the cache")
         return found
 
     async def release(self, namespace: str, key: str, epoch: int, owner: str) -> None:
-        await answer_of(self._handle.release.remote(namespace, key, epoch, owner), "the cache")
+        await answer_of(self._calls.call("release", namespace, key, epoch, owner), "the cache")
 
 
 class RemoteEmbedding:
-    """The embedding deployment, through its handle."""
+    """The embedding deployment. `calls`: of `deployments.embedding.EmbeddingCalls`."""
 
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
 
     async def embed_one(self, text: str) -> Embedded:
-        embedded: Embedded | EmbedderError = await answer_of(self._handle.embed_one.remote(text), "the encoder")
-        if isinstance(embedded, EmbedderError):
-            raise embedded
+        embedded: Embedded = await answer_of(self._calls.call("embed_one", text), "the encoder")
         return embedded
 
     async def embed(self, texts: list[str]) -> list[Embedded]:
         """In calls of at most `BATCH_TEXTS`, so that each is short and other callers get their turn between them."""
         parts = [texts[start : start + BATCH_TEXTS] for start in range(0, len(texts), BATCH_TEXTS)]
-        batches = [await answer_of(self._handle.embed.remote(part), "the encoder") for part in parts]
+        batches: list[list[Embedded]] = [await answer_of(self._calls.call("embed", part), "the encoder") for part in parts]
         return [embedded for batch in batches for embedded in batch]
 
 

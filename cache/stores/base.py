@@ -129,6 +129,9 @@ class EntryStore(Protocol):
         """Stores the entry durably; one with the same exact key dies. An entry whose id is taken, or with text that UTF-8 cannot
         express, is refused."""
 
+    def put_all(self, batch: Sequence[Entry]) -> None:
+        """As `put`, in one transaction: all of them, or none."""
+
     def epoch(self, namespace: str) -> int:
         """The namespace's epoch, 0 at first. To be read before the work on an answer begins."""
 

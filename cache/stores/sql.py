@@ -35,23 +35,14 @@ class SqlEntryStore:
         self._database = database
 
     def put(self, entry: Entry) -> None:
-        row, lines = _row(entry), [{"entry_id": entry.id, "tag": tag} for tag in entry.tags]
-        same_key = (entries.c.namespace == entry.namespace, entries.c.live_key == entry.exact_key)
-        scopes = [ALL, model_scope(entry.model), *(tag_scope(tag) for tag in entry.tags)]
-        overtaking = (epochs.c.namespace == entry.namespace, epochs.c.scope.in_(scopes), epochs.c.epoch > entry.epoch)
+        self.put_all([entry])
+
+    def put_all(self, batch: Sequence[Entry]) -> None:
+        ordered = sorted(batch, key=lambda each: (each.namespace, each.exact_key))  # two writers lock in one order
 
         def work(connection: Connection) -> None:
-            if connection.execute(select(epochs.c.epoch).where(*overtaking).limit(1)).first() is not None:
-                return  # nobody could be served it, and what it would replace may be newer
-            replaced = connection.scalar(select(entries.c.id).where(*same_key).with_for_update())
-            if replaced is not None:
-                end(connection, [replaced], entry.created_at)
-                raise_epoch(connection, entry.namespace, entry.created_at)
-            connection.execute(insert(entries), row)
-            if lines:
-                connection.execute(insert(tags), lines)
-            if entry.vector is not None:
-                outbox.add(connection, [entry.id])
+            for entry in ordered:
+                _put(connection, entry)
 
         self._database.transact(work)
 
@@ -192,6 +183,23 @@ def _filtered(query: Select[Any], wanted: Filter) -> Select[Any]:
     if wanted.tag is not None:
         query = query.where(entries.c.id.in_(select(tags.c.entry_id).where(tags.c.tag == wanted.tag)))
     return query if wanted.ids is None else query.where(entries.c.id.in_(wanted.ids))
+
+
+def _put(connection: Connection, entry: Entry) -> None:
+    scopes = [ALL, model_scope(entry.model), *(tag_scope(tag) for tag in entry.tags)]
+    overtaking = (epochs.c.namespace == entry.namespace, epochs.c.scope.in_(scopes), epochs.c.epoch > entry.epoch)
+    if connection.execute(select(epochs.c.epoch).where(*overtaking).limit(1)).first() is not None:
+        return  # nobody could be served it, and what it would replace may be newer
+    same_key = (entries.c.namespace == entry.namespace, entries.c.live_key == entry.exact_key)
+    replaced = connection.scalar(select(entries.c.id).where(*same_key).with_for_update())
+    if replaced is not None:
+        end(connection, [replaced], entry.created_at)
+        raise_epoch(connection, entry.namespace, entry.created_at)
+    connection.execute(insert(entries), _row(entry))
+    if entry.tags:
+        connection.execute(insert(tags), [{"entry_id": entry.id, "tag": tag} for tag in entry.tags])
+    if entry.vector is not None:
+        outbox.add(connection, [entry.id])
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -39,6 +39,9 @@ class ChannelServer:
         self.url = f"tcp://{name}:{self._socket.getsockname()[1]}"
 
     async def start(self) -> None:
+        """Twice does no harm."""
+        if self._server is not None:
+            return
         self._server = await asyncio.get_running_loop().create_server(lambda: _Peer(self), sock=self._socket)
 
     async def stop(self) -> None:

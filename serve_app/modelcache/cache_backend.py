@@ -87,9 +87,10 @@ class SharedCacheBackend:
         texts = [entry.text for entry in entries if entry.text is not None]
         embedded = iter(await self._embedding.embed(texts) if texts else [])
         await self._register(namespace, model)
-        for entry in entries:
-            found = None if entry.text is None else next(embedded)
-            await self._cache.keep(replace(entry, vector=found.vector) if found and found.covered else entry)
+        found = [None if entry.text is None else next(embedded) for entry in entries]
+        await self._cache.keep(
+            [replace(entry, vector=each.vector) if each and each.covered else entry for entry, each in zip(entries, found, strict=True)]
+        )
         return [entry.id for entry in entries]
 
     async def delete(self, tenant: str | None, model: str, ids: Sequence[str]) -> int:
@@ -146,7 +147,7 @@ class SharedCacheBackend:
         if await self._is_registered(namespace, model):
             return False
         key, epoch = exact_key(namespace, "modelcache_registration", {"model": model}), await self._cache.epoch(namespace)
-        await self._cache.keep(self._entry(namespace, _column(REGISTERED, model), key, epoch, REGISTERED_S))
+        await self._cache.keep([self._entry(namespace, _column(REGISTERED, model), key, epoch, REGISTERED_S)])
         return True
 
     async def _is_registered(self, namespace: str, model: str) -> bool:

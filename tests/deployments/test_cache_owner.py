@@ -17,7 +17,7 @@ from cache.embedders.fake import DIMENSION, HashedWordsEmbedder
 from cache.entry import Entry, Vectors
 from cache.errors import StoreError, VectorIndexError
 from cache.policy import Policy
-from cache.semantic import Found, SemanticCache
+from cache.semantic import SemanticCache
 from cache.vectors.memory import MemoryIndex
 from deployments import cache_owner
 from deployments.cache_owner import CALLABLE, CacheOwner
@@ -36,8 +36,8 @@ class Encoder:
         self._turn = turn
         self.describe = SimpleNamespace(remote=self._describe)
         self.embed = SimpleNamespace(remote=self._embed)
-        self.covers = SimpleNamespace(remote=lambda texts: SimpleNamespace(result=lambda timeout_s: [True] * len(texts)))
-        self.verify = SimpleNamespace(remote=lambda pairs: SimpleNamespace(result=lambda timeout_s: [0.99] * len(pairs)))
+        self.covers = SimpleNamespace(remote=self._covers)
+        self.verify = SimpleNamespace(remote=self._verify)
         self.name = name
 
     def vectors(self, texts: list[str]) -> Vectors:
@@ -46,8 +46,14 @@ class Encoder:
     async def _describe(self) -> Described:
         return Described(self.name, DIMENSION, 100, "fake")
 
-    def _embed(self, texts: list[str]) -> Any:
-        return SimpleNamespace(result=lambda timeout_s: [Embedded(vector, 1) for vector in self.vectors(texts)])
+    async def _embed(self, texts: list[str]) -> list[Embedded]:
+        return [Embedded(vector, 1) for vector in self.vectors(texts)]
+
+    async def _covers(self, texts: list[str]) -> list[bool]:
+        return [True] * len(texts)
+
+    async def _verify(self, pairs: list[Any]) -> list[float | None]:
+        return [0.99] * len(pairs)
 
 
 class Owner(CacheOwner):
@@ -93,11 +99,11 @@ def test_what_may_be_called_by_name_is_there_and_nothing_else_is_meant() -> None
 async def test_what_was_kept_is_found_after_a_restart(tmp_path: Path) -> None:
     encoder = Encoder()
     async with owner_of(tmp_path, encoder) as owner:
-        await owner.keep(first := kept(encoder))
+        await owner.keep([first := kept(encoder)])
     async with owner_of(tmp_path, encoder) as owner:
         await owner.open()
         found = await owner.search(query(encoder, first), STATIC)
-        assert isinstance(found, Found)
+        assert found.entry is not None
         assert found.entry.answer == first.answer
 
 
@@ -110,7 +116,7 @@ async def test_a_database_that_is_down_at_the_start_is_used_once_it_is_up(tmp_pa
             await owner.find("a1", "k", "f1", None)
         shutil.rmtree(tmp_path / "cache.db")
         assert (await owner.find("a1", "k", "f1", None)).exact is None
-        await owner.keep(first := kept(encoder))
+        await owner.keep([first := kept(encoder)])
         assert await answer_of(owner, first) == first.answer
 
 
@@ -144,7 +150,7 @@ async def test_without_the_index_exact_answers_are_served_until_it_is_back(tmp_p
     async with owner_of(tmp_path, encoder) as owner:
         with pytest.raises(VectorIndexError):
             await owner.open()
-        await owner.keep(first := kept(encoder))
+        await owner.keep([first := kept(encoder)])
         assert await answer_of(owner, first) == first.answer
         Index.is_down = False
         await owner.open()
@@ -153,11 +159,11 @@ async def test_without_the_index_exact_answers_are_served_until_it_is_back(tmp_p
 async def test_another_encoder_gets_vectors_of_its_own_in_the_background(tmp_path: Path) -> None:
     old, new = Encoder("old"), Encoder("new", turn=1)
     async with owner_of(tmp_path, old) as owner:
-        await owner.keep(first := kept(old))
+        await owner.keep([first := kept(old)])
     async with owner_of(tmp_path, new) as owner:
 
         async def is_found() -> bool:
-            return isinstance(await owner.search(query(new, first), STATIC), Found)
+            return (await owner.search(query(new, first), STATIC)).entry is not None
 
         await eventually(is_found)
         assert await answer_of(owner, first) == first.answer

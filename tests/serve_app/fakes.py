@@ -132,12 +132,12 @@ class FakeCache:
 
     async def release(self, namespace: str, key: str, epoch: int, owner: str) -> None: ...
 
-    async def keep(self, entry: Entry) -> None:
+    async def keep(self, entries: list[Entry]) -> None:
         await self.writes.strike()
         if self.real is not None:
-            self.real.insert(entry)
+            self.real.insert_all(entries)
         else:
-            self.entries.append(entry)
+            self.entries += entries
 
 
 @dataclass

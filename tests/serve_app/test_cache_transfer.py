@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from cache.cascade import Query
+from cache.entry import Entry
 from cache.errors import EmbedderError, StoreError
 from cache.policy import Policy
 from cache.semantic import Found
@@ -149,13 +150,13 @@ async def test_a_question_about_the_moment_is_answered_in_these_words_only(http:
 async def test_what_was_invalidated_during_an_import_is_not_served(
     http: httpx.AsyncClient, kept: CacheWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep = kept.cache.insert
+    keep = kept.cache.insert_all
 
-    def late(entry: Any) -> None:
+    def late(entries: list[Entry]) -> None:
         kept.cache.invalidate(ADA, "all")
-        keep(entry)
+        keep(entries)
 
-    monkeypatch.setattr(kept.cache, "insert", late)
+    monkeypatch.setattr(kept.cache, "insert_all", late)
     assert (await send(http, LINE))["imported"] == 1
     assert await export(http) == []
 
@@ -366,14 +367,14 @@ async def test_too_many_lines_are_refused_at_once(http: httpx.AsyncClient, world
 async def test_a_line_that_the_store_refuses_costs_only_itself(
     http: httpx.AsyncClient, kept: CacheWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep = kept.cache.insert
+    keep = kept.cache.insert_all
 
-    def refuses(entry: Any) -> None:
-        if entry.text == "Why?":
+    def refuses(entries: list[Entry]) -> None:
+        if any(entry.text == "Why?" for entry in entries):
             raise StoreError(CANARY)
-        keep(entry)
+        keep(entries)
 
-    monkeypatch.setattr(kept.cache, "insert", refuses)
+    monkeypatch.setattr(kept.cache, "insert_all", refuses)
     report = await send(http, {**LINE, "text": "Why?"}, b"x\n", LINE)
     assert (report["imported"], [error["line"] for error in report["errors"]]) == (1, [1, 2])
 

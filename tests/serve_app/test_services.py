@@ -11,6 +11,7 @@ from cache.cascade import Decision, Query, Reason
 from cache.policy import Policy
 from cache.semantic import Found
 from cache.stores.base import Known
+from deployments.cache_owner import Searched
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
 from retrieval.documents import Chunk, SearchHit, SearchResult
@@ -40,38 +41,57 @@ class FakeHandle:
         return Method
 
 
+class FakeCalls:
+    """Direct calls, all of which have one result, or raise it."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+        self.calls: list[tuple[Any, ...]] = []
+
+    async def call(self, name: str, *args: Any) -> Any:
+        self.calls.append((name, *args))
+        if isinstance(self._result, Exception):
+            raise self._result
+        return self._result
+
+
+def cache_of(calls: Any, handle: Any = None) -> RemoteCache:
+    return RemoteCache(calls, handle)
+
+
 async def test_the_caches_answers() -> None:
     entry, query = make_entry(), Query("a1", "f1", "text", unit(1, 0))
     for found in (Known(3, entry), Known(0)):
-        handle = FakeHandle(found)
-        assert await RemoteCache(handle).find("a1", "k", "f1", None) is found
-        assert handle.calls == [("find", "a1", "k", "f1", None)]
-    for decided in (Found(entry, Decision(Reason.HIT)), Decision(Reason.STALE)):
-        assert await RemoteCache(FakeHandle(decided)).search(query, Policy()) is decided
-    assert await RemoteCache(FakeHandle(7)).epoch("a1") == 7
-    handle = FakeHandle(None)
-    await RemoteCache(handle).keep(entry)
-    assert handle.calls == [("keep", entry)]
+        calls = FakeCalls(found)
+        assert await cache_of(calls).find("a1", "k", "f1", None) is found
+        assert calls.calls == [("find", "a1", "k", "f1", None)]
+    hit, miss = Decision(Reason.HIT), Decision(Reason.STALE)
+    assert await cache_of(FakeCalls(Searched(hit, entry))).search(query, Policy()) == Found(entry, hit)
+    assert await cache_of(FakeCalls(Searched(miss, None))).search(query, Policy()) is miss
+    assert await cache_of(FakeCalls(7)).epoch("a1") == 7
+    calls = FakeCalls(None)
+    await cache_of(calls).keep([entry])
+    assert calls.calls == [("keep", [entry])]
     handle = FakeHandle(2)
-    assert await RemoteCache(handle).call("delete", "a1", ["x", "y"]) == 2
+    assert await cache_of(None, handle).call("delete", "a1", ["x", "y"]) == 2
     assert handle.calls == [("call", "delete", "a1", ["x", "y"])]
 
 
 async def test_the_encoders_answers() -> None:
     embedded = Embedded(np.zeros(2, np.float32), 3)
-    assert await RemoteEmbedding(FakeHandle(embedded)).embed_one("x") is embedded
-    handle = FakeHandle([embedded])
-    assert await RemoteEmbedding(handle).embed(["x"]) == [embedded]
-    assert handle.calls == [("embed", ["x"])]
+    assert await RemoteEmbedding(FakeCalls(embedded)).embed_one("x") is embedded
+    calls = FakeCalls([embedded])
+    assert await RemoteEmbedding(calls).embed(["x"]) == [embedded]
+    assert calls.calls == [("embed", ["x"])]
 
 
 async def test_many_texts_are_encoded_in_short_calls() -> None:
     embedded = Embedded(np.zeros(2, np.float32), 3)
-    handle = FakeHandle([embedded])
+    calls = FakeCalls([embedded])
     texts = [str(i) for i in range(2 * BATCH_TEXTS + 1)]
-    assert await RemoteEmbedding(handle).embed(texts) == [embedded] * 3
-    assert [text for _, batch in handle.calls for text in batch] == texts
-    assert max(len(batch) for _, batch in handle.calls) == BATCH_TEXTS
+    assert await RemoteEmbedding(calls).embed(texts) == [embedded] * 3
+    assert [text for _, batch in calls.calls for text in batch] == texts
+    assert max(len(batch) for _, batch in calls.calls) == BATCH_TEXTS
 
 
 async def test_the_documents_answers() -> None:
@@ -91,7 +111,7 @@ async def test_an_error_of_the_other_process_is_raised_as_itself() -> None:
 @pytest.mark.parametrize("error", [RayActorError(), TimeoutError()], ids=lambda error: type(error).__name__)
 async def test_a_part_that_does_not_answer_is_named(error: Exception) -> None:
     with pytest.raises(PartError, match="the cache did not answer"):
-        await RemoteCache(FakeHandle(error)).epoch("a1")
+        await cache_of(FakeCalls(error)).epoch("a1")
 
 
 async def test_a_part_is_not_waited_for_without_end() -> None:

@@ -47,8 +47,8 @@ class LocalCache:
     async def search(self, query: Query, policy: Policy) -> Found | Decision:
         return self._cache.search(query, replace(policy, min_similarity=0.3))
 
-    async def keep(self, entry: Entry) -> None:
-        self._cache.insert(entry)
+    async def keep(self, entries: list[Entry]) -> None:
+        self._cache.insert_all(entries)
 
     async def call(self, method: str, *args: Any) -> Any:
         return getattr(self._cache, method)(*args)
