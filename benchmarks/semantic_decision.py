@@ -19,7 +19,9 @@ from benchmarks.held_out import held_out
 from benchmarks.report import Row, parser, say, show
 from cache.config import SemanticConfig
 from cache.decision.intervals import interval
-from cache.embedders.sentence import SentenceEmbedder
+from cache.embedders.base import Embedder
+from cache.embedders.factory import load_embedder
+from cache.embedders.sources import PACKAGED
 from cache.guards.cascade import first_refusal
 from cache.guards.text import normal_form, parse
 from cache.verifiers.base import Pair, Verifier
@@ -37,8 +39,8 @@ BLOCK = 256
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     config = SemanticConfig()
-    encoder = SentenceEmbedder(threads=1)
-    verifier = load_verifier(config.verifier, 1, encoder.name)
+    encoder = load_embedder(PACKAGED, 1, options.precision)
+    verifier = load_verifier(config.verifier, 1, encoder.name, options.precision)
     pairs = held_out(options.pairs, verifier)[: 600 if options.quick else None]
     say(f"{len(pairs)} pairs")
     similarities, encoding = _similarities(encoder, pairs)
@@ -57,12 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     made = parser("semantic_decision", "Precision and recall of semantic cache hits on labelled pairs of questions.")
+    made.add_argument("--precision", choices=["float32", "int8"], default="int8", help="of encoder and verifier")
     made.add_argument("--pairs", type=Path, required=True, help='JSON lines {"a", "b", "same"}, gzipped or not')
     made.add_argument("--classes", action="store_true", help="also a row for each guard's pairs")
     return made.parse_args(arguments)
 
 
-def _similarities(encoder: SentenceEmbedder, pairs: list[LabelledPair]) -> tuple[NDArray[np.float32], list[float]]:
+def _similarities(encoder: Embedder, pairs: list[LabelledPair]) -> tuple[NDArray[np.float32], list[float]]:
     """The pairs' cosines, and the seconds that encoding one text took."""
     seconds = []
     found = np.empty(len(pairs), np.float32)

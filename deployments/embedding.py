@@ -76,8 +76,8 @@ class Embedding(EmbeddingCalls):
 
     def __init__(self, config: EmbeddingConfig, verifier: str, host: str, secret: str) -> None:
         """`host`, `secret`: of its private channel."""
-        self._embedder = load_embedder(config.source, config.threads)
-        self._verifier = load_verifier(verifier, config.threads, self._embedder.name)
+        self._embedder = load_embedder(config.source, config.threads, config.precision, gpu=config.num_gpus > 0)
+        self._verifier = load_verifier(verifier, config.threads, self._embedder.name, config.precision)
         self._batcher: Batcher[str, Embedded] = Batcher(self._embed, config.max_batch_size)
         self._server = ChannelServer(DirectApp(EmbeddingCalls, self), host, secret.encode())
 

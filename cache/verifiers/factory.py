@@ -1,10 +1,14 @@
 """From a configured source to a verifier. Nothing heavy is imported before it is chosen."""
 
+from cache.bert.graph import Precision
 from cache.verifiers.base import Verifier
 
 
-def load_verifier(source: str, threads: int | None = None, encoder: str | None = None) -> Verifier:
-    """The verifier for `none`, `packaged`, a directory or a hub id. `encoder`: its name, for `packaged`. Raises `VerifierError`."""
+def load_verifier(source: str, threads: int | None = None, encoder: str | None = None, precision: Precision = "float32") -> Verifier:
+    """The verifier for `none`, `packaged`, a directory or a hub id. `encoder`, its name, and `precision` are for `packaged`.
+
+    Raises `VerifierError`.
+    """
     if source == "none":
         from cache.verifiers.similarity import SimilarityVerifier
 
@@ -12,7 +16,7 @@ def load_verifier(source: str, threads: int | None = None, encoder: str | None =
     if source == "packaged":
         from cache.verifiers.packaged import PackagedVerifier
 
-        return PackagedVerifier(threads=threads, encoder=encoder)
+        return PackagedVerifier(threads=threads, encoder=encoder, precision=precision)
     from cache.verifiers.cross_encoder import CrossEncoderVerifier
 
     return CrossEncoderVerifier(source, threads)

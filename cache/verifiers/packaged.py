@@ -1,14 +1,16 @@
-"""The project's own verifier, run by ONNX Runtime: on one core twice as fast as PyTorch at a batch of one pair, and as exact."""
+"""The project's own verifier, on ONNX Runtime."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
-from numpy.typing import NDArray
+import onnx
+from onnx import numpy_helper
+from tokenizers import Encoding
 
+from cache.bert.graph import Precision, Shape, Weights, in_float32, named
+from cache.bert.network import BertNetwork, mean
 from cache.decision.belief import sigmoid
 from cache.errors import VerifierError
 from cache.verifiers.base import Pair
@@ -18,20 +20,19 @@ PACKAGED = "packaged"
 MODEL = Path(__file__).parent / "model"
 NETWORK = "verifier.onnx"
 SETTINGS = "verifier.json"
-_FATAL = 4
-"""Severity of ONNX Runtime's log from which on it is shown: errors come as exceptions."""
+HEAD, HEAD_BIAS = "head.weight", "head.bias"
+SHAPE = Shape(layers=6, heads=12, epsilon=1e-12)
+"""Of all-MiniLM-L6-v2, which it was trained from."""
 
 
 class PairModel:
     """What the network says of pairs. Thread-safe."""
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        """`threads`: of one call; None: as many as there are cores."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = _FATAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores have other work
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    def __init__(self, path: Path, threads: int | None = None, precision: Precision = "float32") -> None:
+        """`path`: as `cache.verifiers.network.export` writes it. `threads`: of one call; None: as many as there are cores."""
+        weights = _weights(onnx.load(path))
+        self._head, self._bias = weights[HEAD][0], weights[HEAD_BIAS][0]
+        self._network = BertNetwork(weights, SHAPE, precision, threads)
         self._reader = Reader()
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float | None]:
@@ -39,35 +40,52 @@ class PairModel:
         if not pairs:
             return []
         encoded = self._reader.encode([(min(pair), max(pair)) for pair in pairs])
-        known = [row for row, each in enumerate(encoded) if self._reader.knows(each)]
-        found: list[float | None] = [None] * len(pairs)
-        if known:
-            for row, logit in zip(known, self._run(self._reader.batch([encoded[row] for row in known])), strict=True):
-                found[row] = logit
-        return found
+        return [self._logit(each) if self._reader.knows(each) else None for each in encoded]
 
-    def _run(self, inputs: dict[str, Any]) -> list[float]:
-        outputs: Sequence[NDArray[np.float32]] = self._session.run(None, inputs)
-        return [float(logit) for logit in outputs[0]]
+    def _logit(self, pair: Encoding) -> float:
+        """One by one: on a CPU a batch saves nothing, and padding costs."""
+        hidden, mask = self._network.hidden([self._reader.words(pair)], [pair.type_ids])
+        return float(np.concatenate([hidden[0, 0], mean(hidden, mask)[0]]) @ self._head + self._bias)
+
+
+def _weights(model: onnx.ModelProto) -> Weights:
+    """By their names in `transformers.BertModel`, and the head's. The exporter renames dense weights, but not the biases behind them."""
+    constants = {each.name.removesuffix(".half"): numpy_helper.to_array(each) for each in model.graph.initializer}
+    reader = {name: node for node in model.graph.node for name in node.input}
+    named = {name.removeprefix("encoder."): values.astype(np.float32) for name, values in constants.items()}
+    for node in model.graph.node:
+        if node.op_type == "Gemm":  # the head
+            named[HEAD] = constants[node.input[1]].astype(np.float32)
+            named[HEAD_BIAS] = constants[node.input[2]].astype(np.float32) if len(node.input) > 2 else np.zeros(1, np.float32)
+        elif node.op_type == "MatMul" and node.input[1] in constants:
+            bias = next(name for name in reader[node.output[0]].input if name.endswith(".bias"))
+            weight = bias.removeprefix("encoder.").removesuffix(".bias") + ".weight"
+            named[weight] = constants[node.input[1]].astype(np.float32).T
+    return named
 
 
 class PackagedVerifier:
     """A `Verifier` (its card is `model/README.md`)."""
 
-    def __init__(self, directory: Path = MODEL, threads: int | None = None, encoder: str | None = None) -> None:
-        """`encoder` names the one that the pairs' cosines are of: they count if it is the one that the model was calibrated with.
+    def __init__(
+        self, directory: Path = MODEL, threads: int | None = None, encoder: str | None = None, precision: Precision = "float32"
+    ) -> None:
+        """`encoder` names the one that the pairs' cosines are of: they count if it is the one that the model was calibrated with, in
+        whatever precision.
 
         Raises `VerifierError` if the model cannot be loaded.
         """
         try:
-            self._model = PairModel(directory / NETWORK, threads)
+            self._model = PairModel(directory / NETWORK, threads, precision)
             settings = json.loads((directory / SETTINGS).read_text())
         except Exception as error:  # files, the runtime and tokenizers raise all sorts
             raise VerifierError(f"the packaged verifier could not be loaded: {type(error).__name__}: {error}") from error
-        intercept, slope, *cosine = settings["with_cosine" if settings["encoder"] == encoder else "alone"]
+        intercept, slope, *cosine = settings[
+            "with_cosine" if encoder is not None and settings["encoder"] == in_float32(encoder) else "alone"
+        ]
         self._intercept, self._slope, self._similarity = intercept, slope, sum(cosine)
         self.settles: frozenset[str] = frozenset(settings["settles"])
-        self.name = f"{PACKAGED}@{settings['trained_on']}"
+        self.name = named(f"{PACKAGED}@{settings['trained_on']}", precision)
 
     def probabilities(self, pairs: Sequence[Pair]) -> list[float | None]:
         try:

@@ -45,6 +45,11 @@ class Reader:
         """Whether the pair is short enough, and has no character that the vocabulary lacks."""
         return len(pair.ids) <= MAX_TOKENS and self._unknown not in pair.ids
 
+    def words(self, pair: Encoding) -> NDArray[np.float32]:
+        """The words' embeddings, shape (tokens, width)."""
+        embedded: NDArray[np.float32] = self._embeddings[pair.ids]
+        return embedded
+
     def batch(self, pairs: Sequence[Encoding]) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
         """`WORDS`, float32 of shape (pairs, tokens, width); `MASK` and `SEGMENTS`, int64 of shape (pairs, tokens); 0 behind the end."""
         shape = len(pairs), max(len(pair.ids) for pair in pairs)

