@@ -30,7 +30,9 @@ from cache.cascade import Decision, Query
 from cache.config import SemanticConfig
 from cache.decision.account import Budget
 from cache.decision.intervals import interval
-from cache.embedders.sentence import SentenceEmbedder
+from cache.embedders.base import Embedder
+from cache.embedders.factory import load_embedder
+from cache.embedders.sources import PACKAGED
 from cache.entry import Entry
 from cache.policy import Policy
 from cache.semantic import Found, Parts, SemanticCache
@@ -39,6 +41,7 @@ from cache.vectors.faiss_index import FaissIndex
 from cache.verifiers.base import Pair, Verifier
 from cache.verifiers.factory import load_verifier
 from cache.verifiers.pairs import LabelledPair
+from deployments.config import EmbeddingConfig
 
 BUDGETS = (0.005, 0.01, 0.02, 0.05)
 THRESHOLDS = tuple(round(0.6 + 0.01 * step, 3) for step in range(30)) + tuple(round(0.9 + 0.002 * step, 3) for step in range(51))
@@ -80,7 +83,7 @@ class Tally:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    verifier = _Remembering(load_verifier(options.verifier, 1, SentenceEmbedder().name))
+    verifier = _Remembering(load_verifier(options.verifier, 1, _encoder().name, EmbeddingConfig().precision))
     asked = list(stream(options.queries, options.seed) if options.pairs is None else _of_pairs(held_out(options.pairs, verifier), options))
     say(f"{len(asked)} questions, {len({each.text for each in asked})} texts, {len({each.intent for each in asked})} intents")
     vectors = _encode(asked)
@@ -96,6 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rates = f"static {within['hit_rate']:.3f}, with the same error {same['hit_rate']:.3f}"
         say(f"budget {budget}: hit rate {ours['hit_rate']:.3f}, error {ours['request_error']:.4f}; {rates}")
     show("semantic_stream", options, rows)
+
+
+def _encoder() -> Embedder:
+    """As the application has it by default."""
+    return load_embedder(PACKAGED, 1, EmbeddingConfig().precision)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -124,7 +132,7 @@ def _of_pairs(pairs: Sequence[LabelledPair], options: argparse.Namespace) -> lis
 
 def _encode(asked: Sequence[Asked]) -> Vectors:
     texts = sorted({each.text for each in asked})
-    encoder = SentenceEmbedder(threads=1)
+    encoder = _encoder()
     return dict(zip(texts, encoder.embed(texts), strict=True))
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from cache.cascade import Query
 from cache.config import SemanticConfig
-from cache.embedders.sentence import SentenceEmbedder
+from cache.embedders.factory import load_embedder
+from cache.embedders.sources import PACKAGED
 from cache.guards.cascade import first_refusal
 from cache.guards.text import normal_form, parse
 from cache.semantic import Found, Parts, SemanticCache
@@ -17,21 +18,24 @@ from cache.stores.sql import open_database
 from cache.vectors.memory import MemoryIndex
 from cache.verifiers.base import Pair
 from cache.verifiers.factory import load_verifier
+from deployments.config import EmbeddingConfig
 from tests.cache.entries import Clock, make_entry
 from tests.cache.minimal_edits import Edit, load
+
+PRECISION = EmbeddingConfig().precision
+"""The default, whatever it is."""
 
 
 @pytest.fixture(scope="module")
 def accepted(tmp_path_factory: pytest.TempPathFactory) -> dict[Edit, bool]:
     """Whether `a`, kept, answers `b`."""
-    edits, encoder, config = load(), SentenceEmbedder(), SemanticConfig()
+    edits, encoder, config = load(), load_embedder(PACKAGED, 2, PRECISION), SemanticConfig()
     texts = sorted({text for edit in edits for text in (edit.a, edit.b)}, key=len)
     vectors = dict(zip(texts, np.concatenate([encoder.embed(texts[i : i + 64]) for i in range(0, len(texts), 64)]), strict=True))
     covered = dict(zip(texts, encoder.covers(texts), strict=True))
     database = open_database(f"sqlite:///{tmp_path_factory.mktemp('edits')}/cache.db")
-    cache = SemanticCache(
-        Parts.on(database, MemoryIndex(encoder.dimension), load_verifier(config.verifier, encoder=encoder.name), encoder.name), Clock()
-    )
+    verifier = load_verifier(config.verifier, 2, encoder.name, PRECISION)
+    cache = SemanticCache(Parts.on(database, MemoryIndex(encoder.dimension), verifier, encoder.name), Clock())
     policy = replace(config.policy(), mode="static")
     found = {}
     for number, edit in enumerate(edits):
@@ -67,10 +71,10 @@ def test_of_pairs_that_were_made_to_break_it_few_are_accepted() -> None:
     """3 of a hundred: what has the same words in other roles is the weakness that is left."""
     lines = (Path(__file__).parent / "adversarial_pairs.txt").read_text().splitlines()
     pairs = [tuple(line.split(" | ")) for line in lines if not line.startswith("#")]
-    encoder, config = SentenceEmbedder(), SemanticConfig()
+    encoder, config = load_embedder(PACKAGED, 2, PRECISION), SemanticConfig()
     texts = [text for pair in pairs for text in pair]
     vectors = np.concatenate([encoder.embed(texts[i : i + 64]) for i in range(0, len(texts), 64)])
-    verifier = load_verifier(config.verifier, encoder=encoder.name)
+    verifier = load_verifier(config.verifier, 2, encoder.name, PRECISION)
     accepted = []
     for number, (a, b) in enumerate(pairs):
         similarity = float(vectors[2 * number] @ vectors[2 * number + 1])
