@@ -133,7 +133,8 @@ class CacheConfig(Section):
     exact: ExactConfig = ExactConfig()
     semantic: SemanticConfig = SemanticConfig()
     single_flight: Literal["off", "process", "cluster"] = "cluster"
-    """Where equal requests are computed once: nowhere, in each ingress process, or also across them. Needs `exact.enabled`."""
+    """Where equal requests are computed once: nowhere, in each ingress process, or also across them. Needs `exact.enabled`. Where there is
+    one ingress process before stores of its own, `cluster` is the same as `process`."""
     ttl_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600.0
     """Answers older than this are not served. A request may ask for less."""
     soft_ttl_s: Annotated[float, Field(gt=0)] | None = None

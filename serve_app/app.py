@@ -21,7 +21,7 @@ from deployments.routing import RoundRobin
 from serve_app.access_log import beside_serve_log
 from serve_app.config import AppConfig, load_config, require_safe_exposure
 from serve_app.exchanges import Exchanges, log_each
-from serve_app.flights import Flights
+from serve_app.flights import Flights, SingleFlight
 from serve_app.front import ENVIRONMENT, Front, HitPath
 from serve_app.identity import model_identity
 from serve_app.ingress import PARSERS, create_app
@@ -58,7 +58,7 @@ class Ingress:
         self._keeper = Keeper(remote_cache, metrics)
         self._learner = Learner(remote_cache, metrics)
         self._renewals = Renewals(remote_cache, metrics)
-        self._flights = Flights(remote_cache, metrics, config.cache.single_flight)
+        self._flights = Flights(remote_cache, metrics, single_flight(config))
         self._uses = Uses(remote_cache)
         self._client = DirectReplicaClient(directory, llm, channel, config.ingress.read_timeout_s)
         self._pipeline = Pipeline(
@@ -112,6 +112,13 @@ class Ingress:
         self._metrics.flush()
         if self._access_log:
             self._access_log.flush()
+
+
+def single_flight(config: AppConfig) -> SingleFlight:
+    """As configured; but a lease, which is a write before each answer that is computed, is of no use to a process that shares with none."""
+    database = config.cache.database_url
+    is_alone = config.ingress.replicas == 1 and (database is None or database.get_secret_value().startswith("sqlite"))
+    return "process" if config.cache.single_flight == "cluster" and is_alone else config.cache.single_flight
 
 
 def build(args: dict[str, Any]) -> serve.Application:
