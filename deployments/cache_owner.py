@@ -36,6 +36,8 @@ OPEN_LIMIT_S = 30.0
 """How long a start waits for stores and encoder. Requests are answered without them."""
 CLOSE_LIMIT_S = 10.0
 """How long upkeep that is at work may take to end."""
+GATHER_S = 0.25
+"""How long upkeep waits for more once there is something to do: until the index has a vector, the overlay does."""
 REOPEN_S = 1.0
 RETRY_S = 10.0
 
@@ -202,6 +204,7 @@ class CacheOwner(CacheCalls):
             try:
                 async with asyncio.timeout(every_s):
                     await (wake or asyncio.Event()).wait()
+                    await asyncio.sleep(GATHER_S)
             except TimeoutError:
                 pass
             if wake:

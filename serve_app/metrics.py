@@ -24,7 +24,7 @@ class Metrics(Protocol):
         """One lookup. `outcome`: `hit`, or the reason of the miss."""
 
     def stages(self, seconds: Mapping[str, float]) -> None:
-        """Times of the stages of one semantic decision."""
+        """Times of stages of one look-up: of the semantic decision, and of what the ingress waits for (`ask_store` and so on)."""
 
     def operation(self, what: str, outcome: str) -> None:
         """What became of work around the cache: a `flight`, a label that was to be learnt (`learn`, `audit`), a `renewal`."""
@@ -67,7 +67,7 @@ class RayMetrics:
             "mygo_time_to_first_byte_seconds", "From the request's arrival to the first byte.", LATENCY_BUCKETS_S, "path", "cache"
         )
         self._cache = counter("mygo_cache_lookups", "Cache lookups by tier and outcome.", "tier", "outcome")
-        self._stages = histogram("mygo_cache_stage_seconds", "Stages of the semantic decision.", STAGE_BUCKETS_S, "stage")
+        self._stages = histogram("mygo_cache_stage_seconds", "Stages of a cache look-up.", STAGE_BUCKETS_S, "stage")
         self._operations = counter("mygo_cache_operations", "Flights, labels and renewals by outcome.", "what", "outcome")
         self._skipped = counter("mygo_cache_writes_skipped", "Answers that were not kept, by reason.", "reason")
         self._disconnected = counter("mygo_client_disconnects", "Clients that left before the end.", "path")

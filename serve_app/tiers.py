@@ -19,6 +19,7 @@ from cache.keys import exact_key, fingerprint
 from cache.policy import Policy
 from cache.semantic import Found
 from cache.stores.base import Known
+from deployments.embedding import Embedded
 from serve_app.coalesce import Coalesced
 from serve_app.epochs import Epochs
 from serve_app.flights import ALONE, Flights, Ticket
@@ -60,6 +61,8 @@ class Lookup:
     """`text`, `timely` and `fingerprint` have been read."""
     fingerprint: str = ""
     vector: Vector | None = None
+    embedding: "asyncio.Future[Embedded] | None" = None
+    """Of the question, begun before it is known whether it is needed."""
     policy: Policy = Policy()  # noqa: RUF009  # frozen
     """The tenant's, of the semantic tier."""
     soft_ttl_s: float | None = None
@@ -114,6 +117,7 @@ class CacheTiers:
         self._clock = clock
         self._epochs = Epochs(cache, clock)
         self._finds = Coalesced()
+        self._embeds = Coalesced()
 
     def lookup(self, request: Generation, caller: Caller, namespace: str) -> Lookup:
         """What needs no more than the exact tier. Raises `KeyFormatError`."""
@@ -226,6 +230,7 @@ class CacheTiers:
         if not (lookup.read or lookup.write):
             return True
         self.ask(lookup)
+        self._embed_ahead(lookup)
         text = lookup.text if lookup.read and lookup.policy.mode != "shadow" else None
         asked_at = self._clock()
 
@@ -243,7 +248,7 @@ class CacheTiers:
             except TimeoutError:  # it hung, and left time for another
                 return await read()
 
-        found = await self._bounded("exact", lookup.deadline, read_twice())
+        found = await self._bounded("exact", lookup.deadline, read_twice(), "ask_store")
         if found is FAILED:
             lookup.write = False
             return False
@@ -264,7 +269,7 @@ class CacheTiers:
             self._metrics.cache("semantic", "bypass")
             return None
         query = Query(lookup.namespace, lookup.fingerprint, lookup.text, lookup.vector)
-        found = await self._bounded("semantic", lookup.deadline, self.cache.search(query, lookup.policy))
+        found = await self._bounded("semantic", lookup.deadline, self.cache.search(query, lookup.policy), "ask_for_similar")
         if found is FAILED:
             return None
         decision: Decision = found.decision if isinstance(found, Found) else found
@@ -273,9 +278,18 @@ class CacheTiers:
         self._metrics.cache("semantic", decision.reason if decision.guard is None else f"guard_{decision.guard}")
         return SemanticHit(found.entry, decision.similarity or 0.0) if isinstance(found, Found) else None
 
+    def _embed_ahead(self, lookup: Lookup) -> None:
+        """Begins while the store is asked, because most of what it is asked for is new. What is found there has no use for it."""
+        text = lookup.text
+        if text is None or lookup.vector is not None:
+            return
+        lookup.embedding = asyncio.ensure_future(self._embeds.read(text, lambda: self._embedding.embed_one(text), LOOKUP_TIMEOUT_S))
+        lookup.embedding.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # it may not be needed
+
     async def _embed(self, lookup: Lookup, text: str) -> bool:
         """Sets the lookup's vector. False: there is none that may find an answer or be found."""
-        embedded = await self._bounded("semantic", lookup.deadline, self._embedding.embed_one(text))
+        embedding = lookup.embedding or self._embedding.embed_one(text)
+        embedded = await self._bounded("semantic", lookup.deadline, embedding, "wait_for_embedding")
         if embedded is FAILED:
             return False
         if not embedded.covered:
@@ -300,11 +314,15 @@ class CacheTiers:
             await self._embed(anew, anew.text)
         return anew
 
-    async def _bounded(self, tier: str, deadline: float, lookup: Awaitable[Any]) -> Any:
-        """Caches fail open to the engine: an error or a late answer is a miss, counted with its reason."""
+    async def _bounded(self, tier: str, deadline: float, lookup: Awaitable[Any], stage: str | None = None) -> Any:
+        """Caches fail open to the engine: an error or a late answer is a miss, counted with its reason. `stage`: what is timed."""
+        began = time.perf_counter()
         try:
             async with asyncio.timeout_at(deadline):
-                return await lookup
+                found = await lookup
+            if stage is not None:
+                self._metrics.stages({stage: time.perf_counter() - began})
+            return found
         except Exception as error:  # a handle raises errors of many types; cancellation is none of them
             log.warning("cache lookup failed", extra={"tier": tier, "error": type(error).__name__})
             self._metrics.cache(tier, "timeout" if isinstance(error, TimeoutError) else "error")

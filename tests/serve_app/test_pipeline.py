@@ -43,7 +43,7 @@ async def test_what_another_process_kept_is_found_in_the_store_once(world: World
     world.lru.clear()
     world.steps.clear()
     assert [(await ask(world, chat()))[0] for _ in range(2)] == ["exact", "exact"]
-    assert world.steps == ["exact"]
+    assert [step for step in world.steps if step != "embed"] == ["exact"]
 
 
 async def test_a_refused_request_reaches_nothing(world: World) -> None:
