@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from cachetools import LRUCache
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
@@ -24,6 +25,8 @@ from deployments.router import DirectoryRouter
 NAME = "Embedding"
 CALL_TIMEOUT_S = 60.0
 VERIFY_TIMEOUT_S = 2.0
+REMEMBERED = 4_096
+"""Texts and pairs that are not computed anew. What people ask they ask often, also in words that no answer is kept under: 10 MB at most."""
 BATCH_TEXTS = 8
 """Texts in one call: more would make others wait for seconds."""
 
@@ -79,6 +82,8 @@ class Embedding(EmbeddingCalls):
         self._embedder = load_embedder(config.source, config.threads, config.precision, gpu=config.num_gpus > 0)
         self._verifier = load_verifier(verifier, config.threads, self._embedder.name, config.precision)
         self._batcher: Batcher[str, Embedded] = Batcher(self._embed, config.max_batch_size)
+        self._embedded: LRUCache[str, Embedded] = LRUCache(REMEMBERED)
+        self._judged: LRUCache[Pair, float | None] = LRUCache(REMEMBERED)
         self._server = ChannelServer(DirectApp(EmbeddingCalls, self), host, secret.encode())
 
     def record_replica_metadata(self) -> dict[str, Any]:
@@ -89,7 +94,10 @@ class Embedding(EmbeddingCalls):
         await self._server.start()
 
     async def embed_one(self, text: str) -> Embedded:
-        return await self._batcher.do(text)
+        found = self._embedded.get(text)
+        if found is None:
+            found = self._embedded[text] = await self._batcher.do(text)
+        return found
 
     async def embed(self, texts: list[str]) -> list[Embedded]:
         return await asyncio.to_thread(self._embed, texts)
@@ -106,7 +114,12 @@ class Embedding(EmbeddingCalls):
         return await asyncio.to_thread(self._embedder.covers, texts)
 
     async def verify(self, pairs: list[Pair]) -> list[float | None]:
-        return await asyncio.to_thread(self._verifier.probabilities, pairs)
+        judged = {pair: self._judged[pair] for pair in pairs if pair in self._judged}
+        new = [pair for pair in pairs if pair not in judged]
+        if new:
+            judged |= zip(new, await asyncio.to_thread(self._verifier.probabilities, new), strict=True)
+            self._judged.update(judged)
+        return [judged[pair] for pair in pairs]
 
     def describe(self) -> Described:
         return Described(

@@ -1,0 +1,80 @@
+"""The embedding deployment as a plain object."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cache.errors import EmbedderError
+from cache.verifiers.base import Pair
+from deployments import embedding
+from deployments.config import EmbeddingConfig
+from deployments.embedding import Embedding
+
+
+class Plain(Embedding):
+    """Serve awaits `__del__`, Python's own collector does not."""
+
+    def __del__(self) -> None: ...  # type: ignore[override]
+
+
+@pytest.fixture
+async def deployed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Embedding]:
+    made = Plain(EmbeddingConfig(source="fake"), "none", "127.0.0.1", "secret")
+    await made.check_health()
+    await made.check_health()
+    yield made
+    await made._server.stop()
+
+
+def counting(monkeypatch: pytest.MonkeyPatch, target: Any, name: str) -> list[list[Any]]:
+    """What a method was called with from now on."""
+    calls: list[list[Any]] = []
+    plain = getattr(target, name)
+
+    def counted(items: Sequence[Any]) -> Any:
+        calls.append(list(items))
+        return plain(items)
+
+    monkeypatch.setattr(target, name, counted)
+    return calls
+
+
+async def test_a_text_is_embedded_once(deployed: Embedding, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = counting(monkeypatch, deployed._embedder, "embed")
+    first, second = [await deployed.embed_one("a text") for _ in range(2)]
+    assert np.array_equal(first.vector, second.vector)
+    (alone,) = await deployed.embed(["a text"])
+    assert np.array_equal(first.vector, alone.vector)
+    assert calls == [["a text"], ["a text"]]  # the one caller's own texts are not looked for
+
+
+async def test_an_error_is_not_remembered(deployed: Embedding, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(texts: Sequence[str]) -> None:
+        raise EmbedderError("no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(deployed._embedder, "embed", fail)
+        with pytest.raises(EmbedderError):
+            await deployed.embed_one("a text")
+    assert (await deployed.embed_one("a text")).tokens == 2
+
+
+async def test_a_pair_is_judged_once_with_its_similarity(deployed: Embedding, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = counting(monkeypatch, deployed._verifier, "probabilities")
+    one, other, closer = Pair("a", "b", 0.5), Pair("b", "a", 0.5), Pair("a", "b", 0.75)
+    judged = await deployed.verify([one, other])
+    assert await deployed.verify([closer, one]) == [(await deployed.verify([closer]))[0], judged[0]]
+    assert calls == [[one, other], [closer]]
+
+
+async def test_no_more_is_remembered_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "REMEMBERED", 2)
+    made = Plain(EmbeddingConfig(source="fake"), "none", "127.0.0.1", "secret")
+    pairs = [Pair(str(number), "x", 0.5) for number in range(5)]
+    assert len(await made.verify(pairs)) == 5
+    for number in range(5):
+        await made.embed_one(str(number))
+    assert (len(made._judged), len(made._embedded)) == (2, 2)
+    await made._server.stop()
