@@ -204,3 +204,12 @@ async def test_a_prompt_that_cannot_be_counted_is_still_too_long(world: World, c
     with pytest.raises(InvalidRequestError) as caught:
         await world.pipeline.generate(chat(), caller())
     assert caught.value.code == "context_length_exceeded"
+
+
+async def test_bytes_that_are_no_text_are_passed_on_and_not_kept(world: World) -> None:
+    broken = [b'data: {"choices":[{"index":0,"delta":{"content":"\xff\xfe"}}]}\n\n', b"data: [DONE]\n\n"]
+    world.replicas.script.append(FakeAnswer(broken))
+    reply = await world.pipeline.generate(chat(stream=True), caller())
+    assert await bytes_of(reply) == b"".join(broken)
+    await world.keeper.drain()
+    assert world.cache.entries == []
