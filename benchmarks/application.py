@@ -16,6 +16,8 @@ import yaml
 ROOT = Path(__file__).parent.parent
 START_LIMIT_S = 420
 STOP_LIMIT_S = 90
+QUICK_ENGINE = {"type": "simulated", "decode_step_s": 0.0005, "decode_step_per_request_s": 0.0, "max_running": 512, "kv_blocks": 65536}
+"""A simulated engine that takes next to no time, for what is not about engines."""
 
 
 def poll(what: str, limit_s: float, attempt: Callable[[], Any]) -> Any:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.report import say
-from cache.bert.graph import in_float32
+from cache.bert.precision import in_float32
 from cache.verifiers.base import Verifier
 from cache.verifiers.pairs import LabelledPair, digest, part_of, read_pairs
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import wrk
-from benchmarks.application import ROOT, Application
+from benchmarks.application import QUICK_ENGINE, ROOT, Application
 from benchmarks.report import Row, parser, say, show
 from cache.entry import Entry
 from cache.exact import AnswerLru
@@ -86,11 +86,7 @@ def _hold(lru: AnswerLru, number: int, length: int, stream: bool) -> None:
 
 
 def _soak(options: argparse.Namespace) -> Iterator[Row]:
-    llm = {
-        "model": {"name": "mygo-sim"},
-        "engine": {"type": "simulated", "decode_step_s": 0.001, "max_running": 512, "kv_blocks": 65536},
-        "replicas": {"min": 1, "max": 1},
-    }
+    llm = {"model": {"name": "mygo-sim"}, "engine": QUICK_ENGINE, "replicas": {"min": 1, "max": 1}}
     args = {"llm": llm, "cache": {"exact": {"max_bytes": 4 * 1024 * 1024}, "max_entries": 5_000}}
     with tempfile.TemporaryDirectory() as directory, Application(ROOT / "config.sim.yaml", Path(directory), args) as application:
         application.wait_ready()

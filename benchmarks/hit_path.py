@@ -22,7 +22,7 @@ import httpx
 import psutil
 
 from benchmarks import wrk
-from benchmarks.application import ROOT, Application, free_port, poll
+from benchmarks.application import QUICK_ENGINE, ROOT, Application, free_port, poll
 from benchmarks.hit_stages import stages
 from benchmarks.report import Row, parser, say, show
 from benchmarks.servers import RIVALS as RIVALS_DIRECTORY
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number in range(options.rounds):
         say(f"round {number + 1} of {options.rounds}")
         with tempfile.TemporaryDirectory() as directory:
-            rows = [row for name, started in RIVALS.items() for row in _rival(name, started, options, Path(directory))]
+            rows = [row for name in options.rivals for row in _rival(name, RIVALS[name], options, Path(directory))]
             rounds.append([*rows, *_ours(options, Path(directory))])
     rows = [_median([each[place] for each in rounds]) for place in range(len(rounds[0]))]
     _relate(rows)
@@ -54,8 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     made = parser("hit_path", "Requests a second and latency of exact hits over HTTP.")
     made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--rivals", nargs="*", choices=list(RIVALS), default=list(RIVALS), help="that are measured too; bare_asgi always is")
     made.add_argument("--seconds", type=float, default=5, help="of each measurement")
     options = made.parse_args(arguments)
+    options.rivals = [name for name in RIVALS if name in (*options.rivals, "bare_asgi")]
     if options.quick:
         options.rounds, options.seconds = 1, 1
     return options
@@ -97,7 +99,7 @@ def _relate(rows: list[Row]) -> None:
 
 def _ours(options: argparse.Namespace, directory: Path) -> Iterator[Row]:
     questions = [_chat(f"What does number {number} of {QUESTIONS} stand for, and why?") for number in range(QUESTIONS)]
-    llm = {"model": {"name": "mygo-sim"}, "engine": {"type": "simulated"}, "replicas": {"min": 1, "max": 1}}
+    llm = {"model": {"name": "mygo-sim"}, "engine": QUICK_ENGINE, "replicas": {"min": 1, "max": 1}}
     with Application(ROOT / "config.sim.yaml", directory, {"llm": llm}) as application:
         application.wait_ready()
         _fill(application, questions)

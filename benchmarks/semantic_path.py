@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import wrk
-from benchmarks.application import ROOT, Application
+from benchmarks.application import QUICK_ENGINE, ROOT, Application
 from benchmarks.question_stream import stream
 from benchmarks.report import Row, parser, say, show
 from cache.embedders.factory import load_embedder
@@ -60,7 +60,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _round(options: argparse.Namespace, number: int) -> list[Row]:
     say(f"round {number + 1} of {options.rounds}")
     kept, asked = _questions(options.entries, (1 + AT_ONCE_S) * options.questions, options.seed + number)
-    llm = {"model": {"name": "mygo-sim"}, "engine": {"type": "simulated"}, "replicas": {"min": 1, "max": 1}}
+    llm = {"model": {"name": "mygo-sim"}, "engine": QUICK_ENGINE, "replicas": {"min": 1, "max": 1}}
     args = {"llm": llm, "cache": {"semantic": {"mode": "static"}}}
     with tempfile.TemporaryDirectory() as directory, Application(ROOT / "config.sim.yaml", Path(directory), args) as application:
         application.wait_ready()

@@ -6,17 +6,17 @@ segment embeddings are looked up outside: the graph begins with their sum.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from cache.bert.precision import Precision
+
 Weights = Mapping[str, NDArray[Any]]
 """By the names that `transformers.BertModel` gives them, in any float type."""
-Precision = Literal["float32", "int8"]
-"""`int8`: weights, in blocks with a scale each, and what is multiplied with them; everything else stays float32."""
 
 WORDS, MASK, HIDDEN = "words", "mask", "hidden"
 BLOCK = 128
@@ -39,16 +39,6 @@ def build(weights: Weights, shape: Shape, precision: Precision) -> bytes:
     """A model for ONNX Runtime. Inputs `WORDS`, float32 (texts, tokens, width), and `MASK`, int32 (texts, tokens); output `HIDDEN`."""
     model: bytes = _Graph(weights, shape, precision).model().SerializeToString()
     return model
-
-
-def named(name: str, precision: Precision) -> str:
-    """Of a model in this precision: what it says is not quite the same."""
-    return name if precision == "float32" else f"{name}+{precision}"
-
-
-def in_float32(name: str) -> str:
-    """The name of the same model in float32."""
-    return name.partition("+")[0]
 
 
 class _Graph:

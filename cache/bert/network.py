@@ -6,7 +6,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from cache.bert.graph import HIDDEN, MASK, WORDS, Precision, Shape, Weights, build
+from cache.bert.graph import HIDDEN, MASK, WORDS, Shape, Weights, build
+from cache.bert.precision import Precision
 
 Floats = NDArray[np.float32]
 _FATAL = 4

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from tokenizers import Encoding, Tokenizer
 
-from cache.bert.graph import BLOCK, Precision, Shape, named
+from cache.bert.graph import BLOCK, Shape
 from cache.bert.network import BertNetwork, mean
+from cache.bert.precision import Precision, named
 from cache.embedders.sources import revision
 from cache.entry import Vectors
 from cache.errors import EmbedderError

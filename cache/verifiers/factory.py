@@ -1,6 +1,6 @@
 """From a configured source to a verifier. Nothing heavy is imported before it is chosen."""
 
-from cache.bert.graph import Precision
+from cache.bert.precision import Precision
 from cache.verifiers.base import Verifier
 
 

@@ -9,8 +9,9 @@ import onnx
 from onnx import numpy_helper
 from tokenizers import Encoding
 
-from cache.bert.graph import Precision, Shape, Weights, in_float32, named
+from cache.bert.graph import Shape, Weights
 from cache.bert.network import BertNetwork, mean
+from cache.bert.precision import Precision, in_float32, named
 from cache.decision.belief import sigmoid
 from cache.errors import VerifierError
 from cache.verifiers.base import Pair

@@ -235,14 +235,9 @@ class Connections:
 
     def _opened(self, url: str, task: asyncio.Task[Connection]) -> None:
         del self._opening[url]
+        self._open = {url: connection for url, connection in self._open.items() if connection.is_open}
         if not task.cancelled() and not task.exception():
             self._open[url] = task.result()
-
-    def keep_only(self, urls: set[str]) -> None:
-        """Closes idle connections to servers that are gone."""
-        for url in self._open.keys() - urls:
-            if not len(self._open[url]):
-                self._open.pop(url).close()
 
     def close(self) -> None:
         for task in self._opening.values():

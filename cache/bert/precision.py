@@ -1,0 +1,16 @@
+"""How exactly a network computes. Apart from it, so that who only names one imports nothing heavy."""
+
+from typing import Literal
+
+Precision = Literal["float32", "int8"]
+"""`int8`: weights, in blocks with a scale each, and what is multiplied with them; everything else stays float32."""
+
+
+def named(name: str, precision: Precision) -> str:
+    """Of a model in this precision: what it says is not quite the same."""
+    return name if precision == "float32" else f"{name}+{precision}"
+
+
+def in_float32(name: str) -> str:
+    """The name of the same model in float32."""
+    return name.partition("+")[0]
