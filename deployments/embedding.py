@@ -26,7 +26,8 @@ NAME = "Embedding"
 CALL_TIMEOUT_S = 60.0
 VERIFY_TIMEOUT_S = 2.0
 REMEMBERED = 4_096
-"""Texts and pairs that are not computed anew. What people ask they ask often, also in words that no answer is kept under: 10 MB at most."""
+"""Texts and pairs that are not computed anew: what people ask they ask often, also in words that no answer is kept under. 10 MB, and more
+only if questions are long."""
 BATCH_TEXTS = 8
 """Texts in one call: more would make others wait for seconds."""
 

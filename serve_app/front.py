@@ -136,7 +136,7 @@ def _replayed(messages: list[Message], receive: Receive) -> Receive:
 
 
 class Front:
-    """The ASGI middleware. It does nothing until `answers_with` has been called in this process."""
+    """The ASGI middleware. It does nothing until the application of this process has set `hit_path`."""
 
     hit_path: HitPath | None = None
 
