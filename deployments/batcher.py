@@ -22,6 +22,10 @@ class Batcher(Generic[T, R]):
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._running: asyncio.Task[None] | None = None
 
+    def __len__(self) -> int:
+        """Items that wait for the next batch."""
+        return len(self._waiting)
+
     async def do(self, item: T) -> R:
         """Raises what `work` raises for this item."""
         result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
@@ -49,6 +53,7 @@ class Batcher(Generic[T, R]):
     async def _compute(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
             found = await asyncio.to_thread(self._work, [item for item, _ in batch])
+            settled = list(zip(batch, found, strict=True))
         except Exception as error:
             if len(batch) == 1:
                 _settle(batch[0][1], error)
@@ -56,7 +61,7 @@ class Batcher(Generic[T, R]):
             for each in batch:
                 await self._compute([each])
             return
-        for (_, result), value in zip(batch, found, strict=True):
+        for (_, result), value in settled:
             _settle(result, value)
 
 

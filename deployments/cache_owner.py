@@ -35,7 +35,7 @@ CALLABLE = frozenset({"page", "get", "get_all", "delete", "invalidate", "deny", 
 OPEN_LIMIT_S = 30.0
 """How long a start waits for stores and encoder. Requests are answered without them."""
 CLOSE_LIMIT_S = 10.0
-"""How long upkeep that is at work may take to end."""
+"""How long requests that are under way, and then upkeep, may take to end."""
 GATHER_S = 0.25
 """How long upkeep waits for more once there is something to do: until the index has a vector, the overlay does."""
 REOPEN_S = 1.0
@@ -85,13 +85,11 @@ class CacheCalls:
 class CacheOwner(CacheCalls):
     """Calls of `SemanticCache`, off the event loop. Times are this machine's."""
 
-    def __init__(
-        self, config: CacheConfig, data_dir: Path, quotas: Mapping[str, Quota], embedding: Any, host: str = "127.0.0.1", secret: str = ""
-    ) -> None:
+    def __init__(self, config: CacheConfig, data_dir: Path, quotas: Mapping[str, Quota], embedding: Any, host: str, secret: str) -> None:
         """`quotas`: by namespace, where it is not that of all. `embedding`: a handle. `host`, `secret`: of the private channel."""
         self._config = config
         self._secret = secret
-        self._server = ChannelServer(DirectApp(CacheCalls, self), host, secret.encode())
+        self._server = ChannelServer(DirectApp(CacheCalls, self), host, secret.encode(), grace_s=0)
         self._calls: DirectCalls | None = None
         self._quotas = quotas
         self._url = config.database_url.get_secret_value() if config.database_url else f"sqlite:///{data_dir}/cache.db"
@@ -273,13 +271,14 @@ class CacheOwner(CacheCalls):
     async def close(self) -> None:
         for task in (*self._upkeep, *([self._opening] if self._opening else [])):
             task.cancel()
+        await self._server.drain(CLOSE_LIMIT_S)
+        await self._server.stop()
         if self._working:
             await asyncio.wait(self._working, timeout=CLOSE_LIMIT_S)
         if self._cache is not None:
             await asyncio.to_thread(self._cache.close)
         if self._calls is not None:
             self._calls.close()
-        await self._server.stop()
 
     def record_replica_metadata(self) -> dict[str, Any]:
         return {"url": self._server.url}

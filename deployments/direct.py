@@ -20,7 +20,7 @@ from cache.errors import CacheError
 from deployments.channel.client import Connections, Exchange
 from deployments.channel.frames import Request
 from deployments.engines.base import Message, Receive, Send
-from deployments.errors import ChannelError, PartError
+from deployments.errors import ChannelError, OversizeError, PartError
 from deployments.replicas import Replica, ReplicaDirectory
 
 log = logging.getLogger("ray.serve")
@@ -123,10 +123,12 @@ class DirectCalls:
         raise _raised(body) if status == _RAISED else PartError("a part of the application does not know this call")
 
     async def _sent(self, request: Request) -> Exchange | None:
-        """None: no replica can be reached."""
+        """None: no replica can be reached, or a frame cannot hold it."""
         for replica in self._ranked(self._directory.replicas):
             try:
                 return (await self._connections.to(replica.url)).request(request)
+            except OversizeError:
+                return None
             except ChannelError as error:
                 log.warning("not reached directly", extra={"replica": replica.id, "error": str(error)})
                 self._directory.suspend(replica.id)

@@ -26,8 +26,11 @@ NAME = "Embedding"
 CALL_TIMEOUT_S = 60.0
 VERIFY_TIMEOUT_S = 2.0
 REMEMBERED = 4_096
-"""Texts and pairs that are not computed anew: what people ask they ask often, also in words that no answer is kept under. 10 MB, and more
-only if questions are long."""
+"""Texts and pairs that are not computed anew: what people ask they ask often, also in words that no answer is kept under. About 10 MB."""
+REMEMBERED_CHARS = 256
+"""Longer texts are seldom asked again, and not judged by the packaged verifier."""
+MAX_WAITING = 1_000
+DRAIN_LIMIT_S = 10.0
 BATCH_TEXTS = 8
 """Texts in one call: more would make others wait for seconds."""
 
@@ -85,7 +88,7 @@ class Embedding(EmbeddingCalls):
         self._batcher: Batcher[str, Embedded] = Batcher(self._embed, config.max_batch_size)
         self._embedded: LRUCache[str, Embedded] = LRUCache(REMEMBERED)
         self._judged: LRUCache[Pair, float | None] = LRUCache(REMEMBERED)
-        self._server = ChannelServer(DirectApp(EmbeddingCalls, self), host, secret.encode())
+        self._server = ChannelServer(DirectApp(EmbeddingCalls, self), host, secret.encode(), grace_s=0)
 
     def record_replica_metadata(self) -> dict[str, Any]:
         return {"url": self._server.url}
@@ -96,8 +99,13 @@ class Embedding(EmbeddingCalls):
 
     async def embed_one(self, text: str) -> Embedded:
         found = self._embedded.get(text)
-        if found is None:
-            found = self._embedded[text] = await self._batcher.do(text)
+        if found is not None:
+            return found
+        if len(self._batcher) >= MAX_WAITING:
+            raise EmbedderError("too many texts wait")
+        found = await self._batcher.do(text)
+        if len(text) <= REMEMBERED_CHARS:
+            self._embedded[text] = found
         return found
 
     async def embed(self, texts: list[str]) -> list[Embedded]:
@@ -119,7 +127,7 @@ class Embedding(EmbeddingCalls):
         new = [pair for pair in pairs if pair not in judged]
         if new:
             judged |= zip(new, await asyncio.to_thread(self._verifier.probabilities, new), strict=True)
-            self._judged.update(judged)
+            self._judged.update({pair: judged[pair] for pair in new if max(len(pair.question), len(pair.kept)) <= REMEMBERED_CHARS})
         return [judged[pair] for pair in pairs]
 
     def describe(self) -> Described:
@@ -128,7 +136,8 @@ class Embedding(EmbeddingCalls):
         )
 
     async def __del__(self) -> None:
-        """Serve awaits this when the replica is to stop."""
+        """Serve awaits this when the replica is to stop. It does not see what came over the channel."""
+        await self._server.drain(DRAIN_LIMIT_S)
         await self._server.stop()
 
 

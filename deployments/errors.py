@@ -5,7 +5,8 @@ DeploymentError
 ├── EngineStartError      the engine could not be started; the message says what to do
 ├── PartError             another deployment did not answer
 ├── ChannelError          the other end of a private channel is gone, cannot be understood, or is not who it should be
-│   └── SilentError       it has said nothing for too long
+│   ├── SilentError       it has said nothing for too long
+│   └── OversizeError     this end was given more than a frame may hold
 ├── NoReplicaError        no replica takes the request
 └── ReplicaLostError      a replica broke off its answer
     └── SilentReplicaError   it has said nothing for too long
@@ -34,6 +35,10 @@ class ChannelError(DeploymentError):
 
 class SilentError(ChannelError):
     """The other end of a private channel has said nothing for too long."""
+
+
+class OversizeError(ChannelError):
+    """This end was given more than a frame of a private channel may hold. Nothing was sent."""
 
 
 class NoReplicaError(DeploymentError):

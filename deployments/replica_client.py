@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from deployments.channel.client import Connections, Exchange
 from deployments.channel.frames import Request
-from deployments.errors import ChannelError, NoReplicaError, ReplicaLostError, SilentError, SilentReplicaError
+from deployments.errors import ChannelError, NoReplicaError, OversizeError, ReplicaLostError, SilentError, SilentReplicaError
 from deployments.private_app import RETRY_MARK
 from deployments.replicas import Replica, ReplicaDirectory
 
@@ -126,10 +126,12 @@ class DirectReplicaClient:
         return await self._through_handle(call)
 
     async def _ask(self, call: Call, replica: Replica) -> DirectAnswer:
-        """Raises `_RefusedError`, `ReplicaLostError` if the replica may have begun to work, and `SilentReplicaError`."""
+        """Raises `_RefusedError`, `ReplicaLostError` if the replica may have begun to work, `SilentReplicaError`, and `OversizeError`."""
         try:
             connection = await self._connections.to(replica.url)
             exchange = connection.request(_request(call))
+        except OversizeError:
+            raise
         except ChannelError as error:
             log.warning("replica did not answer", extra={"replica": replica.id, "error": str(error)})
             raise _RefusedError from error

@@ -96,6 +96,7 @@ class Ingress:
 
     async def __del__(self) -> None:
         """Serve awaits this when the running requests are finished. Answers that wait to be kept are, if the store is still there."""
+        Front.hit_path = None  # what comes now is counted by the application
         for task in self._tasks:
             task.cancel()
         if self._modelcache:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import Field, ValidationError
 
 from cache.config import CacheConfig, Secret, Section
+from deployments.channel.frames import MAX_PAYLOAD
 from deployments.config import EmbeddingConfig, LlmConfig
 from retrieval.config import RetrievalConfig
 from serve_app.errors import ConfigError
@@ -27,7 +28,8 @@ class IngressConfig(Section):
     """Processes that answer HTTP requests; each has a memory of exact answers of its own."""
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 1000
     """Requests that one ingress replica has open at once; more wait in HAProxy, then get 503."""
-    max_body_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
+    max_body_bytes: Annotated[int, Field(ge=1024, le=MAX_PAYLOAD // 4)] = MAX_PAYLOAD // 4
+    """Written anew for the engine, a body may be four times as long: the private channel must be able to carry it."""
     read_timeout_s: Annotated[float, Field(gt=0)] = 600
     """Longest silence of a replica: before its first byte, and between two."""
     drain_timeout_s: Annotated[float, Field(gt=0)] = 120

@@ -56,7 +56,7 @@ class Epochs:
     def _asked(self, namespace: str, ended: asyncio.Task[None]) -> None:
         del self._asking[namespace]
         if not ended.cancelled() and ended.exception():  # whoever needs it asks again, and hears of it
-            log.warning("epoch not read ahead", extra={"error": type(ended.exception()).__name__})
+            log.debug("epoch not read ahead", extra={"error": type(ended.exception()).__name__})
 
     async def _ask(self, namespace: str) -> None:
         asked_at = self._clock()

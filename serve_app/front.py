@@ -45,6 +45,8 @@ class HitPath:
         self._pipeline = pipeline
         self._exchanges = exchanges
         self._limit = pipeline.config.ingress.max_body_bytes
+        self._max_reading = pipeline.config.ingress.max_ongoing_requests
+        self._reading = 0
         self._routes = {path: f"POST {path}" for path in parsers}
         self._seen: OrderedDict[tuple[str, str, bytes], Asked] = OrderedDict()
 
@@ -57,7 +59,7 @@ class HitPath:
         messages = await self._body(scope, receive, headers)
         if not messages or messages[-1]["type"] != "http.request" or messages[-1].get("more_body"):
             return _replayed(messages, receive)
-        body = messages[0]["body"] if len(messages) == 1 else b"".join(message.get("body", b"") for message in messages)
+        body = b"".join(message.get("body", b"") for message in messages)
         request_id = request_id_of(headers.get(_ID))
         try:
             ready = self._recognised(scope, headers, body, request_id) or self._parsed(scope, body, request_id, started)
@@ -106,21 +108,24 @@ class HitPath:
             self._seen.popitem(last=False)
 
     async def _body(self, scope: Message, receive: Receive, headers: Mapping[bytes, bytes]) -> list[Message]:
-        """The messages of the body, or of its beginning if it is too long or does not come."""
+        """The messages of the body, or of its beginning: if it is too long, does not come, or too many others, which Serve has not admitted
+        yet, are being read."""
         length = declared_length(headers.get(b"content-length"))
         if length is None or length > self._limit:
             return []
-        messages = [await receive()]
-        if not messages[0].get("more_body"):
-            return messages
-        size = len(messages[0].get("body", b""))
+        messages: list[Message] = []
+        self._reading += 1
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                while messages[-1].get("more_body") and size <= self._limit:
+                messages.append(await receive())
+                size = len(messages[0].get("body", b""))
+                while messages[-1].get("more_body") and size <= self._limit and self._reading <= self._max_reading:
                     messages.append(await receive())
                     size += len(messages[-1].get("body", b""))
         except TimeoutError:
             scope[LATE] = True
+        finally:
+            self._reading -= 1
         return messages
 
 

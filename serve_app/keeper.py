@@ -1,7 +1,7 @@
 """Writes answers to the store off the reply's path."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from cache.entry import Entry
 from cache.errors import CacheError
@@ -11,6 +11,7 @@ from serve_app.services import CacheService
 
 log = logging.getLogger("ray.serve")
 
+MAX_BATCH_BYTES = 8 * 1024 * 1024
 MAX_BATCH = 32
 """Answers that are written in one transaction, when they come faster than they are written."""
 
@@ -33,7 +34,8 @@ class Keeper:
 
     async def _write(self, items: list[tuple[Entry, Callable[[], None]]]) -> None:
         try:
-            await self._keep([entry for entry, _ in items])
+            for batch in _batches([entry for entry, _ in items]):
+                await self._keep(batch)
         finally:
             for _, done in items:
                 done()
@@ -60,3 +62,14 @@ class Keeper:
 
     async def stop(self) -> None:
         await self._writer.stop()
+
+
+def _batches(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """Of `MAX_BATCH_BYTES` at most, but for one that is longer alone."""
+    batch: list[Entry] = []
+    for entry in entries:
+        if batch and sum(each.size for each in batch) + entry.size > MAX_BATCH_BYTES:
+            yield batch
+            batch = []
+        batch.append(entry)
+    yield batch

@@ -112,6 +112,7 @@ class Pipeline:
             request = await self._retrieve(request, request.retrieval, namespace)  # 5
         if lookup is None:
             lookup = self.tiers.lookup(request, caller, namespace)
+        self.tiers.begin(lookup)
         entry = await self.tiers.exact(lookup) or await self.tiers.join(lookup)  # 3
         if entry and (reply := self._replay(request, caller, entry, "exact", 1.0)):
             self._renew(request, caller, lookup, entry)

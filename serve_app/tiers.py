@@ -154,10 +154,15 @@ class CacheTiers:
 
         None means nothing: `exact` goes on from there.
         """
-        held = self._lru.held(namespace, key)
+        held = self._lru.held(namespace, key) if self._config.exact.enabled else None
         if held is None or held.entry.is_stale(self._clock()) or self._epochs.fresh(namespace) != held.entry.epoch:
             return None
         return held
+
+    @staticmethod
+    def begin(lookup: Lookup) -> None:
+        """All its lookups together have from now on until `LOOKUP_TIMEOUT_S`."""
+        lookup.deadline = asyncio.get_running_loop().time() + LOOKUP_TIMEOUT_S
 
     def served(self, held: Held) -> None:
         """What `at_hand` gave was sent."""
@@ -199,7 +204,7 @@ class CacheTiers:
         """The answer of an equal request of this process that was in flight. None: this one goes on, by `lookup.ticket`."""
         if lookup.read and lookup.write and self._config.exact.enabled:
             lookup.ticket = await self._flights.join(lookup.namespace, lookup.key, lookup.known.epoch)
-            lookup.deadline = asyncio.get_running_loop().time() + LOOKUP_TIMEOUT_S  # the wait was for no tier
+            self.begin(lookup)  # the wait was for no tier
             if lookup.ticket.entry:
                 self._uses.hit(lookup.ticket.entry.id)
         return lookup.ticket.entry

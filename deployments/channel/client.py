@@ -9,16 +9,19 @@ from urllib.parse import urlsplit
 
 from deployments.channel import frames
 from deployments.channel.frames import MAX_PAYLOAD, NONCE_BYTES, WINDOW, Decoder, Frame, Kind, Request, Start, frame
-from deployments.errors import ChannelError, SilentError
+from deployments.errors import ChannelError, OversizeError, SilentError
 
 CONNECT_TIMEOUT_S = 2.0
 MAX_EXCHANGES = 2**32
+MAX_UNREAD = 32 * 1024 * 1024
+"""Bytes of requests that may wait for a server that does not read; then it gets no more."""
 
 
 class Connection(asyncio.Protocol):
     """One authenticated connection, shared by any number of exchanges. Made by `connect`."""
 
-    def __init__(self, secret: bytes, silence_s: float) -> None:
+    def __init__(self, url: str, secret: bytes, silence_s: float) -> None:
+        self._url = url
         self._secret = secret
         self._silence_s = silence_s
         self._decoder = Decoder()
@@ -32,9 +35,17 @@ class Connection(asyncio.Protocol):
         self.ready: asyncio.Future[None] = self._loop.create_future()
         """Both sides know each other. Raises `ChannelError`."""
         self.is_open = True
+        self._is_full = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=MAX_UNREAD)
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_open = False
@@ -80,17 +91,20 @@ class Connection(asyncio.Protocol):
             raise ChannelError("a server that does not know the secret")
 
     def _proof(self, side: str) -> bytes:
-        return frames.proof(self._secret, side, self._server_nonce, self._nonce)
+        return frames.proof(self._secret, side, self._url, self._server_nonce, self._nonce)
 
     def request(self, request: Request) -> "Exchange":
-        """Sends it. Raises `ChannelError` if the connection is closed."""
-        if not self.is_open:
-            raise ChannelError("the connection is closed")
+        """Sends it. Raises `ChannelError` if the connection is closed, or takes nothing at the moment, and `OversizeError`."""
+        if not self.is_open or self._is_full:
+            raise ChannelError("the connection is closed, or the other end does not read")
+        payload = frames.pack(request)
+        if len(payload) > MAX_PAYLOAD:
+            raise OversizeError("a request that is too long")
         self._number = (self._number + 1) % MAX_EXCHANGES
         while self._number in self._exchanges:
             self._number = (self._number + 1) % MAX_EXCHANGES
         exchange = self._exchanges[self._number] = Exchange(self, self._number)
-        self.write(frame(Kind.REQUEST, self._number, frames.pack(request)))
+        self.write(frame(Kind.REQUEST, self._number, payload))
         if self._watching is None:
             self._watch()
         return exchange
@@ -202,7 +216,7 @@ async def connect(url: str, secret: bytes, silence_s: float) -> Connection:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(secret, silence_s), where.hostname or "", where.port or 0
+                lambda: Connection(url, secret, silence_s), where.hostname or "", where.port or 0
             )
             try:
                 await connection.ready

@@ -101,9 +101,9 @@ def unpack_count(payload: bytes) -> int:
     return number
 
 
-def proof(secret: bytes, side: str, server_nonce: bytes, client_nonce: bytes) -> bytes:
-    """What shows that one side knows the secret, for this connection only: HMAC-SHA256, 32 bytes."""
-    return hmac.digest(secret, side.encode() + server_nonce + client_nonce, "sha256")
+def proof(secret: bytes, side: str, url: str, server_nonce: bytes, client_nonce: bytes) -> bytes:
+    """What shows that one side knows the secret, for this connection to this address only: HMAC-SHA256, 32 bytes."""
+    return hmac.digest(secret, side.encode() + server_nonce + client_nonce + url.encode(), "sha256")
 
 
 class Decoder:

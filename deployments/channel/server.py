@@ -1,6 +1,7 @@
 """The serving end of private channels."""
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import secrets
@@ -23,16 +24,23 @@ MAX_STRANGERS = 64
 MAX_BUFFERED = 1024 * 1024
 """Bytes of all answers that may wait for a slow peer's kernel; then all writers of that connection wait."""
 CHUNK = 64 * 1024
+CLOSE_LIMIT_S = 1.0
+POLL_S = 0.02
 
 
 class ChannelServer:
     """Serves an application to those who know the secret, on an OS-chosen port of `host`, in the running event loop."""
 
-    def __init__(self, app: ASGIApp, host: str, secret: bytes) -> None:
+    def __init__(self, app: ASGIApp, host: str, secret: bytes, grace_s: float = CANCEL_GRACE_S) -> None:
+        """`grace_s`: how long the application may take to end by itself when a client has left. Raises `ChannelError` without a secret."""
+        if not secret:
+            raise ChannelError("without a secret anybody could come in")
         self.app = app
         self.secret = secret
+        self.grace_s = grace_s
         self.peers: set[_Peer] = set()
-        self.strangers: set[_Peer] = set()
+        self.strangers: dict[_Peer, None] = {}
+        """The oldest first."""
         self._socket = _listen(host)
         self._server: asyncio.Server | None = None
         name = f"[{host}]" if ":" in host else host
@@ -44,13 +52,28 @@ class ChannelServer:
             return
         self._server = await asyncio.get_running_loop().create_server(lambda: _Peer(self), sock=self._socket)
 
+    async def drain(self, limit_s: float) -> None:
+        """Accepts no more connections, and returns when nothing runs, or after `limit_s` seconds."""
+        if self._server is not None:
+            self._server.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while any(peer.is_busy for peer in self.peers):
+                    await asyncio.sleep(POLL_S)
+
     async def stop(self) -> None:
-        """Accepts nothing more, and does not wait for what runs: drain before."""
+        """Accepts nothing more, and does not wait for what runs: drain before. What was written arrives, if it is read soon."""
         if self._server is None:
             self._socket.close()
             return
         self._server.close()
-        for peer in self.peers | self.strangers:
+        for peer in (*self.peers, *self.strangers):
+            peer.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_LIMIT_S):
+                while self.peers or self.strangers:
+                    await asyncio.sleep(POLL_S)
+        for peer in (*self.peers, *self.strangers):
             peer.cut()
 
 
@@ -79,22 +102,30 @@ class _Peer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=MAX_BUFFERED)
-        self._server.strangers.add(self)
-        if len(self._server.strangers) > MAX_STRANGERS:
-            self.cut()
-            return
+        self._server.strangers[self] = None
+        if len(self._server.strangers) > MAX_STRANGERS:  # an honest one does not wait for long
+            next(iter(self._server.strangers)).cut()
         self._loop.call_later(GREETING_LIMIT_S, self._cut_stranger)
         self.write(frame(Kind.HELLO, payload=self._nonce))
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._server.strangers.discard(self)
+        self._server.strangers.pop(self, None)
         self._server.peers.discard(self)
         for number in tuple(self._exchanges):
             self._cancel(number)
         self._writable.set()  # what is written from now on goes nowhere
 
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._exchanges or self._out)
+
     def cut(self) -> None:
         self._transport.abort()
+
+    def close(self) -> None:
+        """Once everything that was written has left."""
+        self._flush()
+        self._transport.close()
 
     def _cut_stranger(self) -> None:
         if self in self._server.strangers:
@@ -105,7 +136,8 @@ class _Peer(asyncio.Protocol):
             for each in self._decoder.feed(data):
                 self._received(each)
         except ChannelError as error:
-            log.warning("private channel cut", extra={"error": str(error)})
+            if self in self._server.peers:  # strangers shall not fill the log
+                log.warning("private channel cut", extra={"error": str(error)})
             self.cut()
 
     def _received(self, got: Frame) -> None:
@@ -123,13 +155,13 @@ class _Peer(asyncio.Protocol):
 
     def _greeted(self, got: Frame) -> None:
         nonce, given = got.payload[:NONCE_BYTES], got.payload[NONCE_BYTES:]
-        wanted = frames.proof(self._server.secret, "client", self._nonce, nonce)
+        wanted = frames.proof(self._server.secret, "client", self._server.url, self._nonce, nonce)
         if got.kind != Kind.PROOF or not hmac.compare_digest(given, wanted):
             raise ChannelError("a caller that does not know the secret")
-        self._server.strangers.discard(self)
+        del self._server.strangers[self]
         self._server.peers.add(self)
         self._decoder.limit = MAX_PAYLOAD
-        self.write(frame(Kind.WELCOME, payload=frames.proof(self._server.secret, "server", self._nonce, nonce)))
+        self.write(frame(Kind.WELCOME, payload=frames.proof(self._server.secret, "server", self._server.url, self._nonce, nonce)))
 
     def _begin(self, number: int, request: frames.Request) -> None:
         if number in self._exchanges:
@@ -144,7 +176,7 @@ class _Peer(asyncio.Protocol):
         if exchange is not None and exchange.end is None:
             exchange.call.leave()
             exchange.answer.abandon()
-            exchange.end = self._loop.call_later(CANCEL_GRACE_S, exchange.task.cancel)
+            exchange.end = self._loop.call_later(self._server.grace_s, exchange.task.cancel)
 
     def _ended(self, number: int) -> None:
         exchange = self._exchanges.pop(number)
@@ -159,7 +191,7 @@ class _Peer(asyncio.Protocol):
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        if not self._transport.is_closing():
+        if out and not self._transport.is_closing():
             self._transport.write(b"".join(out))
 
     def pause_writing(self) -> None:

@@ -61,6 +61,12 @@ async def test_what_fails_fails_for_itself_only(work: Work) -> None:
     assert isinstance(tasks[2].exception(), ValueError)
 
 
+async def test_too_few_results_are_an_error_and_no_wait() -> None:
+    batcher: Batcher[int, int] = Batcher(lambda numbers: [], 8)
+    with pytest.raises(ValueError, match="zip"):
+        await asyncio.wait_for(batcher.do(1), 5)
+
+
 async def test_who_has_left_is_not_computed_for(work: Work) -> None:
     tasks = await held(work, Batcher(work, 8), 1, 2, 3)
     for task in tasks[:2]:

@@ -63,7 +63,7 @@ class Owner(CacheOwner):
 
 @asynccontextmanager
 async def owner_of(directory: Path, encoder: Encoder) -> AsyncIterator[CacheOwner]:
-    owner = Owner(CacheConfig(), directory, {}, encoder)
+    owner = Owner(CacheConfig(), directory, {}, encoder, "127.0.0.1", "secret")
     try:
         yield owner
     finally:

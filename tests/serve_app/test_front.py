@@ -335,6 +335,22 @@ async def test_a_body_that_never_comes_is_given_up_after_one_time_limit(
     assert world.metrics.requests == [(f"POST {PATH}", 408, "")]
 
 
+async def test_a_body_whose_first_byte_never_comes_is_given_up_too(through: Through, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "BODY_TIMEOUT_S", 0.05)
+    async with asyncio.timeout(5):
+        got = await exchange(through, iter([]))
+    assert got[0]["status"] == 408
+    assert world.metrics.requests == [(f"POST {PATH}", 408, "")]
+
+
+async def test_of_bodies_in_pieces_no_more_are_read_at_once_than_requests_are_admitted(through: Through, world: World) -> None:
+    assert Front.hit_path is not None
+    Front.hit_path._max_reading = 0
+    got = await exchange(through, pieces_of(json.dumps(CHAT).encode()))
+    assert (got[0]["status"], through.passed) == (200, [PATH])  # the application has read it
+    assert Front.hit_path._reading == 0
+
+
 async def test_a_long_body_without_a_length_is_refused_as_soon_as_it_is_too_long(through: Through) -> None:
     endless = ({"type": "http.request", "body": b"x" * 1000, "more_body": True} for _ in range(100))
     got = await exchange(through, endless)

@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from cache.entry import Entry
+from cache.errors import StoreError
 from serve_app import queue_writer
-from serve_app.keeper import Keeper
+from serve_app.keeper import MAX_BATCH_BYTES, Keeper
 from serve_app.queue_writer import MAX_WAITING
 from tests.cache.entries import make_entry
 from tests.serve_app.fakes import Clock, FakeCache, RecordedMetrics
@@ -48,6 +50,38 @@ async def test_a_failing_store_does_not_end_the_writer(keeper: Keeper, cache: Fa
     keeper.keep(entry)
     await keeper.drain()
     assert cache.entries == [entry]
+    assert metrics.skipped == ["store_error"]
+
+
+async def test_what_waits_is_written_together_but_not_too_much(keeper: Keeper, cache: FakeCache) -> None:
+    batches: list[int] = []
+    keep = cache.keep
+
+    async def counted(entries: list[Entry]) -> None:
+        batches.append(len(entries))
+        await keep(entries)
+
+    cache.keep = counted  # type: ignore[method-assign]
+    for size in (10, 10, MAX_BATCH_BYTES // 2, MAX_BATCH_BYTES // 2, 2 * MAX_BATCH_BYTES, 10):
+        keeper.keep(make_entry(answer=bytes(size)))
+    await keeper.drain()
+    assert batches == [3, 1, 1, 1]
+    assert len(cache.entries) == 6
+
+
+async def test_an_entry_that_is_refused_costs_only_itself(keeper: Keeper, cache: FakeCache, metrics: RecordedMetrics) -> None:
+    keep = cache.keep
+
+    async def refusing(entries: list[Entry]) -> None:
+        if any(entry.text == "bad" for entry in entries):
+            raise StoreError("no")
+        await keep(entries)
+
+    cache.keep = refusing  # type: ignore[method-assign]
+    for text in ("good", "bad", "also good"):
+        keeper.keep(make_entry(text=text))
+    await keeper.drain()
+    assert [entry.text for entry in cache.entries] == ["good", "also good"]
     assert metrics.skipped == ["store_error"]
 
 

@@ -168,7 +168,7 @@ async def test_lookups_are_counted(world: World) -> None:
         ("semantic", "ineligible"),
     ]
     assert world.metrics.operations == [("flight", "led")]
-    assert len(world.metrics.staged) == 1
+    assert world.metrics.staged == [{"ask_store"}, {"wait_for_embedding"}, {"ask_for_similar"}, set()]
 
 
 # Equal requests at once

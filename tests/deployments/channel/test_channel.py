@@ -15,7 +15,7 @@ from deployments.channel.client import Connection, Connections, Exchange, connec
 from deployments.channel.frames import MAX_PAYLOAD, NONCE_BYTES, WINDOW, Decoder, Kind, Request, Start, frame, pack
 from deployments.channel.server import ChannelServer
 from deployments.engines.base import ASGIApp, Message, Receive, Send
-from deployments.errors import ChannelError, SilentError
+from deployments.errors import ChannelError, OversizeError, SilentError
 from tests.deployments.servers import eventually
 
 SECRET = b"between us"
@@ -191,18 +191,22 @@ async def test_closing_an_exchange_tells_the_application() -> None:
         assert connection.is_open
 
 
-async def test_an_application_that_does_not_hear_is_cancelled_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("grace_s", [0, 0.05])
+async def test_an_application_that_does_not_hear_is_cancelled_after_a_while(grace_s: float) -> None:
     async def deaf(app: App, receive: Receive, send: Send) -> None:
         await app.says(send, b"first", more=True)
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(server, "CANCEL_GRACE_S", 0.05)
     app = App(deaf)
-    async with connected(app) as connection:
-        exchange = connection.request(REQUEST)
-        await exchange.read()
-        exchange.close()
-        await eventually(lambda: app.running == 0)
+    made = ChannelServer(app, "127.0.0.1", SECRET, grace_s)
+    await made.start()
+    connection = await connect(made.url, SECRET, 5)
+    exchange = connection.request(REQUEST)
+    await exchange.read()
+    exchange.close()
+    await eventually(lambda: app.running == 0, 2)
+    connection.close()
+    await made.stop()
 
 
 async def test_a_client_that_is_gone_leaves_nothing_behind() -> None:
@@ -254,6 +258,50 @@ async def test_when_the_server_goes_every_exchange_is_lost() -> None:
         with pytest.raises(ChannelError):
             connection.request(REQUEST)
         await eventually(lambda: app.running == 0)
+
+
+async def test_a_stop_lets_what_was_written_arrive() -> None:
+    app = App(echo)
+    async with served(app) as made:
+        connection = await connect(made.url, SECRET, 5)
+        exchange = connection.request(REQUEST._replace(body=b"x" * 200_000))
+        await eventually(lambda: bool(app.scopes))
+        await made.drain(5)
+        await made.stop()
+        assert await body_of(exchange) == b"x" * 200_000 + b"!"
+
+
+async def test_a_drain_has_a_limit_and_takes_no_connections() -> None:
+    async with served(App(hold)) as made:
+        connection = await connect(made.url, SECRET, 5)
+        held = connection.request(REQUEST)
+        await held.start()
+        await asyncio.wait_for(made.drain(0.05), 5)
+        assert await held.read() == b"first"
+        with pytest.raises(ChannelError):
+            await connect(made.url, SECRET, 5)
+        connection.close()
+
+
+async def test_what_no_frame_can_hold_is_refused_and_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "MAX_PAYLOAD", 1000)
+    async with connected(App(hold)) as connection:
+        held = connection.request(REQUEST)
+        await held.start()
+        with pytest.raises(OversizeError):
+            connection.request(REQUEST._replace(body=b"x" * 1001))
+        assert await held.read() == b"first"
+        held.close()
+
+
+async def test_a_server_that_does_not_read_gets_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "MAX_UNREAD", 100_000)
+    async with connected(App(silent)) as connection:
+        connection.pause_writing()  # as the transport does past the limit
+        with pytest.raises(ChannelError):
+            connection.request(REQUEST)
+        connection.resume_writing()
+        connection.request(REQUEST).close()
 
 
 async def test_silence_ends_one_exchange_and_not_the_connection() -> None:
@@ -324,7 +372,12 @@ async def raw(made: ChannelServer) -> tuple[asyncio.StreamReader, asyncio.Stream
     return await asyncio.open_connection(where.hostname, where.port)
 
 
-@pytest.mark.parametrize("secret", [b"", b"wrong", SECRET + b"x", SECRET[:-1]])
+def test_no_server_without_a_secret() -> None:
+    with pytest.raises(ChannelError):
+        ChannelServer(App(echo), "127.0.0.1", b"")
+
+
+@pytest.mark.parametrize("secret", [b"wrong", SECRET + b"x", SECRET[:-1]])
 async def test_who_does_not_know_the_secret_reaches_nothing(secret: bytes) -> None:
     app = App(echo)
     async with served(app) as made:
@@ -365,7 +418,8 @@ async def test_a_proof_cannot_be_said_again() -> None:
                 super().write(data)
 
         where = urlsplit(made.url)
-        _, spied = await asyncio.get_running_loop().create_connection(lambda: Spy(SECRET, 5), where.hostname or "", where.port or 0)
+        connecting = asyncio.get_running_loop().create_connection
+        _, spied = await connecting(lambda: Spy(made.url, SECRET, 5), where.hostname or "", where.port or 0)
         await spied.ready
         spied.close()
         reader, writer = await raw(made)
@@ -381,10 +435,13 @@ async def test_strangers_that_say_nothing_are_cut_off_and_bounded(monkeypatch: p
     async with served(App(echo)) as made:
         waiting = [await raw(made) for _ in range(5)]
         await eventually(lambda: len(made.strangers) <= 3)
+        honest = await connect(made.url, SECRET, 5)  # however many others there are
+        assert await body_of(honest.request(REQUEST)) == b"body!"
+        honest.close()
         for reader, writer in waiting:
             await reader.read()
             writer.close()
-        assert made.strangers == set()
+        assert made.strangers == {}
         connection = await connect(made.url, SECRET, 5)
         assert await body_of(connection.request(REQUEST)) == b"body!"
         await asyncio.sleep(0.25)

@@ -55,10 +55,11 @@ def test_what_is_no_message_is_an_error(payload: bytes) -> None:
 
 def test_a_proof_is_of_one_side_of_one_connection() -> None:
     proofs = {
-        frames.proof(secret, side, server, client)
+        frames.proof(secret, side, url, server, client)
         for secret in (b"a", b"b")
         for side in ("client", "server")
+        for url in ("tcp://a:1", "tcp://a:2")
         for server in (b"s" * 32, b"t" * 32)
         for client in (b"c" * 32, b"d" * 32)
     }
-    assert len(proofs) == 16
+    assert len(proofs) == 32
