@@ -111,7 +111,7 @@ def engine_processes(system: System) -> list[psutil.Process]:
 
 async def test_a_killed_engine_is_replaced_and_the_other_carries_on(system: System) -> None:
     before = {replica["id"] for replica in system.replicas()}
-    engine = engine_processes(system)[0]
+    engine = (await asyncio.to_thread(poll, "an engine's process", 60, lambda: engine_processes(system)))[0]
     async with Load(system) as load:
         await asyncio.to_thread(poll, "some answers", 30, lambda: load.results["answered"] > 20)
         engine.kill()
@@ -132,7 +132,7 @@ def replaced(system: System, before: set[str]) -> bool:
 def test_a_killed_replica_leaves_no_process_behind(system: System) -> None:
     if system.is_simulated:
         pytest.skip("the simulated engine has no processes of its own")
-    engine = engine_processes(system)[0]
+    engine = poll("an engine's process", 60, lambda: engine_processes(system))[0]
     # Its own replica: that of the engine which was killed before may still be stopping.
     replica = next(each for each in engine.parents() if "LlmReplica" in title(each))
     family = replica.children(recursive=True)
