@@ -3,11 +3,11 @@
 python -m benchmarks.rivals.engine PORT LLM_CONFIG      (a JSON object: the section `llm` of a configuration)
 """
 
-import asyncio
 import json
 import sys
 
 import uvicorn
+import uvloop
 
 from deployments.config import LlmConfig
 from deployments.llm import create_engine
@@ -24,4 +24,4 @@ async def main(port: int, config: LlmConfig) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), LlmConfig.model_validate(json.loads(sys.argv[2]))))
+    uvloop.run(main(int(sys.argv[1]), LlmConfig.model_validate(json.loads(sys.argv[2]))))  # as `vllm serve` does
