@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ray import serve
 from ray.serve.config import RequestRouterConfig
@@ -54,32 +54,25 @@ class Searched:
     entry: Entry | None
 
 
-class CacheCalls:
+class CacheCalls(Protocol):
     """The contract of `CacheOwner`: what requests wait for. See `cache.semantic.SemanticCache`; raises `CacheError`."""
 
-    async def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
-        raise NotImplementedError
+    async def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known: ...
 
-    async def epoch(self, namespace: str) -> int:
-        raise NotImplementedError
+    async def epoch(self, namespace: str) -> int: ...
 
-    async def search(self, query: Query, policy: Policy) -> Searched:
-        raise NotImplementedError
+    async def search(self, query: Query, policy: Policy) -> Searched: ...
 
     async def keep(self, entries: list[Entry]) -> None:
         """All of them, or none."""
-        raise NotImplementedError
 
     async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None:
         """See `cache.judge.AnswerJudge.same`."""
-        raise NotImplementedError
 
     async def acquire(self, namespace: str, key: str, epoch: int, owner: str, for_s: float) -> Entry | bool:
         """See `serve_app.flights_lease.LeaseService`."""
-        raise NotImplementedError
 
-    async def release(self, namespace: str, key: str, epoch: int, owner: str) -> None:
-        raise NotImplementedError
+    async def release(self, namespace: str, key: str, epoch: int, owner: str) -> None: ...
 
 
 class CacheOwner(CacheCalls):

@@ -1,6 +1,6 @@
 """Calls of another deployment's methods over private channels, at a tenth of what a call through Ray's handle takes.
 
-A contract is a class whose annotated coroutines say what travels. Both ends take the types from there: nothing else can be called, and
+A contract is a protocol whose annotated coroutines say what travels. Both ends take the types from there: nothing else can be called, and
 nothing else can arrive.
 """
 

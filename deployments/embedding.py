@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from cachetools import LRUCache
@@ -56,26 +56,21 @@ class Described(NamedTuple):
     """See `cache.verifiers.base.Verifier.settles`."""
 
 
-class EmbeddingCalls:
+class EmbeddingCalls(Protocol):
     """The contract of `Embedding`. Raises `EmbedderError` and `VerifierError`."""
 
     async def embed_one(self, text: str) -> Embedded:
         """Texts of callers that wait at the same time are embedded together."""
-        raise NotImplementedError
 
     async def embed(self, texts: list[str]) -> list[Embedded]:
         """Texts of one caller."""
-        raise NotImplementedError
 
-    async def count_tokens(self, texts: list[str]) -> list[int]:
-        raise NotImplementedError
+    async def count_tokens(self, texts: list[str]) -> list[int]: ...
 
-    async def covers(self, texts: list[str]) -> list[bool]:
-        raise NotImplementedError
+    async def covers(self, texts: list[str]) -> list[bool]: ...
 
     async def verify(self, pairs: list[Pair]) -> list[float | None]:
         """See `cache.verifiers.base.Verifier.probabilities`."""
-        raise NotImplementedError
 
 
 class Embedding(EmbeddingCalls):

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -27,15 +27,12 @@ from tests.cache.entries import make_entry, unit
 from tests.deployments.replica_fakes import SECRET, unused_url
 
 
-class Contract:
-    async def double(self, number: int, word: str | None) -> tuple[int, str | None]:
-        raise NotImplementedError
+class Contract(Protocol):
+    async def double(self, number: int, word: str | None) -> tuple[int, str | None]: ...
 
-    async def fail(self, name: str) -> None:
-        raise NotImplementedError
+    async def fail(self, name: str) -> None: ...
 
-    async def hang(self) -> None:
-        raise NotImplementedError
+    async def hang(self) -> None: ...
 
 
 @dataclass
@@ -112,9 +109,8 @@ async def test_any_other_error_tells_nothing() -> None:
 
 @pytest.mark.parametrize("name", ["secret", "__init__", "calls", "double/", ""])
 async def test_only_what_the_contract_names_can_be_called(name: str) -> None:
-    class Wider(Contract):
-        async def secret(self) -> int:
-            raise NotImplementedError
+    class Wider(Contract, Protocol):
+        async def secret(self) -> int: ...
 
     async with offered(Target()) as url, calling(url, contract=Wider) as calls:
         with pytest.raises(PartError):
@@ -169,7 +165,7 @@ async def test_a_part_that_goes_away_during_a_call() -> None:
 # What travels
 
 
-class Cache(CacheCalls):
+class Cache:
     """Gives back what it was given."""
 
     def __init__(self) -> None:
@@ -213,7 +209,7 @@ async def test_what_the_cache_is_given_and_gives_arrives_whole() -> None:
 
 
 async def test_what_the_encoder_is_given_and_gives_arrives_whole() -> None:
-    class Encoder(EmbeddingCalls):
+    class Encoder:
         async def embed_one(self, text: str) -> Embedded:
             return Embedded(unit(3, 4), len(text), False)
 
