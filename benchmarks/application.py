@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -135,6 +135,11 @@ class Application:
         finally:
             for process in [each for each in everyone if each.is_running()]:
                 process.kill()
+
+
+def cpu_s(processes: Sequence[psutil.Process]) -> float:
+    """What they have used so far, all together."""
+    return sum(each.cpu_times().user + each.cpu_times().system for each in processes)
 
 
 def title(process: psutil.Process) -> str:

@@ -11,7 +11,6 @@ before, so that it has to be parsed. Rivals' requests are the same each time, wh
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,12 +18,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import httpx
-import psutil
 
 from benchmarks import wrk
-from benchmarks.application import QUICK_ENGINE, ROOT, Application, free_port, poll
+from benchmarks.application import QUICK_ENGINE, ROOT, Application, cpu_s, free_port, poll
 from benchmarks.hit_stages import stages
-from benchmarks.report import Row, parser, say, show
+from benchmarks.report import Row, merged, parser, say, show
 from benchmarks.servers import RIVALS as RIVALS_DIRECTORY
 from benchmarks.servers import Server, rival, uvicorn
 
@@ -46,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as directory:
             rows = [row for name in options.rivals for row in _rival(name, RIVALS[name], options, Path(directory))]
             rounds.append([*rows, *_ours(options, Path(directory))])
-    rows = [_median([each[place] for each in rounds]) for place in range(len(rounds[0]))]
+    rows = merged(rounds, added=("requests", "errors"))
     _relate(rows)
     show("hit_path", options, rows + stages(quick=options.quick))
 
@@ -75,15 +73,6 @@ def _row(system: str, connections: int, stream: bool, measured: wrk.Measured, **
         "errors": measured.errors,
         **more,
     }
-
-
-def _median(rows: Sequence[Row]) -> Row:
-    """Of the rounds; counts are added."""
-    merged: Row = dict(rows[0])
-    for name in ("requests_per_s", "p50_ms", "p99_ms", "ingress_cpu_us", "haproxy_cpu_us"):
-        if name in merged:
-            merged[name] = statistics.median(row[name] for row in rows)
-    return merged | {name: sum(row[name] for row in rows) for name in ("requests", "errors") if name in merged}
 
 
 def _relate(rows: list[Row]) -> None:
@@ -115,14 +104,10 @@ def _measured_with_cpu(
     application: Application, system: str, bodies: Sequence[bytes], connections: int, stream: bool, seconds: float
 ) -> Row:
     processes = {"ingress": application.processes(":Ingress"), "haproxy": application.processes("bin/haproxy")}
-    before = {name: _cpu_s(each) for name, each in processes.items()}
+    before = {name: cpu_s(each) for name, each in processes.items()}
     measured = wrk.load(application.url + CHAT, bodies, connections, seconds)
-    used = {f"{name}_cpu_us": (_cpu_s(each) - before[name]) / measured.requests * 1e6 for name, each in processes.items()}
+    used = {f"{name}_cpu_us": (cpu_s(each) - before[name]) / measured.requests * 1e6 for name, each in processes.items()}
     return _row(system, connections, stream, measured, **used)
-
-
-def _cpu_s(processes: Sequence[psutil.Process]) -> float:
-    return sum(each.cpu_times().user + each.cpu_times().system for each in processes)
 
 
 def _chat(question: str) -> dict[str, object]:

@@ -16,7 +16,6 @@ import argparse
 import asyncio
 import json
 import random
-import statistics
 import sys
 import tempfile
 import time
@@ -31,8 +30,8 @@ import numpy as np
 import psutil
 
 from benchmarks import streams
-from benchmarks.application import ROOT, Application, free_port, poll
-from benchmarks.report import Row, parser, say, show
+from benchmarks.application import ROOT, Application, cpu_s, free_port, poll
+from benchmarks.report import Row, merged, parser, say, show
 from benchmarks.servers import Server
 
 SIMULATED: dict[str, Any] = {
@@ -87,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rng = random.Random(options.seed + number)
         with tempfile.TemporaryDirectory() as directory:
             rounds.append([*_bare(options, Path(directory), rng), *_ours(options, Path(directory), rng)])
-    rows = [_median([each[place] for each in rounds]) for place in range(len(rounds[0]))]
+    rows = merged(rounds, added=("tokens", "errors"))
     _relate(rows)
     show("miss_path", options, [*rows, {"system": "ray_serve_llm", "engine": options.engine, "skipped": True}])
 
@@ -162,12 +161,12 @@ def _warm_up(target: Target, fields: dict[str, Any]) -> None:
 def _case(system: str, engine: str, case: Case, target: Target, rng: random.Random, fields: dict[str, Any]) -> Row:
     processes = target.processes()
     idle_share = _idle_share(processes)
-    before, began = _cpu_s(processes), time.perf_counter()
+    before, began = cpu_s(processes), time.perf_counter()
     bursts = []
     for _ in range(case.repeats):
         bodies = [streams.chat(target.model, case.tokens, rng, **fields) for _ in range(case.concurrency)]
         bursts.append(asyncio.run(streams.run(target.port, bodies)))
-    busy = _cpu_s(processes) - before - idle_share * (time.perf_counter() - began)
+    busy = cpu_s(processes) - before - idle_share * (time.perf_counter() - began)
     tokens = sum(each.tokens for each in bursts)
     ttft, gaps = np.concatenate([each.ttft_s for each in bursts]), np.concatenate([each.gaps_s for each in bursts])
     late = np.concatenate([each.late_gaps_s for each in bursts])
@@ -189,21 +188,9 @@ def _case(system: str, engine: str, case: Case, target: Target, rng: random.Rand
 
 def _idle_share(processes: Sequence[psutil.Process]) -> float:
     """CPU seconds a second when nothing is asked."""
-    before, began = _cpu_s(processes), time.perf_counter()
+    before, began = cpu_s(processes), time.perf_counter()
     time.sleep(IDLE_S)
-    return (_cpu_s(processes) - before) / (time.perf_counter() - began)
-
-
-def _cpu_s(processes: Sequence[psutil.Process]) -> float:
-    return sum(each.cpu_times().user + each.cpu_times().system for each in processes)
-
-
-def _median(rows: Sequence[Row]) -> Row:
-    merged: Row = dict(rows[0])
-    for name, value in merged.items():
-        if isinstance(value, float):
-            merged[name] = statistics.median(row[name] for row in rows)
-    return merged | {name: sum(row[name] for row in rows) for name in ("tokens", "errors")}
+    return (cpu_s(processes) - before) / (time.perf_counter() - began)
 
 
 def _relate(rows: list[Row]) -> None:

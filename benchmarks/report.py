@@ -3,6 +3,7 @@
 import argparse
 import json
 import platform
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,21 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
 def say(text: str) -> None:
     """Progress, beside the result."""
     sys.stderr.write(f"{text}\n")
+
+
+def merged(rounds: Sequence[Sequence[Row]], added: Sequence[str] = ()) -> list[Row]:
+    """One round's rows for several: of each measured number the median; those that `added` names are counts, and their sum."""
+    return [_merged([each[place] for each in rounds], added) for place in range(len(rounds[0]))]
+
+
+def _merged(rows: Sequence[Row], added: Sequence[str]) -> Row:
+    one = dict(rows[0])
+    for name, value in one.items():
+        if name in added:
+            one[name] = sum(row[name] for row in rows)
+        elif isinstance(value, float):
+            one[name] = statistics.median(row[name] for row in rows)
+    return one
 
 
 def show(name: str, options: argparse.Namespace, rows: Sequence[Row]) -> None:

@@ -19,14 +19,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks import wrk
 from benchmarks.application import QUICK_ENGINE, ROOT, Application
 from benchmarks.question_stream import stream
-from benchmarks.report import Row, parser, say, show
+from benchmarks.report import Row, merged, parser, say, show
 from cache.embedders.factory import load_embedder
 from cache.embedders.sources import PACKAGED
 from deployments.config import EmbeddingConfig
@@ -42,7 +41,7 @@ _STAGE = re.compile(r'^mygo_cache_stage_seconds_(sum|count)\{.*stage="(\w+)".*\}
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     rounds = [_round(options, number) for number in range(options.rounds)]
-    rows = [_median([each[place] for each in rounds]) for place in range(len(rounds[0]))]
+    rows = merged(rounds)
     show("semantic_path", options, rows)
 
 
@@ -164,14 +163,6 @@ def _encoder(texts: Sequence[str]) -> Row:
     per_s = min(300, len(texts)) / (time.perf_counter() - began)
     os.sched_setaffinity(0, allowed)
     return {"system": "encoder", "case": "alone", "lookups_per_s": per_s}
-
-
-def _median(rows: Sequence[Row]) -> Row:
-    merged: dict[str, Any] = dict(rows[0])
-    for name, value in merged.items():
-        if isinstance(value, float):
-            merged[name] = statistics.median(row[name] for row in rows)
-    return merged
 
 
 if __name__ == "__main__":

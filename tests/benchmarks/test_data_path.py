@@ -9,8 +9,9 @@ import pytest
 
 from benchmarks import streams, wrk
 from benchmarks.hit_memory import LENGTHS, _held_apart
-from benchmarks.hit_path import _median, _relate
+from benchmarks.hit_path import _relate
 from benchmarks.hit_stages import stages
+from benchmarks.report import merged
 from benchmarks.semantic_path import _questions
 from benchmarks.servers import uvicorn
 
@@ -51,7 +52,7 @@ def test_rounds_are_merged_by_their_median_and_related_to_the_bare_server() -> N
         [{"system": name, "connections": 1, "requests_per_s": rate * factor, "requests": 5, "errors": 0} for name, rate in RATES]
         for factor in (1, 3, 2)
     ]
-    rows = [_median([each[place] for each in rounds]) for place in range(2)]
+    rows = merged(rounds, added=("requests", "errors"))
     _relate(rows)
     assert [(row["requests_per_s"], row["requests"], row["of_bare_asgi"]) for row in rows] == [(200.0, 15, 1.0), (50.0, 15, 0.25)]
 
