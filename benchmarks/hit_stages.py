@@ -146,4 +146,4 @@ async def _fill(pipeline: Pipeline) -> None:
     assert lookup is not None  # noqa: S101
     await pipeline.tiers.exact(lookup)
     answer = answers.of_text("It holds what attention needs of earlier tokens. " * 8, "m")
-    pipeline.tiers.keep(lookup, answers.from_json, answers.to_json(answer, "chatcmpl-0", 0))
+    pipeline.tiers.keep(lookup, answers.from_json, json.dumps(answer).encode())

@@ -146,10 +146,6 @@ def completion_tokens(answer: dict[str, Any]) -> int:
     return tokens if isinstance(tokens, int) and tokens >= 0 else 0
 
 
-def to_json(answer: dict[str, Any], response_id: str, created: int) -> bytes:
-    return msgspec.json.encode({"id": response_id, "created": created, **answer})
-
-
 def to_stream(answer: dict[str, Any], response_id: str, created: int, include_usage: bool) -> bytes:
     """The whole stream at once: role, text, and finish reason of each choice, then the usage if asked for."""
     head = {"id": response_id, "created": created, "object": _chunk_object(answer), "model": answer.get("model")}

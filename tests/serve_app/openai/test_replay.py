@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from serve_app.openai import answers
 from serve_app.openai.replay import fill, render
 from tests.serve_app.openai.test_answers import answers as any_answers
+from tests.serve_app.openai.test_answers import to_json
 
 
 @given(any_answers(), st.booleans(), st.booleans())
@@ -18,7 +19,7 @@ def test_every_reply_is_as_if_rendered_anew(answer: dict[str, Any], stream: bool
     kind = "chat" if answer["object"] == "chat.completion" else "completion"
     pieces = render(raw, kind, stream=stream, include_usage=include_usage)
     for request, created in (("cmpl-1", 7), ("cmpl-2", 1_700_000_000)):
-        anew = answers.to_stream(answer, request, created, include_usage) if stream else answers.to_json(answer, request, created)
+        anew = answers.to_stream(answer, request, created, include_usage) if stream else to_json(answer, request, created)
         assert fill(pieces, request, created) == anew
 
 
