@@ -5,6 +5,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -40,6 +41,8 @@ GATHER_S = 0.25
 """How long upkeep waits for more once there is something to do: until the index has a vector, the overlay does."""
 REOPEN_S = 1.0
 RETRY_S = 10.0
+THREADS = 32
+"""Of requests: most wait for the verifier, or for a database server, and those that come together are judged together."""
 
 T = TypeVar("T")
 
@@ -96,6 +99,7 @@ class CacheOwner(CacheCalls):
         """On the event loop's clock: when the stores, which failed to open, are tried again."""
         self._is_started = self._is_filled = False
         self._upkeep: list[asyncio.Task[None]] = []
+        self._threads = ThreadPoolExecutor(THREADS, "requests")
         self._working: set[asyncio.Task[Any]] = set()
         self._changed = asyncio.Event()
 
@@ -218,28 +222,31 @@ class CacheOwner(CacheCalls):
         """Returns when the cache knows all that it has kept. Raises `CacheError`."""
         await self._fill(await self._opened())
 
+    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+
     async def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
-        return await asyncio.to_thread((await self._opened()).find, namespace, key, fingerprint, text)
+        return await self._in_thread((await self._opened()).find, namespace, key, fingerprint, text)
 
     async def epoch(self, namespace: str) -> int:
-        return await asyncio.to_thread((await self._opened()).epoch, namespace)
+        return await self._in_thread((await self._opened()).epoch, namespace)
 
     async def search(self, query: Query, policy: Policy) -> Searched:
-        found = await asyncio.to_thread((await self._opened()).search, query, policy)
+        found = await self._in_thread((await self._opened()).search, query, policy)
         return Searched(found.decision, found.entry) if isinstance(found, Found) else Searched(found, None)
 
     async def keep(self, entries: list[Entry]) -> None:
-        await asyncio.to_thread((await self._opened()).insert_all, entries)
+        await self._in_thread((await self._opened()).insert_all, entries)
         self._changed.set()
 
     async def call(self, method: str, *args: Any) -> Any:
         if method not in CALLABLE:
             raise ValueError("this method is not for callers by name")
-        return await asyncio.to_thread(getattr(await self._opened(), method), *args)
+        return await self._in_thread(getattr(await self._opened(), method), *args)
 
     async def learn(self, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None:
         """Whether a fresh answer says what the decision's candidate says; None: it cannot be told. See `SemanticCache.learn`."""
-        return await asyncio.to_thread(self._learn, await self._opened(), namespace, decision, answer, served)
+        return await self._in_thread(self._learn, await self._opened(), namespace, decision, answer, served)
 
     def _learn(self, cache: SemanticCache, namespace: str, decision: Decision, answer: bytes, served: bool) -> bool | None:
         kept = cache.get(namespace, decision.candidate.id) if decision.candidate else None
@@ -252,10 +259,10 @@ class CacheOwner(CacheCalls):
         return correct
 
     async def acquire(self, namespace: str, key: str, epoch: int, owner: str, for_s: float) -> Entry | bool:
-        return await asyncio.to_thread(_acquire, await self._opened(), namespace, key, epoch, owner, for_s)
+        return await self._in_thread(_acquire, await self._opened(), namespace, key, epoch, owner, for_s)
 
     async def release(self, namespace: str, key: str, epoch: int, owner: str) -> None:
-        await asyncio.to_thread((await self._opened()).release, namespace, lease_name(key, epoch), owner)
+        await self._in_thread((await self._opened()).release, namespace, lease_name(key, epoch), owner)
 
     async def __del__(self) -> None:
         """Serve awaits this."""
@@ -270,6 +277,7 @@ class CacheOwner(CacheCalls):
             await asyncio.wait(self._working, timeout=CLOSE_LIMIT_S)
         if self._cache is not None:
             await asyncio.to_thread(self._cache.close)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         if self._calls is not None:
             self._calls.close()
 

@@ -135,8 +135,8 @@ class EmbeddingConfig(Section):
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads of one computation. More compete with the engines for the same cores."""
     precision: Literal["float32", "int8"] = "int8"
-    """Of the encoder and the packaged verifier on a CPU. `int8` takes six tenths of the time; entries are embedded anew when it changes."""
+    """Of the encoder and the packaged verifier on a CPU. `int8` takes a third of the time; entries are embedded anew when it changes."""
     max_batch_size: Annotated[int, Field(ge=1)] = 8
-    """Texts of several requests that are embedded together, when they come while others are. On a CPU more do not pay."""
+    """Texts, or pairs of them, of several requests that are computed together, if they come while others are. On a CPU more do not pay."""
     num_cpus: Annotated[float, Field(ge=0)] = 0
     num_gpus: Annotated[float, Field(ge=0)] = 0

@@ -70,7 +70,7 @@ class EmbeddingCalls(Protocol):
     async def covers(self, texts: list[str]) -> list[bool]: ...
 
     async def verify(self, pairs: list[Pair]) -> list[float | None]:
-        """See `cache.verifiers.base.Verifier.probabilities`."""
+        """See `cache.verifiers.base.Verifier.probabilities`. Pairs of callers that wait at the same time are judged together."""
 
 
 class Embedding(EmbeddingCalls):
@@ -80,7 +80,8 @@ class Embedding(EmbeddingCalls):
         """`host`, `secret`: of its private channel."""
         self._embedder = load_embedder(config.source, config.threads, config.precision, gpu=config.num_gpus > 0)
         self._verifier = load_verifier(verifier, config.threads, self._embedder.name, config.precision)
-        self._batcher: Batcher[str, Embedded] = Batcher(self._embed, config.max_batch_size)
+        self._texts: Batcher[str, Embedded] = Batcher(self._embed, config.max_batch_size)
+        self._pairs: Batcher[Pair, float | None] = Batcher(self._probabilities, config.max_batch_size)
         self._embedded: LRUCache[str, Embedded] = LRUCache(REMEMBERED)
         self._judged: LRUCache[Pair, float | None] = LRUCache(REMEMBERED)
         self._server = ChannelServer(DirectApp(EmbeddingCalls, self), host, secret.encode(), grace_s=0)
@@ -96,9 +97,9 @@ class Embedding(EmbeddingCalls):
         found = self._embedded.get(text)
         if found is not None:
             return found
-        if len(self._batcher) >= MAX_WAITING:
+        if len(self._texts) >= MAX_WAITING:
             raise EmbedderError("too many texts wait")
-        found = await self._batcher.do(text)
+        found = await self._texts.do(text)
         if len(text) <= REMEMBERED_CHARS:
             self._embedded[text] = found
         return found
@@ -118,12 +119,20 @@ class Embedding(EmbeddingCalls):
         return await asyncio.to_thread(self._embedder.covers, texts)
 
     async def verify(self, pairs: list[Pair]) -> list[float | None]:
-        judged = {pair: self._judged[pair] for pair in pairs if pair in self._judged}
-        new = [pair for pair in pairs if pair not in judged]
-        if new:
-            judged |= zip(new, await asyncio.to_thread(self._verifier.probabilities, new), strict=True)
-            self._judged.update({pair: judged[pair] for pair in new if max(len(pair.question), len(pair.kept)) <= REMEMBERED_CHARS})
-        return [judged[pair] for pair in pairs]
+        return await asyncio.gather(*(self._judge(pair) for pair in pairs))
+
+    async def _judge(self, pair: Pair) -> float | None:
+        if pair in self._judged:
+            return self._judged[pair]
+        if len(self._pairs) >= MAX_WAITING:
+            raise VerifierError("too many pairs wait")
+        judged = await self._pairs.do(pair)
+        if max(len(pair.question), len(pair.kept)) <= REMEMBERED_CHARS:
+            self._judged[pair] = judged
+        return judged
+
+    def _probabilities(self, pairs: Sequence[Pair]) -> list[float | None]:
+        return self._verifier.probabilities(pairs)
 
     def describe(self) -> Described:
         return Described(

@@ -1,1 +1,1 @@
-"""Small BERT networks on ONNX Runtime, built from their weights: what the sentence encoder and the verifier have in common."""
+"""Small BERT networks on CTranslate2, built from their weights: what the sentence encoder and the verifier have in common."""

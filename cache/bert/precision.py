@@ -3,7 +3,7 @@
 from typing import Literal
 
 Precision = Literal["float32", "int8"]
-"""`int8`: weights, in blocks with a scale each, and what is multiplied with them; everything else stays float32."""
+"""`int8`: word embeddings and dense weights, with a scale for each row, and what is multiplied with them, with a scale for each token."""
 
 
 def named(name: str, precision: Precision) -> str:

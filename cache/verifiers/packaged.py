@@ -1,4 +1,4 @@
-"""The project's own verifier, on ONNX Runtime."""
+"""The project's own verifier."""
 
 import json
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ import onnx
 from onnx import numpy_helper
 from tokenizers import Encoding
 
-from cache.bert.graph import Shape, Weights
-from cache.bert.network import BertNetwork, mean
+from cache.bert.model_file import WORDS, Shape, Weights
+from cache.bert.network import BertNetwork
 from cache.bert.precision import Precision, in_float32, named
 from cache.decision.belief import sigmoid
 from cache.errors import VerifierError
 from cache.verifiers.base import Pair
-from cache.verifiers.reader import Reader
+from cache.verifiers.reader import Reader, word_embeddings
 
 PACKAGED = "packaged"
 MODEL = Path(__file__).parent / "model"
@@ -31,22 +31,23 @@ class PairModel:
 
     def __init__(self, path: Path, threads: int | None = None, precision: Precision = "float32") -> None:
         """`path`: as `cache.verifiers.network.export` writes it. `threads`: of one call; None: as many as there are cores."""
-        weights = _weights(onnx.load(path))
+        self._reader = Reader()
+        weights = {WORDS: word_embeddings(), **_weights(onnx.load(path))}
         self._head, self._bias = weights[HEAD][0], weights[HEAD_BIAS][0]
         self._network = BertNetwork(weights, SHAPE, precision, threads)
-        self._reader = Reader()
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float | None]:
         """One for each pair; None: it cannot be read. The texts are read in the order of the alphabet: the judgement is symmetric."""
         if not pairs:
             return []
         encoded = self._reader.encode([(min(pair), max(pair)) for pair in pairs])
-        return [self._logit(each) if self._reader.knows(each) else None for each in encoded]
+        known = [each for each in encoded if self._reader.knows(each)]
+        logits = iter(self._judged(known) if known else [])
+        return [next(logits) if self._reader.knows(each) else None for each in encoded]
 
-    def _logit(self, pair: Encoding) -> float:
-        """One by one: on a CPU a batch saves nothing, and padding costs."""
-        hidden, mask = self._network.hidden([self._reader.words(pair)], [pair.type_ids])
-        return float(np.concatenate([hidden[0, 0], mean(hidden, mask)[0]]) @ self._head + self._bias)
+    def _judged(self, pairs: Sequence[Encoding]) -> list[float]:
+        hidden = self._network.hidden([each.ids for each in pairs], [each.type_ids for each in pairs])
+        return [float(np.concatenate([each[0], each.mean(axis=0)]) @ self._head + self._bias) for each in hidden]
 
 
 def _weights(model: onnx.ModelProto) -> Weights:

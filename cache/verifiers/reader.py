@@ -1,23 +1,31 @@
 """Pairs of texts as the packaged verifier's network takes them in."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 from tokenizers import Encoding, Tokenizer
 
+from cache.bert import model_file
 from cache.embedders.sources import PACKAGED, locate
 
 MAX_TOKENS = 128
 """Of a pair, special tokens included. Longer pairs are not judged: nothing was learnt on them, and they would take too long."""
 WORDS, MASK, SEGMENTS = "words", "mask", "segments"
 """The network's inputs."""
-_EMBEDDINGS = "embeddings.word_embeddings.weight"
+
+
+def word_embeddings() -> NDArray[np.float32]:
+    """Those of the packaged sentence encoder, read from its file: shape (words, width)."""
+    with safe_open(str(locate(PACKAGED) / "model.safetensors"), "np") as tensors:
+        read: NDArray[np.float32] = tensors.get_tensor(model_file.WORDS)
+    return read
 
 
 class Reader:
-    """The tokenizer and the word embeddings of the packaged sentence encoder. Thread-safe."""
+    """The tokenizer of the packaged sentence encoder, and for training its word embeddings. Thread-safe."""
 
     def __init__(self, truncates: bool = False) -> None:
         """`truncates`: to `MAX_TOKENS`. Raises `EmbedderError`, or what files and tokenizers raise."""
@@ -28,9 +36,11 @@ class Reader:
             self._tokenizer.enable_truncation(MAX_TOKENS)
         else:
             self._tokenizer.no_truncation()
-        with safe_open(str(directory / "model.safetensors"), "np") as tensors:
-            self._embeddings: NDArray[np.float32] = tensors.get_tensor(_EMBEDDINGS)
         self._unknown = self._tokenizer.token_to_id("[UNK]")
+
+    @cached_property
+    def _embeddings(self) -> NDArray[np.float32]:
+        return word_embeddings()
 
     @property
     def width(self) -> int:
@@ -44,11 +54,6 @@ class Reader:
     def knows(self, pair: Encoding) -> bool:
         """Whether the pair is short enough, and has no character that the vocabulary lacks."""
         return len(pair.ids) <= MAX_TOKENS and self._unknown not in pair.ids
-
-    def words(self, pair: Encoding) -> NDArray[np.float32]:
-        """The words' embeddings, shape (tokens, width)."""
-        embedded: NDArray[np.float32] = self._embeddings[pair.ids]
-        return embedded
 
     def batch(self, pairs: Sequence[Encoding]) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
         """`WORDS`, float32 of shape (pairs, tokens, width); `MASK` and `SEGMENTS`, int64 of shape (pairs, tokens); 0 behind the end."""

@@ -212,14 +212,14 @@ def test_bert_says_what_sentence_transformers_says(real: SentenceEmbedder, bert:
 
 def test_in_int8_vectors_hardly_turn(bert: BertEmbedder, int8: BertEmbedder) -> None:
     texts = [RESET, FORGOT, CELL, *TEXTS]
-    assert (bert.embed(texts) * int8.embed(texts)).sum(axis=1).min() > 0.998
+    assert (bert.embed(texts) * int8.embed(texts)).sum(axis=1).min() > 0.99
     assert int8.name == f"{bert.name}+int8"
 
 
 def test_texts_of_a_batch_do_not_change_each_other(int8: BertEmbedder) -> None:
     together = int8.embed([RESET, "word " * 200, CELL])
     for row, text in enumerate([RESET, "word " * 200, CELL]):
-        np.testing.assert_allclose(together[row], int8.embed([text])[0], atol=2e-3)
+        np.testing.assert_allclose(together[row], int8.embed([text])[0], atol=1e-6)
 
 
 def test_the_packaged_encoder_needs_no_pytorch() -> None:

@@ -1,5 +1,6 @@
 """The embedding deployment as a plain object."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -67,6 +68,16 @@ async def test_a_pair_is_judged_once_with_its_similarity(deployed: Embedding, mo
     judged = await deployed.verify([one, other])
     assert await deployed.verify([closer, one]) == [(await deployed.verify([closer]))[0], judged[0]]
     assert calls == [[one, other], [closer]]
+
+
+async def test_pairs_of_callers_that_wait_at_the_same_time_are_judged_together(
+    deployed: Embedding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = counting(monkeypatch, deployed._verifier, "probabilities")
+    one, other = Pair("a", "b", 0.5), Pair("c", "d", 0.9)
+    together = await asyncio.gather(deployed.verify([one]), deployed.verify([other]))
+    assert calls == [[one, other]]
+    assert together == [await deployed.verify([one]), await deployed.verify([other])]
 
 
 async def test_no_more_is_remembered_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,90 @@
+"""A BERT encoder's weights as CTranslate2 reads them.
+
+Written from the weights when they are loaded, so any checkpoint of this architecture will do. CTranslate2's own converters import PyTorch,
+which takes longer than all else in a start. Format: `ctranslate2.specs.model_spec.ModelSpec`, `transformer_spec.TransformerEncoderSpec`.
+"""
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Weights = Mapping[str, NDArray[Any]]
+"""By the names that `transformers.BertModel` gives them, in any float type."""
+
+WORDS, PLACES, SEGMENTS = (f"embeddings.{name}_embeddings.weight" for name in ("word", "position", "token_type"))
+_VERSION, _SPEC, _REVISION = 6, "TransformerEncoderSpec", 1
+_TYPES = {np.dtype(kind): number for number, kind in enumerate((np.float32, np.int8, np.int16))}
+_GELU, _ADD = 3, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    layers: int
+    heads: int
+    epsilon: float
+    """Of layer normalization."""
+
+
+def model_files(weights: Weights, shape: Shape) -> dict[str, bytes]:
+    """By name. The vocabulary has as many words as the model; texts come to it as numbers."""
+    words = [str(number) for number in range(len(weights[WORDS]))]
+    settings = {"layer_norm_epsilon": shape.epsilon, "unk_token": words[0], "bos_token": words[0], "eos_token": words[0]}
+    return {
+        "model.bin": _binary(dict(_variables(weights, shape))),
+        "config.json": json.dumps(settings).encode(),
+        "vocabulary.json": json.dumps(words).encode(),
+    }
+
+
+def _variables(weights: Weights, shape: Shape) -> Iterator[tuple[str, NDArray[Any]]]:
+    yield "encoder/num_heads", np.array(shape.heads, np.int16)
+    numbers = {"activation": _GELU, "embeddings_merge": _ADD, "pre_norm": 0, "scale_embeddings": 0, "multi_query_attention": 0}
+    for name, number in numbers.items():
+        yield f"encoder/{name}", np.array(number, np.int8)
+    yield "encoder/embeddings_0/weight", weights[WORDS]
+    yield "encoder/embeddings_1/weight", weights[SEGMENTS]
+    yield "encoder/position_encodings/encodings", weights[PLACES]
+    yield from _norm("encoder/layernorm_embedding", weights, "embeddings.LayerNorm")
+    for number in range(shape.layers):
+        yield from _layer(f"encoder/layer_{number}", weights, f"encoder.layer.{number}.")
+
+
+def _layer(name: str, weights: Weights, source: str) -> Iterator[tuple[str, NDArray[Any]]]:
+    attention = [f"{source}attention.self.{part}" for part in ("query", "key", "value")]
+    yield from _dense(f"{name}/self_attention/linear_0", weights, *attention)
+    yield from _dense(f"{name}/self_attention/linear_1", weights, f"{source}attention.output.dense")
+    yield from _norm(f"{name}/self_attention/layer_norm", weights, f"{source}attention.output.LayerNorm")
+    yield from _dense(f"{name}/ffn/linear_0", weights, f"{source}intermediate.dense")
+    yield from _dense(f"{name}/ffn/linear_1", weights, f"{source}output.dense")
+    yield from _norm(f"{name}/ffn/layer_norm", weights, f"{source}output.LayerNorm")
+
+
+def _dense(name: str, weights: Weights, *sources: str) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Layers that read the same, as one."""
+    for part in ("weight", "bias"):
+        yield f"{name}/{part}", np.concatenate([weights[f"{source}.{part}"] for source in sources])
+
+
+def _norm(name: str, weights: Weights, source: str) -> Iterator[tuple[str, NDArray[Any]]]:
+    yield f"{name}/gamma", weights[f"{source}.weight"]
+    yield f"{name}/beta", weights[f"{source}.bias"]
+
+
+def _binary(variables: dict[str, NDArray[Any]]) -> bytes:
+    out = [struct.pack("<I", _VERSION), _string(_SPEC), struct.pack("<II", _REVISION, len(variables))]
+    for name, values in variables.items():
+        if values.dtype not in _TYPES:
+            values = values.astype(np.float32)
+        data = np.ascontiguousarray(values).tobytes()
+        out += [_string(name), struct.pack(f"<B{values.ndim}I", values.ndim, *values.shape)]
+        out += [struct.pack("<BI", _TYPES[values.dtype], len(data)), data]
+    return b"".join([*out, struct.pack("<I", 0)])
+
+
+def _string(text: str) -> bytes:
+    return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
