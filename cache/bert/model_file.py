@@ -8,7 +8,8 @@ import json
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,15 +31,14 @@ class Shape:
     """Of layer normalization."""
 
 
-def model_files(weights: Weights, shape: Shape) -> dict[str, bytes]:
-    """By name. The vocabulary has as many words as the model; texts come to it as numbers."""
+def write_model(weights: Weights, shape: Shape, directory: Path) -> None:
+    """The vocabulary has as many words as the model; texts come to it as numbers."""
     words = [str(number) for number in range(len(weights[WORDS]))]
     settings = {"layer_norm_epsilon": shape.epsilon, "unk_token": words[0], "bos_token": words[0], "eos_token": words[0]}
-    return {
-        "model.bin": _binary(dict(_variables(weights, shape))),
-        "config.json": json.dumps(settings).encode(),
-        "vocabulary.json": json.dumps(words).encode(),
-    }
+    (directory / "config.json").write_text(json.dumps(settings))
+    (directory / "vocabulary.json").write_text(json.dumps(words))
+    with (directory / "model.bin").open("wb") as file:
+        _write(dict(_variables(weights, shape)), file)
 
 
 def _variables(weights: Weights, shape: Shape) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -75,15 +75,13 @@ def _norm(name: str, weights: Weights, source: str) -> Iterator[tuple[str, NDArr
     yield f"{name}/beta", weights[f"{source}.bias"]
 
 
-def _binary(variables: dict[str, NDArray[Any]]) -> bytes:
-    out = [struct.pack("<I", _VERSION), _string(_SPEC), struct.pack("<II", _REVISION, len(variables))]
+def _write(variables: Mapping[str, NDArray[Any]], file: BinaryIO) -> None:
+    file.write(struct.pack("<I", _VERSION) + _string(_SPEC) + struct.pack("<II", _REVISION, len(variables)))
     for name, values in variables.items():
-        if values.dtype not in _TYPES:
-            values = values.astype(np.float32)
-        data = np.ascontiguousarray(values).tobytes()
-        out += [_string(name), struct.pack(f"<B{values.ndim}I", values.ndim, *values.shape)]
-        out += [struct.pack("<BI", _TYPES[values.dtype], len(data)), data]
-    return b"".join([*out, struct.pack("<I", 0)])
+        data = np.ascontiguousarray(values, values.dtype if values.dtype in _TYPES else np.float32)
+        file.write(_string(name) + struct.pack(f"<B{values.ndim}I", values.ndim, *values.shape))
+        file.write(struct.pack("<BI", _TYPES[data.dtype], data.nbytes) + data.tobytes())
+    file.write(struct.pack("<I", 0))  # no aliases
 
 
 def _string(text: str) -> bytes:

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import ctranslate2
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.bert.model_file import Shape, Weights, model_files
+from cache.bert.model_file import Shape, Weights, write_model
 from cache.bert.precision import Precision
 
 Floats = NDArray[np.float32]
@@ -19,9 +21,9 @@ class BertNetwork:
     def __init__(self, weights: Weights, shape: Shape, precision: Precision = "float32", threads: int | None = None) -> None:
         """`threads`: of one call; None: as many as there are cores."""
         cores = os.cpu_count() or 1
-        self._encoder = ctranslate2.Encoder(
-            "", compute_type=precision, inter_threads=cores, intra_threads=threads or cores, files=model_files(weights, shape)
-        )
+        with TemporaryDirectory(prefix="mygo-bert-") as directory:  # files that it gets in memory it keeps there
+            write_model(weights, shape, Path(directory))
+            self._encoder = ctranslate2.Encoder(directory, compute_type=precision, inter_threads=cores, intra_threads=threads or cores)
 
     def hidden(self, texts: Sequence[Sequence[int]], segments: Sequence[Sequence[int]] | None = None) -> list[Floats]:
         """What the last layer says of each text, shape (tokens, width).
