@@ -5,15 +5,17 @@
 Each round starts the engine behind a plain HTTP server (`bare_vllm`, or `bare` if it is simulated), measures, ends it, and does the same
 with the application and one replica of the same engine: `ours` with the cache turned off in each request, `ours_cache` with questions that
 nobody asked before, which are looked up in both tiers and kept. The median of the rounds counts. Cases in `concurrency`: 1 (time to the
-first token, and to each further one), 8 and 50 (CPU), and as many as saturate the engine. CPU is that of the engine's, the ingress's and
-HAProxy's processes, without what they use when idle. `gap_growth` is the mean gap between a stream's tokens in its second half, relative
-to all.
+first token, and to each further one), 8 and 50 (CPU), and as many as saturate the engine: bursts, all streams beginning at once; where
+`load` is `steady`, each stream's end is the next one's beginning, and lengths differ by half. CPU is that of the engine's, the ingress's
+and HAProxy's processes, without what they use when idle. `gap_growth` is the mean gap between a stream's tokens in its second half,
+relative to all.
 
 `ray_serve_llm` is not measured here: it pins another vLLM. On this kind of machine it added 48 ms to the first token.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import random
 import sys
@@ -59,13 +61,14 @@ IDLE_S = 3.0
 class Case:
     concurrency: int
     tokens: int
-    repeats: int
-    """Bursts, one after the other."""
+    repeats: int = 0
+    """Bursts, one after the other. 0: steady."""
 
 
+STEADY_S = 16.0
 CASES = {
-    "simulated": [Case(1, 8, 40), Case(8, 400, 2), Case(50, 400, 2), Case(200, 600, 1)],
-    "vllm": [Case(1, 16, 30), Case(8, 128, 2), Case(32, 128, 3)],
+    "simulated": [Case(1, 8, 40), Case(8, 400, 2), Case(50, 400, 2), Case(200, 600, 1), Case(50, 400)],
+    "vllm": [Case(1, 16, 30), Case(8, 128, 2), Case(32, 128, 3), Case(32, 128)],
 }
 
 
@@ -162,10 +165,7 @@ def _case(system: str, engine: str, case: Case, target: Target, rng: random.Rand
     processes = target.processes()
     idle_share = _idle_share(processes)
     before, began = cpu_s(processes), time.perf_counter()
-    bursts = []
-    for _ in range(case.repeats):
-        bodies = [streams.chat(target.model, case.tokens, rng, **fields) for _ in range(case.concurrency)]
-        bursts.append(asyncio.run(streams.run(target.port, bodies)))
+    bursts = [_burst(case, target, rng, fields) for _ in range(case.repeats)] or [_steady(case, target, rng, fields)]
     busy = cpu_s(processes) - before - idle_share * (time.perf_counter() - began)
     tokens = sum(each.tokens for each in bursts)
     ttft, gaps = np.concatenate([each.ttft_s for each in bursts]), np.concatenate([each.gaps_s for each in bursts])
@@ -174,16 +174,28 @@ def _case(system: str, engine: str, case: Case, target: Target, rng: random.Rand
         "system": system,
         "engine": engine,
         "concurrency": case.concurrency,
+        "load": "bursts" if case.repeats else "steady",
         "ttft_p50_ms": float(np.median(ttft)) * 1e3,
         "ttft_p99_ms": float(np.quantile(ttft, 0.99)) * 1e3,
         "gap_p50_ms": float(np.median(gaps)) * 1e3,
         "gap_p99_ms": float(np.quantile(gaps, 0.99)) * 1e3,
         "gap_growth": float(late.mean() / gaps.mean()),
-        "tokens_per_s": tokens / sum(each.wall_s for each in bursts),
+        "tokens_per_s": tokens / sum(each.tokens / each.tokens_per_s for each in bursts),
         "cpu_us_per_token": busy / tokens * 1e6,
         "tokens": tokens,
         "errors": sum(each.errors for each in bursts),
     }
+
+
+def _burst(case: Case, target: Target, rng: random.Random, fields: dict[str, Any]) -> streams.Streamed:
+    return asyncio.run(streams.run(target.port, [streams.chat(target.model, case.tokens, rng, **fields) for _ in range(case.concurrency)]))
+
+
+def _steady(case: Case, target: Target, rng: random.Random, fields: dict[str, Any]) -> streams.Streamed:
+    lengths = random.Random(case.tokens)
+    shortest, longest = case.tokens // 2, case.tokens * 3 // 2
+    bodies = (streams.chat(target.model, lengths.randint(shortest, longest), rng, **fields) for _ in itertools.count())
+    return asyncio.run(streams.keep_up(target.port, bodies, case.concurrency, STEADY_S))
 
 
 def _idle_share(processes: Sequence[psutil.Process]) -> float:
@@ -195,10 +207,10 @@ def _idle_share(processes: Sequence[psutil.Process]) -> float:
 
 def _relate(rows: list[Row]) -> None:
     """Adds what each of our rows has more than the bare server's."""
-    bare = {row["concurrency"]: row for row in rows if row["system"].startswith("bare")}
+    bare = {(row["concurrency"], row["load"]): row for row in rows if row["system"].startswith("bare")}
     for row in rows:
         if row["system"].startswith("ours"):
-            same = bare[row["concurrency"]]
+            same = bare[row["concurrency"], row["load"]]
             row["added_ttft_ms"] = row["ttft_p50_ms"] - same["ttft_p50_ms"]
             row["added_cpu_us_per_token"] = row["cpu_us_per_token"] - same["cpu_us_per_token"]
             row["of_bare_tokens_per_s"] = row["tokens_per_s"] / same["tokens_per_s"]

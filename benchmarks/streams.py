@@ -4,8 +4,8 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -29,10 +29,7 @@ class Streamed:
     """Between two arrivals of tokens of a stream, all streams behind each other, in order of time within a stream."""
     late_gaps_s: NDArray[np.float64]
     """Those of each stream's second half."""
-
-    @property
-    def tokens_per_s(self) -> float:
-        return self.tokens / self.wall_s
+    tokens_per_s: float
 
 
 @dataclass(slots=True, eq=False)
@@ -77,14 +74,8 @@ def chat(model: str, tokens: int, rng: random.Random, **fields: Any) -> bytes:
 
 async def run(port: int, bodies: Sequence[bytes], path: str = "/v1/chat/completions", headers: Mapping[str, str] | None = None) -> Streamed:
     """All at once, each over a connection of its own to 127.0.0.1. Streams that fail, or take longer than `LIMIT_S`, are errors."""
-    loop, began = asyncio.get_running_loop(), time.perf_counter()
-    lines = "".join(f"{name}: {value}\r\n" for name, value in {"content-type": "application/json", **(headers or {})}.items())
-    streams = []
-    for body in bodies:
-        head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{lines}content-length: {len(body)}\r\n\r\n"
-        request = head.encode() + body
-        _, stream = await loop.create_connection(lambda request=request: _Stream(request), "127.0.0.1", port)  # type: ignore[misc]
-        streams.append((_, stream))
+    began = time.perf_counter()
+    streams = [await _start(port, body, path, headers or {}) for body in bodies]
     await asyncio.wait([stream.done for _, stream in streams], timeout=LIMIT_S)
     wall = time.perf_counter() - began
     for transport, _ in streams:
@@ -92,16 +83,49 @@ async def run(port: int, bodies: Sequence[bytes], path: str = "/v1/chat/completi
     return _summary([stream for _, stream in streams], wall)
 
 
+async def keep_up(port: int, bodies: Iterator[bytes], concurrency: int, seconds: float) -> Streamed:
+    """As `run`, but for `seconds` there are always so many: where one ends, the next of `bodies` begins.
+
+    `tokens_per_s` is of the last three quarters of the time: at first all begin at once.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    streams: list[_Stream] = []
+
+    async def one_after_the_other() -> None:
+        while loop.time() < end:
+            transport, stream = await _start(port, next(bodies), "/v1/chat/completions", {})
+            streams.append(stream)
+            await asyncio.wait([stream.done], timeout=max(0.0, end - loop.time()))
+            transport.abort()
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one_after_the_other() for _ in range(concurrency)))
+    ended = time.perf_counter()
+    counted_from = began + (ended - began) / 4
+    counted = sum(np.mean(np.array(each.arrivals) >= counted_from) * each.events for each in streams if each.arrivals)
+    found = _summary([each for each in streams if each.done.done()], ended - began)
+    return replace(found, tokens=sum(each.events for each in streams), tokens_per_s=float(counted / (ended - counted_from)))
+
+
+async def _start(port: int, body: bytes, path: str, headers: Mapping[str, str]) -> tuple[asyncio.Transport, _Stream]:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in {"content-type": "application/json", **headers}.items())
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{lines}content-length: {len(body)}\r\n\r\n"
+    return await asyncio.get_running_loop().create_connection(lambda: _Stream(head.encode() + body), "127.0.0.1", port)
+
+
 def _summary(streams: Sequence[_Stream], wall_s: float) -> Streamed:
     good = [each for each in streams if each.is_ok and each.arrivals and each.done.done()]
     gaps = [np.diff(each.arrivals) for each in good]
     empty = np.zeros(0)
+    tokens = sum(each.events for each in good)
     return Streamed(
         len(streams),
         len(streams) - len(good),
-        sum(each.events for each in good),
+        tokens,
         wall_s,
         np.array([each.arrivals[0] - each.started for each in good]),
         np.concatenate(gaps) if gaps else empty,
         np.concatenate([each[len(each) // 2 :] for each in gaps]) if gaps else empty,
+        tokens / wall_s,
     )

@@ -1,7 +1,10 @@
 """The benchmarks of the data path: their tools, and those parts of them that need no running application."""
 
 import asyncio
+import itertools
 import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -73,7 +76,10 @@ def test_questions_are_asked_in_words_that_are_not_kept() -> None:
     assert not set(kept) & set(asked)
 
 
-async def test_streams_are_counted_and_broken_ones_are_errors() -> None:
+@asynccontextmanager
+async def three_tokens() -> AsyncIterator[int]:
+    """The port of a server of streams that end well if `/good` is asked for."""
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -81,20 +87,35 @@ async def test_streams_are_counted_and_broken_ones_are_errors() -> None:
             writer.write(b'data: {"x": 1}\n\n')
             await writer.drain()
             await asyncio.sleep(0.01)
-        if b"/good" in head:
+        if b"/bad" not in head:
             writer.write(b"data: [DO")
             await asyncio.sleep(0.01)
             writer.write(b"NE]\n\n")
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    bodies = [streams.chat("m", 3, random.Random(number)) for number in range(2)]
-    good = await streams.run(port, bodies, "/good")
-    bad = await streams.run(port, bodies, "/bad")
+    yield server.sockets[0].getsockname()[1]
     server.close()
+
+
+def chats() -> Iterator[bytes]:
+    return (streams.chat("m", 3, random.Random(number)) for number in itertools.count())
+
+
+async def test_streams_are_counted_and_broken_ones_are_errors() -> None:
+    async with three_tokens() as port:
+        good = await streams.run(port, list(itertools.islice(chats(), 2)), "/good")
+        bad = await streams.run(port, list(itertools.islice(chats(), 2)), "/bad")
     assert (good.streams, good.errors, good.tokens, len(good.ttft_s), len(good.gaps_s)) == (2, 0, 6, 2, 4)
     assert (bad.errors, bad.tokens) == (2, 0)
+
+
+async def test_where_a_stream_ends_the_next_one_begins() -> None:
+    async with three_tokens() as port:
+        kept_up = await streams.keep_up(port, chats(), 4, 0.5)
+    assert kept_up.errors == 0
+    assert kept_up.streams > 8
+    assert 0.8 < kept_up.tokens_per_s / (kept_up.tokens / kept_up.wall_s) < 1.25
 
 
 def test_the_bare_server_answers(tmp_path: Path) -> None:

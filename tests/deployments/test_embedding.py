@@ -75,7 +75,7 @@ async def test_pairs_of_callers_that_wait_at_the_same_time_are_judged_together(
 ) -> None:
     calls = counting(monkeypatch, deployed._verifier, "probabilities")
     one, other = Pair("a", "b", 0.5), Pair("c", "d", 0.9)
-    together = await asyncio.gather(deployed.verify([one]), deployed.verify([other]))
+    together = list(await asyncio.gather(deployed.verify([one]), deployed.verify([other])))
     assert calls == [[one, other]]
     assert together == [await deployed.verify([one]), await deployed.verify([other])]
 
