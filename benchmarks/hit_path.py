@@ -87,16 +87,16 @@ def _relate(rows: list[Row]) -> None:
 
 
 def _ours(options: argparse.Namespace, directory: Path) -> Iterator[Row]:
-    questions = [_chat(f"What does number {number} of {QUESTIONS} stand for, and why?") for number in range(QUESTIONS)]
+    questions = [chat(f"What does number {number} of {QUESTIONS} stand for, and why?") for number in range(QUESTIONS)]
     llm = {"model": {"name": "mygo-sim"}, "engine": QUICK_ENGINE, "replicas": {"min": 1, "max": 1}}
     with Application(ROOT / "config.sim.yaml", directory, {"llm": llm}) as application:
         application.wait_ready()
-        _fill(application, questions)
+        fill(application, questions)
         for stream in (False, True):
-            bodies = [_chat_of(each, stream) for each in questions]
+            bodies = [chat_of(each, stream) for each in questions]
             for connections in CONNECTIONS:
                 yield _measured_with_cpu(application, "ours", bodies, connections, stream, options.seconds)
-        fresh = [_chat_of(question, False, user=str(number)) for number in range(40) for question in questions]
+        fresh = [chat_of(question, False, user=str(number)) for number in range(40) for question in questions]
         yield _measured_with_cpu(application, "ours_new_words", fresh, 16, False, min(options.seconds, 4))
 
 
@@ -110,15 +110,15 @@ def _measured_with_cpu(
     return _row(system, connections, stream, measured, **used)
 
 
-def _chat(question: str) -> dict[str, object]:
+def chat(question: str) -> dict[str, object]:
     return {"model": "mygo-sim", "messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 24}
 
 
-def _chat_of(question: dict[str, object], stream: bool, **more: str) -> bytes:
+def chat_of(question: dict[str, object], stream: bool, **more: str) -> bytes:
     return json.dumps({**question, **({"stream": True} if stream else {}), **more}).encode()
 
 
-def _fill(application: Application, questions: Sequence[dict[str, object]]) -> None:
+def fill(application: Application, questions: Sequence[dict[str, object]]) -> None:
     """Has every question answered, and asks it once more."""
     wrk.load(application.url + CHAT, [json.dumps(each).encode() for each in questions], 32, 6)
     missed = [each for each in questions if application.http.post(CHAT, json=each).headers["x-mygo-cache"] != "exact"]
@@ -185,12 +185,12 @@ RIVALS: dict[str, Starts] = {"bare_asgi": _bare_asgi, "bare_fastapi": _bare_fast
 
 
 def _chats(server: Server, headers: Mapping[str, str] | None = None) -> Measures:
-    body = json.dumps(_chat("What does it stand for, and why?")).encode()
+    body = json.dumps(chat("What does it stand for, and why?")).encode()
     return lambda connections, seconds: wrk.load(server.url + CHAT, [body], connections, seconds, headers)
 
 
 def _wait_for_answer(server: Server, headers: Mapping[str, str]) -> None:
-    question = _chat("What does it stand for, and why?")
+    question = chat("What does it stand for, and why?")
     poll("an answer", 120, lambda: httpx.post(server.url + CHAT, json=question, headers=headers, timeout=30).is_success)
 
 

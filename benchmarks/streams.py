@@ -91,12 +91,14 @@ async def keep_up(port: int, bodies: Iterator[bytes], concurrency: int, seconds:
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     streams: list[_Stream] = []
+    finished: list[_Stream] = []
 
     async def one_after_the_other() -> None:
         while loop.time() < end:
             transport, stream = await _start(port, next(bodies), "/v1/chat/completions", {})
             streams.append(stream)
-            await asyncio.wait([stream.done], timeout=max(0.0, end - loop.time()))
+            ended, _ = await asyncio.wait([stream.done], timeout=max(0.0, end - loop.time()))
+            finished.extend([stream] if ended else [])
             transport.abort()
 
     began = time.perf_counter()
@@ -104,7 +106,7 @@ async def keep_up(port: int, bodies: Iterator[bytes], concurrency: int, seconds:
     ended = time.perf_counter()
     counted_from = began + (ended - began) / 4
     counted = sum(np.mean(np.array(each.arrivals) >= counted_from) * each.events for each in streams if each.arrivals)
-    found = _summary([each for each in streams if each.done.done()], ended - began)
+    found = _summary(finished, ended - began)
     return replace(found, tokens=sum(each.events for each in streams), tokens_per_s=float(counted / (ended - counted_from)))
 
 

@@ -171,20 +171,24 @@ class RemoteEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         parts = [texts[start : start + BATCH_TEXTS] for start in range(0, len(texts), BATCH_TEXTS)]
-        embedded = [each.vector for part in parts for each in self._result("embed", part)]
+        embedded = [each.vector for part in parts for each in self._embedded(part)]
         return np.stack(embedded) if embedded else np.empty((0, self.dimension), np.float32)
 
+    def _embedded(self, texts: Sequence[str]) -> list[Embedded]:
+        """One text is most likely a question, which others ask as well: it is remembered."""
+        return [self._result("embed_one", texts[0])] if len(texts) == 1 else self._result("embed", list(texts))
+
     def covers(self, texts: Sequence[str]) -> list[bool]:
-        covered: list[bool] = self._result("covers", texts)
+        covered: list[bool] = self._result("covers", list(texts))
         return covered
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        counts: list[int] = self._result("count_tokens", texts)
+        counts: list[int] = self._result("count_tokens", list(texts))
         return counts
 
-    def _result(self, method: str, texts: Sequence[str]) -> Any:
+    def _result(self, method: str, texts: str | list[str]) -> Any:
         try:
-            return self._calls.result(CALL_TIMEOUT_S, method, list(texts))
+            return self._calls.result(CALL_TIMEOUT_S, method, texts)
         except Exception as error:
             raise EmbedderError("the embedding deployment did not answer") from error
 

@@ -1,10 +1,11 @@
 """The benchmarks of the data path: their tools, and those parts of them that need no running application."""
 
 import asyncio
+import contextlib
 import itertools
 import random
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 from benchmarks import streams, wrk
 from benchmarks.hit_memory import LENGTHS, _held_apart
 from benchmarks.hit_path import _relate
+from benchmarks.hit_scaling import _stale_once
 from benchmarks.hit_stages import stages
 from benchmarks.report import merged
 from benchmarks.semantic_path import _questions
@@ -76,26 +78,32 @@ def test_questions_are_asked_in_words_that_are_not_kept() -> None:
     assert not set(kept) & set(asked)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def three_tokens() -> AsyncIterator[int]:
     """The port of a server of streams that end well if `/good` is asked for."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-        for _ in range(3):
-            writer.write(b'data: {"x": 1}\n\n')
-            await writer.drain()
-            await asyncio.sleep(0.01)
-        if b"/bad" not in head:
-            writer.write(b"data: [DO")
-            await asyncio.sleep(0.01)
-            writer.write(b"NE]\n\n")
-        writer.close()
+    serving: set[asyncio.Task[None]] = set()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError), contextlib.closing(writer):
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            for _ in range(3):
+                writer.write(b'data: {"x": 1}\n\n')
+                await writer.drain()
+                await asyncio.sleep(0.01)
+            if b"/bad" not in head:
+                writer.write(b"data: [DO")
+                await asyncio.sleep(0.01)
+                writer.write(b"NE]\n\n")
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.ensure_future(serve(reader, writer)))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
     yield server.sockets[0].getsockname()[1]
     server.close()
+    await asyncio.gather(*serving)
 
 
 def chats() -> Iterator[bytes]:
@@ -116,6 +124,21 @@ async def test_where_a_stream_ends_the_next_one_begins() -> None:
     assert kept_up.errors == 0
     assert kept_up.streams > 8
     assert 0.8 < kept_up.tokens_per_s / (kept_up.tokens / kept_up.wall_s) < 1.25
+
+
+@pytest.mark.parametrize("seen_after_s", [0.0, 0.4])
+async def test_an_old_answer_is_counted_as_long_as_it_is_given(seen_after_s: float) -> None:
+    ended: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/cache/invalidate":
+            ended.append(time.perf_counter())
+            return httpx.Response(200)
+        is_old = not ended or time.perf_counter() < ended[0] + seen_after_s
+        return httpx.Response(200, headers={"x-mygo-entry": "old" if is_old else "new"})
+
+    async with httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(answer)) as client:
+        assert seen_after_s - 0.1 < await _stale_once(client) <= seen_after_s
 
 
 def test_the_bare_server_answers(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from cache.errors import EmbedderError
 from cache.verifiers.base import Pair
 from deployments import embedding
 from deployments.config import EmbeddingConfig
-from deployments.embedding import Embedding
+from deployments.embedding import BATCH_TEXTS, Embedding, RemoteEmbedder
 
 
 class Plain(Embedding):
@@ -89,3 +89,29 @@ async def test_no_more_is_remembered_than_may_be(monkeypatch: pytest.MonkeyPatch
         await made.embed_one(str(number))
     assert (len(made._judged), len(made._embedded)) == (2, 2)
     await made._server.stop()
+
+
+class InProcess:
+    """Calls that go straight to the deployment."""
+
+    def __init__(self, target: Embedding) -> None:
+        self._target = target
+
+    async def call(self, name: str, *args: Any) -> Any:
+        return await getattr(self._target, name)(*args)
+
+
+async def test_questions_that_library_code_asks_for_are_remembered_and_documents_are_not(
+    deployed: Embedding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = counting(monkeypatch, deployed._embedder, "embed")
+    remote = RemoteEmbedder(InProcess(deployed), asyncio.get_running_loop(), deployed.describe())  # type: ignore[arg-type]
+    documents = [f"text {number}" for number in range(BATCH_TEXTS + 2)]
+    vectors = await asyncio.to_thread(remote.embed, documents)
+    for _ in range(2):
+        question = await asyncio.to_thread(remote.embed, ["a question"])
+    assert calls == [documents[:BATCH_TEXTS], documents[BATCH_TEXTS:], ["a question"]]
+    assert vectors.shape == (BATCH_TEXTS + 2, remote.dimension)
+    assert np.array_equal(question[0], (await deployed.embed_one("a question")).vector)
+    assert await asyncio.to_thread(remote.count_tokens, ["one two"]) == [2]
+    assert await asyncio.to_thread(remote.covers, ["one two"]) == [True]
