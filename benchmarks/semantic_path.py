@@ -7,7 +7,8 @@ The application is started with the simulated engine and the semantic tier in mo
 only compared hits count (`x-mygo-cache: semantic` with a similarity below 1). `at_once`: further questions, 16 at a time, by `wrk`; all of
 them count, also those that the engine has to answer. `again`: the hits of `one` once more, 16 at a time: they are decided on again, but
 their vectors and judgements are remembered. `stages` are means of `one` and `at_once`, as the application itself measures them: `ask_*` and
-`wait_*` are what the ingress waits for, the others are parts of them. `encoder` is the encoder alone, on one core.
+`wait_*` are what the ingress waits for, the others are parts of them. `encoder` and `verifier` are the networks alone, on one core: text
+after text (`one`, the least that a look-up can take), and in batches as the embedding deployment makes them.
 """
 
 import argparse
@@ -17,8 +18,9 @@ import re
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +30,8 @@ from benchmarks.question_stream import stream
 from benchmarks.report import Row, merged, parser, say, show
 from cache.embedders.factory import load_embedder
 from cache.embedders.sources import PACKAGED
+from cache.verifiers.base import Pair
+from cache.verifiers.factory import load_verifier
 from deployments.config import EmbeddingConfig
 
 CHAT = "/v1/chat/completions"
@@ -50,6 +54,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     made.add_argument("--entries", type=int, default=10_000)
     made.add_argument("--questions", type=int, default=500, help="asked in other words, one by one; as many again for each second at once")
     made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--verifier", default="packaged", help="as cache.semantic.verifier; `none` decides by the cosine")
     options = made.parse_args(arguments)
     if options.quick:
         options.entries, options.questions, options.rounds = 300, 100, 1
@@ -60,7 +65,7 @@ def _round(options: argparse.Namespace, number: int) -> list[Row]:
     say(f"round {number + 1} of {options.rounds}")
     kept, asked = _questions(options.entries, (1 + AT_ONCE_S) * options.questions, options.seed + number)
     llm = {"model": {"name": "mygo-sim"}, "engine": QUICK_ENGINE, "replicas": {"min": 1, "max": 1}}
-    args = {"llm": llm, "cache": {"semantic": {"mode": "static"}}}
+    args = {"llm": llm, "cache": {"semantic": {"mode": "static", "verifier": options.verifier}}}
     with tempfile.TemporaryDirectory() as directory, Application(ROOT / "config.sim.yaml", Path(directory), args) as application:
         application.wait_ready()
         _import(application, kept)
@@ -70,7 +75,7 @@ def _round(options: argparse.Namespace, number: int) -> list[Row]:
         time.sleep(EXPORTED_S)
         stages = list(_stages(application))
         rows.append(_at_once(application, options, "again", found, AT_ONCE_S))
-        return [*rows, *stages, _encoder(asked)]
+        return [*rows, *stages, *_alone(asked, kept)]
 
 
 def _at_once(application: Application, options: argparse.Namespace, case: str, texts: Sequence[str], seconds: float) -> Row:
@@ -152,17 +157,31 @@ def _stages(application: Application) -> Iterator[Row]:
         yield {"system": "ours", "case": "stages", "stage": stage, "mean_ms": sums["sum", stage] / sums["count", stage] * 1e3}
 
 
-def _encoder(texts: Sequence[str]) -> Row:
+def _alone(asked: Sequence[str], kept: Sequence[str]) -> Iterator[Row]:
     """On one core, the application being idle."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
-    encoder = load_embedder(PACKAGED, 1, EmbeddingConfig().precision)
-    encoder.embed(texts[:20])
-    began = time.perf_counter()
-    encoder.embed(texts[:300])
-    per_s = min(300, len(texts)) / (time.perf_counter() - began)
+    config = EmbeddingConfig()
+    encoder = load_embedder(PACKAGED, 1, config.precision)
+    verifier = load_verifier("packaged", 1, encoder.name, config.precision)
+    pairs = [Pair(*both, 0.9) for both in zip(asked, kept, strict=False)]
+    for name, work, items in (("encoder", encoder.embed, asked), ("verifier", verifier.probabilities, pairs)):
+        yield _network(name, work, items[:300], config.max_batch_size)
     os.sched_setaffinity(0, allowed)
-    return {"system": "encoder", "case": "alone", "lookups_per_s": per_s}
+
+
+def _network(name: str, work: Callable[[Any], object], items: Sequence[Any], batch: int) -> Row:
+    work(items[:20])
+    seconds = []
+    for item in items:
+        began = time.perf_counter()
+        work([item])
+        seconds.append(time.perf_counter() - began)
+    began = time.perf_counter()
+    for start in range(0, len(items), batch):
+        work(items[start : start + batch])
+    per_s = len(items) / (time.perf_counter() - began)
+    return {"system": name, "case": "alone", "p50_ms": statistics.median(seconds) * 1e3, "lookups_per_s": per_s}
 
 
 if __name__ == "__main__":
