@@ -23,7 +23,7 @@ from benchmarks.report import Row, parser, say, show
 from cache.cascade import Query
 from cache.entry import Entry, Vectors
 from cache.policy import Policy
-from cache.semantic import Found, SemanticCache
+from cache.semantic import SemanticCache
 from cache.stores.base import ALL, tag_scope
 
 DIMENSION = 16
@@ -141,10 +141,9 @@ def _look_up(world: _World, rng: random.Random) -> None:
     tenant, fingerprint, question = rng.choice(TENANTS), rng.choice(FINGERPRINTS), rng.randrange(QUESTIONS)
     ended = len(world.ended)
     found = world.cache.search(Query(tenant, fingerprint, _text(question, other_words=True), world.vectors[question]), STATIC)
-    is_hit = isinstance(found, Found)
     with world.lock:
-        world.counts["hit" if is_hit else "miss"] += 1
-        if isinstance(found, Found):
+        world.counts["hit" if found.entry else "miss"] += 1
+        if found.entry:
             world.counts["foreign"] += found.entry.answer != f"{tenant}/{fingerprint}/{found.entry.id}".encode()
             world.counts["dead"] += world.ended.get(found.entry.id, ended) < ended
 

@@ -25,7 +25,7 @@ from benchmarks.report import Row, parser, say, show
 from cache.cascade import Query
 from cache.entry import Entry, Vector
 from cache.policy import Policy
-from cache.semantic import Found, SemanticCache
+from cache.semantic import SemanticCache
 
 DIMENSION = 384
 NAMESPACE, PARTITION = "a0", "f0"
@@ -144,7 +144,7 @@ def _asked(kind: str, number: int, texts: Sequence[str], vectors: Vector, rng: n
         known = cache.find(NAMESPACE, key, PARTITION, text)
         if known.exact or known.reworded:
             return True
-        return isinstance(cache.search(Query(NAMESPACE, PARTITION, text, vector), _STATIC), Found)
+        return cache.search(Query(NAMESPACE, PARTITION, text, vector), _STATIC).entry is not None
 
     return look_up
 

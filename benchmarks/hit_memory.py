@@ -33,6 +33,9 @@ from serve_app.replies import READY_OVERHEAD_BYTES
 CHAT = "/v1/chat/completions"
 LENGTHS = (200, 2_000, 20_000)
 HELD = 3_000
+LOAD_S = 20
+BODIES = 200_000
+"""Of one load, more than are sent in that time: `wrk` begins anew behind the last one, and what is new must be."""
 PARTS = {"ingress": ":Ingress", "cache": ":CacheOwner", "embedding": ":Embedding", "engine": ":LlmReplica", "haproxy": "bin/haproxy"}
 
 
@@ -95,22 +98,29 @@ def _soak(options: argparse.Namespace) -> Iterator[Row]:
             goal = options.requests * (tenth + 1) // 10
             errors = 0
             while done < goal:
-                measured = wrk.load(application.url + CHAT, _mixed(rng, options.requests), 16, 1 if options.quick else 20)
+                bodies = _mixed(rng, BODIES // LOAD_S if options.quick else BODIES)
+                measured = wrk.load(application.url + CHAT, bodies, 16, 1 if options.quick else LOAD_S)
                 done += measured.requests
                 errors += measured.errors
             say(f"  {done} requests")
             yield {"system": "ours", "case": "soak", "requests": done, "refused": errors, **_rss_mb(application)}
 
 
-def _mixed(rng: random.Random, requests: int) -> list[bytes]:
+def _mixed(rng: random.Random, number: int) -> list[bytes]:
     """Nine of ten are hits, half of them streams; the others are new, past the cache, or no requests at all."""
-    known = [_chat(f"Known question {number}.", stream=number % 2 == 0) for number in range(900)]
-    new = [_chat(f"New question {rng.randrange(10**12)}.", stream=number % 2 == 0) for number in range(60)]
-    past = [_chat(f"Past the cache {number}.", cache={"mode": "off"}) for number in range(30)]
+    known = [_chat(f"Known question {each}.", stream=each % 2 == 0) for each in range(900)]
+    past = [_chat(f"Past the cache {each}.", cache={"mode": "off"}) for each in range(30)]
     wrong = [b"{", b'{"model": "mygo-sim"}', b"\xff", *[_chat("x", temperature=9) for _ in range(7)]]
-    mixed = [*known, *new, *past, *wrong]
-    rng.shuffle(mixed)
-    return mixed
+
+    def body() -> bytes:
+        kind = rng.random()
+        if kind < 0.9:
+            return rng.choice(known)
+        if kind < 0.96:
+            return _chat(f"New question {rng.randrange(10**12)}.", stream=kind < 0.93)
+        return rng.choice(past if kind < 0.99 else wrong)
+
+    return [body() for _ in range(number)]
 
 
 def _chat(content: str, **fields: object) -> bytes:

@@ -31,7 +31,7 @@ CONNECTIONS = 32
 ASKERS = 4
 PAUSE_S = 0.01
 LOOK_AFTER_S = 2.0
-"""How long an invalidated answer is looked for; the promise is one second."""
+"""How long an invalidated answer is looked for: four times as long as one may be served (`serve_app.epochs.FRESH_S`)."""
 TAGGED: dict[str, Any] = {**chat("What is ended now and then?"), "cache": {"tags": ["ended"]}}
 
 

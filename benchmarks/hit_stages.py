@@ -75,7 +75,7 @@ async def _stages(number: int) -> list[Row]:
     asked = arrival.asked
     assert asked is not None  # noqa: S101
     timed: dict[str, Callable[[], Any]] = {
-        "recognise": lambda: path._recognised(scope, dict(HEADERS), BODY, "r" * 32),
+        "recognise": lambda: path._ready(scope, dict(HEADERS), BODY, "r" * 32, 0.0),
         "look_up_and_render": lambda: pipeline.at_hand(asked, "r" * 32),
         "parse": lambda: parse_chat(BODY),
         "parse_and_key": lambda: pipeline.arrive(parse_chat(BODY), Caller("r-1", None)),

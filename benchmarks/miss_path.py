@@ -10,7 +10,7 @@ first token, and to each further one), 8 and 50 (CPU), and as many as saturate t
 and HAProxy's processes, without what they use when idle. `gap_growth` is the mean gap between a stream's tokens in its second half,
 relative to all.
 
-`ray_serve_llm` is not measured here: it pins another vLLM. On this kind of machine it added 48 ms to the first token.
+`ray_serve_llm` is not measured here: it pins another vLLM.
 """
 
 import argparse

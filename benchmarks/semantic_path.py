@@ -45,7 +45,7 @@ _STAGE = re.compile(r'^mygo_cache_stage_seconds_(sum|count)\{.*stage="(\w+)".*\}
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     rounds = [_round(options, number) for number in range(options.rounds)]
-    rows = merged(rounds)
+    rows = merged(rounds, added=("asked", "compared_hits", "errors"))
     show("semantic_path", options, rows)
 
 

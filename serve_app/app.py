@@ -47,7 +47,7 @@ class Ingress:
     """The deployment that HTTP requests reach: one pipeline in each replica."""
 
     def __init__(self, config: AppConfig, secret: bytes, model: str, llm: Any, embedding: Any, cache: Any, retrieval: Any | None) -> None:
-        """`model`: the served model's identity. The rest are handles."""
+        """`model`: the served model's identity; `llm` and those behind it: handles."""
         require_safe_exposure(config, http_host())
         self._metrics = metrics = RayMetrics()
         channel = derive(secret, PRIVATE_PORT)

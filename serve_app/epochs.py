@@ -11,7 +11,7 @@ from serve_app.coalesce import Coalesced
 log = logging.getLogger("ray.serve")
 
 FRESH_S = 0.5
-"""An epoch older than this is asked for anew: so an ended answer is served for no longer. The promise is one second."""
+"""An epoch older than this is asked for anew: so an ended answer is served for no longer."""
 AHEAD_S = 0.25
 """An epoch older than this is asked for anew while it is still good: so no hit has to wait for it."""
 LIMIT_S = 1.0

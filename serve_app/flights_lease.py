@@ -121,6 +121,6 @@ class Lease:
         try:
             async with asyncio.timeout(self._limits.call_s):
                 return await call
-        except Exception as error:  # a handle raises errors of many types; without a lease the answer is computed here
+        except Exception as error:  # such calls raise errors of many types; without a lease the answer is computed here
             log.warning("lease call failed", extra={"error": type(error).__name__})
             return None

@@ -64,7 +64,7 @@ class HitPath:
         body = b"".join(message.get("body", b"") for message in messages)
         request_id = request_id_of(headers.get(_ID))
         try:
-            ready = self._recognised(scope, headers, body, request_id) or self._parsed(scope, body, request_id, started)
+            ready = self._ready(scope, headers, body, request_id, started)
         except Exception:  # the application fails as well, and knows how to say so
             return _replayed(messages, receive)
         if ready is None:
@@ -77,32 +77,29 @@ class HitPath:
             self._exchanges.ended(self._routes[scope["path"]], exchange)
         return None
 
-    def _recognised(self, scope: Message, headers: Mapping[bytes, bytes], body: bytes, request_id: str) -> ReadyReply | None:
-        """The reply to a body that was parsed before. May raise."""
-        if b"cache-control" in headers:
-            return None
-        asked = self._seen.get(self._name(scope, headers, body))
-        return None if asked is None else self._pipeline.at_hand(asked, request_id)
-
-    def _name(self, scope: Message, headers: Mapping[bytes, bytes], body: bytes) -> tuple[str, str, bytes]:
-        """All that `_parsed` makes its key of, where no header speaks of the cache."""
-        tenant = headers.get(_TENANT)
-        namespace = self._pipeline.authenticator.namespace(None if tenant is None else tenant.decode("latin-1"))
-        return scope["path"], namespace, hashlib.sha256(body).digest()
-
-    def _parsed(self, scope: Message, body: bytes, request_id: str, started: float) -> ReadyReply | None:
-        """What was found out is left in the scope if there is no reply. May raise."""
-        headers = Headers(scope=scope)
-        arrival = self._pipeline.arrive(self.parsers[scope["path"]](body), caller_of(headers, request_id))
+    def _ready(self, scope: Message, headers: Mapping[bytes, bytes], body: bytes, request_id: str, started: float) -> ReadyReply | None:
+        """The reply, if this process has it; a body that was seen before is not parsed. Without a reply, what was found out is left in the
+        scope. May raise.
+        """
+        name = None if b"cache-control" in headers else self._name(scope, headers, body)
+        asked = None if name is None else self._seen.get(name)
+        if asked is not None and (ready := self._pipeline.at_hand(asked, request_id)):
+            return ready
+        arrival = self._pipeline.arrive(self.parsers[scope["path"]](body), caller_of(Headers(scope=scope), request_id))
         asked = arrival.asked
-        ready = None if asked is None else self._pipeline.at_hand(asked, request_id)
-        if asked is not None and ready is not None:
-            if "cache-control" not in headers:
-                self._remember(self._name(scope, dict(scope["headers"]), body), asked)
+        if asked is not None and (ready := self._pipeline.at_hand(asked, request_id)):
+            if name is not None:
+                self._remember(name, asked)
             return ready
         scope[ARRIVED] = Arrived(request_id, started, arrival)
         scope["headers"] = [header for header in scope["headers"] if header[0] != _ID] + [(_ID, request_id.encode())]  # Serve echoes it
         return None
+
+    def _name(self, scope: Message, headers: Mapping[bytes, bytes], body: bytes) -> tuple[str, str, bytes]:
+        """All that a key is made of, where no header speaks of the cache."""
+        tenant = headers.get(_TENANT)
+        namespace = self._pipeline.authenticator.namespace(None if tenant is None else tenant.decode("latin-1"))
+        return scope["path"], namespace, hashlib.sha256(body).digest()
 
     def _remember(self, name: tuple[str, str, bytes], asked: Asked) -> None:
         self._seen[name] = asked

@@ -108,7 +108,7 @@ def _encode(vector: Vector, encoding: str) -> str | list[float]:
 
 
 class ReportedLoad(msgspec.Struct):
-    """What a replica's private server says of its engine."""
+    """What a replica says of its engine, over its private channel."""
 
     running: int
     waiting: int

@@ -44,16 +44,11 @@ class Keeper:
         """All together; if they are refused, each alone, so that none is lost for another."""
         try:
             await self._cache.keep(entries)
-        except CacheError:
-            if len(entries) == 1:
-                raise
-            for entry in entries:
-                await self._keep_alone(entry)
-
-    async def _keep_alone(self, entry: Entry) -> None:
-        try:
-            await self._cache.keep([entry])
         except CacheError as error:
+            if len(entries) > 1:
+                for entry in entries:
+                    await self._keep([entry])
+                return
             log.warning("not written", extra={"what": "store", "items": 1, "error": type(error).__name__})
             self._metrics.write_skipped("store_error")
 

@@ -57,7 +57,7 @@ class QueueWriter(Generic[T]):
             try:
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
                     await self._write(items)
-            except Exception as error:  # a handle raises errors of many types; nobody waits for what is written here
+            except Exception as error:  # such calls raise errors of many types; nobody waits for what is written here
                 log.warning("not written", extra={"what": self._what, "items": len(items), "error": type(error).__name__})
                 for _ in items:
                     self._metrics.write_skipped(f"{self._what}_error")

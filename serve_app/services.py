@@ -12,7 +12,6 @@ from cache.entry import Entry
 from cache.policy import Policy
 from cache.semantic import Found
 from cache.stores.base import Known
-from deployments.cache_owner import Searched
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
 from retrieval.documents import SearchHit, SearchResult
@@ -30,7 +29,7 @@ class CacheService(Protocol):
 
     async def epoch(self, namespace: str) -> int: ...
 
-    async def search(self, query: Query, policy: Policy) -> Found | Decision: ...
+    async def search(self, query: Query, policy: Policy) -> Found: ...
 
     async def keep(self, entries: list[Entry]) -> None:
         """All of them, or none."""
@@ -69,7 +68,7 @@ class DocumentService(Protocol):
 
 
 async def answer_of(call: Awaitable[T], what: str, limit_s: float = CALL_TIMEOUT_S) -> T:
-    """The result of a call through Ray's handle, or the error that the other process raised, without that process's stack.
+    """The result of a call of another part, or the error that the other process raised, without that process's stack.
 
     Raises `PartError` when the part does not answer within `limit_s` seconds, or not at all.
     """
@@ -98,9 +97,9 @@ class RemoteCache:
         epoch: int = await answer_of(self._calls.call("epoch", namespace), "the cache")
         return epoch
 
-    async def search(self, query: Query, policy: Policy) -> Found | Decision:
-        found: Searched = await answer_of(self._calls.call("search", query, policy), "the cache")
-        return found.decision if found.entry is None else Found(found.entry, found.decision)
+    async def search(self, query: Query, policy: Policy) -> Found:
+        found: Found = await answer_of(self._calls.call("search", query, policy), "the cache")
+        return found
 
     async def keep(self, entries: list[Entry]) -> None:
         await answer_of(self._calls.call("keep", entries), "the cache")

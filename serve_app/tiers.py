@@ -17,7 +17,6 @@ from cache.entry import Entry, Vector
 from cache.exact import AnswerLru, Held
 from cache.keys import exact_key, fingerprint
 from cache.policy import Policy
-from cache.semantic import Found
 from cache.stores.base import Known
 from deployments.embedding import Embedded
 from serve_app.coalesce import Coalesced
@@ -277,11 +276,11 @@ class CacheTiers:
         found = await self._bounded("semantic", lookup.deadline, self.cache.search(query, lookup.policy), "ask_for_similar")
         if found is FAILED:
             return None
-        decision: Decision = found.decision if isinstance(found, Found) else found
+        decision: Decision = found.decision
         lookup.decision = decision
         self._metrics.stages(decision.seconds)
         self._metrics.cache("semantic", decision.reason if decision.guard is None else f"guard_{decision.guard}")
-        return SemanticHit(found.entry, decision.similarity or 0.0) if isinstance(found, Found) else None
+        return None if found.entry is None else SemanticHit(found.entry, decision.similarity or 0.0)
 
     def _embed_ahead(self, lookup: Lookup) -> None:
         """Begins while the store is asked, because most of what it is asked for is new. What is found there has no use for it."""
@@ -319,16 +318,16 @@ class CacheTiers:
             await self._embed(anew, anew.text)
         return anew
 
-    async def _bounded(self, tier: str, deadline: float, lookup: Awaitable[Any], stage: str | None = None) -> Any:
+    async def _bounded(self, tier: str, deadline: float, call: Awaitable[Any], stage: str | None = None) -> Any:
         """Caches fail open to the engine: an error or a late answer is a miss, counted with its reason. `stage`: what is timed."""
         began = time.perf_counter()
         try:
             async with asyncio.timeout_at(deadline):
-                found = await lookup
+                found = await call
             if stage is not None:
                 self._metrics.stages({stage: time.perf_counter() - began})
             return found
-        except Exception as error:  # a handle raises errors of many types; cancellation is none of them
+        except Exception as error:  # such calls raise errors of many types; cancellation is none of them
             log.warning("cache lookup failed", extra={"tier": tier, "error": type(error).__name__})
             self._metrics.cache(tier, "timeout" if isinstance(error, TimeoutError) else "error")
             return FAILED

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Weights = Mapping[str, NDArray[Any]]
 """By the names that `transformers.BertModel` gives them, in any float type."""
 
-WORDS, PLACES, SEGMENTS = (f"embeddings.{name}_embeddings.weight" for name in ("word", "position", "token_type"))
+WORDS, POSITIONS, TOKEN_TYPES = (f"embeddings.{name}_embeddings.weight" for name in ("word", "position", "token_type"))
 _VERSION, _SPEC, _REVISION = 6, "TransformerEncoderSpec", 1
 _TYPES = {np.dtype(kind): number for number, kind in enumerate((np.float32, np.int8, np.int16))}
 _GELU, _ADD = 3, 1
@@ -47,8 +47,8 @@ def _variables(weights: Weights, shape: Shape) -> Iterator[tuple[str, NDArray[An
     for name, number in numbers.items():
         yield f"encoder/{name}", np.array(number, np.int8)
     yield "encoder/embeddings_0/weight", weights[WORDS]
-    yield "encoder/embeddings_1/weight", weights[SEGMENTS]
-    yield "encoder/position_encodings/encodings", weights[PLACES]
+    yield "encoder/embeddings_1/weight", weights[TOKEN_TYPES]
+    yield "encoder/position_encodings/encodings", weights[POSITIONS]
     yield from _norm("encoder/layernorm_embedding", weights, "embeddings.LayerNorm")
     for number in range(shape.layers):
         yield from _layer(f"encoder/layer_{number}", weights, f"encoder.layer.{number}.")

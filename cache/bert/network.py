@@ -25,12 +25,12 @@ class BertNetwork:
             write_model(weights, shape, Path(directory))
             self._encoder = ctranslate2.Encoder(directory, compute_type=precision, inter_threads=cores, intra_threads=threads or cores)
 
-    def hidden(self, texts: Sequence[Sequence[int]], segments: Sequence[Sequence[int]] | None = None) -> list[Floats]:
+    def hidden(self, texts: Sequence[Sequence[int]], token_types: Sequence[Sequence[int]] | None = None) -> list[Floats]:
         """What the last layer says of each text, shape (tokens, width).
 
-        `texts`: the numbers of their tokens, none without one; `segments`: each token's, 0 where they are not given.
+        `texts`: the numbers of their tokens, none without one; `token_types`: each token's, 0 where they are not given.
         """
-        of_tokens = None if segments is None else [list(each) for each in segments]
+        of_tokens = None if token_types is None else [list(each) for each in token_types]
         output = self._encoder.forward_batch([list(each) for each in texts], token_type_ids=of_tokens)
         hidden: Floats = np.asarray(output.last_hidden_state)
         return [hidden[row, : len(text)] for row, text in enumerate(texts)]

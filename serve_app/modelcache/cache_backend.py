@@ -21,7 +21,6 @@ from cache.entry import Entry
 from cache.errors import KeyFormatError
 from cache.keys import exact_key, fingerprint
 from cache.policy import Policy
-from cache.semantic import Found
 from cache.stores.base import EntryInfo, Filter, model_scope
 from cache.stores.query_log import LoggedQuery
 from cache.stores.schema import MAX_MODEL_CHARS
@@ -75,7 +74,7 @@ class SharedCacheBackend:
         if text is None or embedded is None or not embedded.covered:
             return None
         found = await self._cache.search(Query(namespace, place, text, embedded.vector), replace(policy, mode="static"))
-        return _hit(found.entry, found.decision.similarity or 0.0) if isinstance(found, Found) else None
+        return _hit(found.entry, found.decision.similarity or 0.0) if found.entry else None
 
     async def insert(self, tenant: str | None, model: str, items: Sequence[tuple[Sequence[Message], str]]) -> list[str]:
         namespace = self._authenticator.namespace(tenant)

@@ -11,7 +11,6 @@ from cache.decision.account import Budget
 from cache.decision.belief import Effect
 from cache.entry import Entry
 from cache.policy import Policy
-from cache.semantic import Found
 from cache.stores.base import Candidate
 from cache.vectors.base import Neighbour
 from tests.cache.entries import unit
@@ -26,20 +25,19 @@ def world(tmp_path: Path) -> CacheWorld:
 
 
 def served(world: CacheWorld, query: Query | None = None, policy: Policy = STATIC) -> Entry | None:
-    found = world.cache.search(query or world.query(), policy)
-    return found.entry if isinstance(found, Found) else None
+    return world.cache.search(query or world.query(), policy).entry
 
 
 def reason(world: CacheWorld, query: Query | None = None, policy: Policy = STATIC) -> Decision:
     found = world.cache.search(query or world.query(), policy)
-    assert isinstance(found, Decision)
-    return found
+    assert found.entry is None
+    return found.decision
 
 
 def test_an_equivalent_question_is_served(world: CacheWorld) -> None:
     entry = world.keep(vector=SIMILAR)
     found = world.cache.search(world.query(), STATIC)
-    assert isinstance(found, Found)
+    assert found.entry is not None
     assert (found.entry.id, found.entry.answer) == (entry.id, entry.answer)
     assert found.decision.similarity == pytest.approx(0.95, abs=1e-4)
     assert found.decision.score == pytest.approx(math.log(0.99 / 0.01))
@@ -192,7 +190,7 @@ def test_long_questions_are_compared_by_their_vectors(world: CacheWorld) -> None
     assert reason(world, world.query(long + "more")).reason is Reason.DOUBTFUL
     same = world.keep(long + "still")
     found = world.cache.search(world.query(long + "yet"), STATIC)
-    assert isinstance(found, Found)
+    assert found.entry is not None
     assert (found.entry.id, found.decision.kind) == (same.id, LONG)
     assert world.verifier.asked == []
 
@@ -220,7 +218,7 @@ def test_a_hit_is_paid_for_by_the_requests_before_it(world: CacheWorld) -> None:
         world.cache.learn("a1", Decision(Reason.EXPLORE, Candidate("x", ""), score=4.0), True)
     world.clock.now += 3
     found = world.cache.search(world.query(), policy)
-    assert isinstance(found, Found)
+    assert found.entry is not None
     assert 0 < (found.decision.error or 0) < 0.2
 
 

@@ -13,7 +13,7 @@ from cache.embedders.factory import load_embedder
 from cache.embedders.sources import PACKAGED
 from cache.guards.cascade import first_refusal
 from cache.guards.text import normal_form, parse
-from cache.semantic import Found, Parts, SemanticCache
+from cache.semantic import Parts, SemanticCache
 from cache.stores.sql import open_database
 from cache.vectors.memory import MemoryIndex
 from cache.verifiers.base import Pair
@@ -44,7 +44,7 @@ def accepted(tmp_path_factory: pytest.TempPathFactory) -> dict[Edit, bool]:
         cache.insert(make_entry(namespace=namespace, text=edit.a, vector=vector))
         known = cache.find(namespace, "of another request", "f1", edit.b)
         found[edit] = known.reworded is not None or (
-            covered[edit.b] and isinstance(cache.search(Query(namespace, "f1", edit.b, vectors[edit.b]), policy), Found)
+            covered[edit.b] and cache.search(Query(namespace, "f1", edit.b, vectors[edit.b]), policy).entry is not None
         )
     cache.close()
     return found

@@ -13,7 +13,6 @@ from cache import indexer, semantic
 from cache.entry import Entry
 from cache.errors import StoreError, VectorIndexError
 from cache.guards.normal import normal_key
-from cache.semantic import Found
 from cache.stores.base import ALL, Filter, Known, Quota, model_scope, tag_scope
 from cache.vectors.base import VectorRecord
 from cache.vectors.faiss_index import FaissIndex
@@ -31,7 +30,7 @@ def is_found(world: CacheWorld, entry: Entry) -> list[bool]:
     known = world.cache.find(entry.namespace, entry.exact_key, entry.fingerprint, entry.text)
     reworded = world.cache.find(entry.namespace, "another key", entry.fingerprint, entry.text).reworded
     found = world.cache.search(world.query(namespace=entry.namespace, fingerprint=entry.fingerprint), STATIC)
-    return [known.exact is not None, reworded is not None, isinstance(found, Found)]
+    return [known.exact is not None, reworded is not None, found.entry is not None]
 
 
 def test_an_entry_is_found_before_the_index_has_it_and_after(world: CacheWorld) -> None:
@@ -182,7 +181,7 @@ def test_a_load_that_failed_halfway_is_done_again(world: CacheWorld, monkeypatch
 def test_the_soft_end_is_told(world: CacheWorld) -> None:
     world.keep(stale_at=world.clock.now + 5)
     found = world.cache.search(world.query(), STATIC)
-    assert isinstance(found, Found)
+    assert found.entry is not None
     assert not found.entry.is_stale(world.clock.now)
     assert found.entry.is_stale(world.clock.now + 5)
 
@@ -283,7 +282,7 @@ def test_no_walk_finds_what_is_not_its_own_or_was_ended(
         elif step == "wait":
             world.clock.now += 31
         found = world.cache.search(world.query(vector=vector, namespace=namespace, fingerprint=fingerprint), STATIC)
-        hits = [found.entry] if isinstance(found, Found) else []
+        hits = [found.entry] if found.entry else []
         known = world.cache.find(namespace, str(number), fingerprint, "What is a cache?")
         for hit in (*hits, *(each for each in (known.exact, known.reworded) if each)):
             assert hit.namespace == namespace

@@ -15,9 +15,10 @@ from cache.decision.account import Budget
 from cache.entry import Entry
 from cache.errors import CacheError, StoreError, VerifierError
 from cache.policy import Policy
+from cache.semantic import Found
 from cache.stores.base import Candidate, Known
 from cache.verifiers.base import Pair
-from deployments.cache_owner import CacheCalls, Searched
+from deployments.cache_owner import CacheCalls
 from deployments.channel.server import ChannelServer
 from deployments.direct import DirectApp, DirectCalls
 from deployments.embedding import Embedded, EmbeddingCalls
@@ -174,9 +175,9 @@ class Cache:
     async def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
         return Known(7, exact=make_entry(text=text), reworded=None)
 
-    async def search(self, query: Query, policy: Policy) -> Searched:
+    async def search(self, query: Query, policy: Policy) -> Found:
         self.got = [query, policy]
-        return Searched(DECISION, ENTRY)
+        return Found(DECISION, ENTRY)
 
     async def keep(self, entries: list[Entry]) -> None:
         self.got = list(entries)

@@ -87,7 +87,7 @@ async def test_no_more_is_remembered_than_may_be(monkeypatch: pytest.MonkeyPatch
     assert len(await made.verify(pairs)) == 5
     for number in range(5):
         await made.embed_one(str(number))
-    assert (len(made._judged), len(made._embedded)) == (2, 2)
+    assert (len(made._pairs.known), len(made._texts.known)) == (2, 2)
     await made._server.stop()
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from typing import Any
 
 import httpx
@@ -80,6 +79,4 @@ def test_a_hit_of_the_front_is_as_any_other(http: httpx.Client, chat: dict[str, 
     assert [hit.headers["x-mygo-cache"] for hit in hits] == ["exact"] * 4
     assert [hit.headers["x-request-id"] for hit in hits] == [hit.json()["id"].removeprefix("chatcmpl-") for hit in hits]
     assert {hit.json()["choices"][0]["message"]["content"] for hit in hits} == {fresh.json()["choices"][0]["message"]["content"]}
-    began = time.monotonic()
     poll("its line in the log", 10, lambda: '"front-3"' in system.session_logs())
-    assert time.monotonic() - began < 10

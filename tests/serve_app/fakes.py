@@ -103,7 +103,7 @@ class FakeCache:
         await self.finds.strike()
         return self.real.epoch(namespace) if self.real is not None else self.epochs.get(namespace, 0)
 
-    async def search(self, query: Query, policy: Policy) -> Found | Decision:
+    async def search(self, query: Query, policy: Policy) -> Found:
         self.steps.append("search")
         await self.searches.strike()
         if self.real is not None:
@@ -111,8 +111,8 @@ class FakeCache:
         for entry in self.live:
             same_partition = (entry.namespace, entry.fingerprint) == (query.namespace, query.fingerprint)
             if same_partition and entry.vector is not None and np.array_equal(entry.vector, query.vector):
-                return Found(entry, Decision(Reason.HIT, similarity=0.97))
-        return Decision(Reason.EMPTY)
+                return Found(Decision(Reason.HIT, similarity=0.97), entry)
+        return Found(Decision(Reason.EMPTY))
 
     async def call(self, method: str, *args: Any) -> Any:
         if self.real is None and method == "used":

@@ -10,7 +10,7 @@ import pytest
 
 from cache.cascade import Decision, Reason
 from cache.entry import Entry
-from cache.semantic import AUDITED_S, Found
+from cache.semantic import AUDITED_S
 from cache.stores.base import Candidate
 from serve_app.ingress import create_app
 from serve_app.parts import Parts
@@ -83,10 +83,10 @@ async def test_feedback_ends_a_wrong_hit_at_once(http: httpx.AsyncClient, kept: 
     entry = keep(kept)
     said = {"entry_id": entry.id, "question": "Explain what a cache is", "correct": False}
     query = kept.query(namespace=ADA)
-    assert isinstance(kept.cache.search(query, STATIC), Found)
+    assert kept.cache.search(query, STATIC).entry
     assert (await http.post("/v1/cache/feedback", json=said)).json()["recorded"]
     for text in ("Explain what a cache is", "explain what a cache is."):
-        assert not isinstance(kept.cache.search(replace(query, text=text), STATIC), Found)
+        assert not kept.cache.search(replace(query, text=text), STATIC).entry
     assert kept.cache.find(ADA, "0", "f1", "What's a cache").reworded is not None
     assert not (await http.post("/v1/cache/feedback", json={**said, "correct": True})).json()["recorded"]
     await http.post("/v1/cache/feedback", json={**said, "delete": True})

@@ -14,7 +14,6 @@ from cache.cascade import Query
 from cache.entry import Entry
 from cache.errors import EmbedderError, StoreError
 from cache.policy import Policy
-from cache.semantic import Found
 from cache.stores.base import Filter
 from cache.vectors.memory import MemoryIndex
 from serve_app import cache_transfer
@@ -120,7 +119,7 @@ async def test_a_line_is_found_by_meaning(http: httpx.AsyncClient, world: World,
     assert entry is not None
     (embedded,) = await world.embedding.embed([QUESTION])
     found = kept.cache.search(Query(ADA, entry.fingerprint, "Explain what a cache is", embedded.vector), Policy(mode="static"))
-    assert isinstance(found, Found)
+    assert found.entry is not None
     assert found.entry.id == info.id
 
 

@@ -69,7 +69,9 @@ async def test_what_waits_is_written_together_but_not_too_much(keeper: Keeper, c
     assert len(cache.entries) == 6
 
 
-async def test_an_entry_that_is_refused_costs_only_itself(keeper: Keeper, cache: FakeCache, metrics: RecordedMetrics) -> None:
+@pytest.mark.parametrize("size", [10, 2 * MAX_BATCH_BYTES])
+async def test_an_entry_that_is_refused_costs_only_itself(keeper: Keeper, cache: FakeCache, metrics: RecordedMetrics, size: int) -> None:
+    """Also if it is so long that it makes up a batch."""
     keep = cache.keep
 
     async def refusing(entries: list[Entry]) -> None:
@@ -79,7 +81,7 @@ async def test_an_entry_that_is_refused_costs_only_itself(keeper: Keeper, cache:
 
     cache.keep = refusing  # type: ignore[method-assign]
     for text in ("good", "bad", "also good"):
-        keeper.keep(make_entry(text=text))
+        keeper.keep(make_entry(text=text, answer=bytes(size if text == "bad" else 10)))
     await keeper.drain()
     assert [entry.text for entry in cache.entries] == ["good", "also good"]
     assert metrics.skipped == ["store_error"]

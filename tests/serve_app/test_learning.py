@@ -99,9 +99,9 @@ async def test_a_stop_ends_what_runs() -> None:
 def decide(world: World, monkeypatch: pytest.MonkeyPatch, decision: Decision) -> None:
     """The cache decides so about every question."""
 
-    async def search(query: Query, policy: Policy) -> Found | Decision:
+    async def search(query: Query, policy: Policy) -> Found:
         entries = world.cache.live
-        return Found(entries[0], decision) if decision.reason is Reason.HIT and entries else decision
+        return Found(decision, entries[0] if decision.reason is Reason.HIT and entries else None)
 
     monkeypatch.setattr(world.cache, "search", search)
 

@@ -11,7 +11,6 @@ from cache.cascade import Decision, Query, Reason
 from cache.policy import Policy
 from cache.semantic import Found
 from cache.stores.base import Known
-from deployments.cache_owner import Searched
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
 from retrieval.documents import Chunk, SearchHit, SearchResult
@@ -65,9 +64,8 @@ async def test_the_caches_answers() -> None:
         calls = FakeCalls(found)
         assert await cache_of(calls).find("a1", "k", "f1", None) is found
         assert calls.calls == [("find", "a1", "k", "f1", None)]
-    hit, miss = Decision(Reason.HIT), Decision(Reason.STALE)
-    assert await cache_of(FakeCalls(Searched(hit, entry))).search(query, Policy()) == Found(entry, hit)
-    assert await cache_of(FakeCalls(Searched(miss, None))).search(query, Policy()) is miss
+    hit = Found(Decision(Reason.HIT), entry)
+    assert await cache_of(FakeCalls(hit)).search(query, Policy()) is hit
     assert await cache_of(FakeCalls(7)).epoch("a1") == 7
     calls = FakeCalls(None)
     await cache_of(calls).keep([entry])

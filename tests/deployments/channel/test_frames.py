@@ -1,5 +1,7 @@
 """Frames come out as they went in, however the bytes were cut on their way."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,11 +48,8 @@ def test_a_start_is_read_as_it_was_packed(start: Start) -> None:
 @given(st.binary(max_size=50))
 def test_what_is_no_message_is_an_error(payload: bytes) -> None:
     for unpack in (frames.unpack_request, frames.unpack_start, frames.unpack_count):
-        try:
-            unpack(payload)
-        except ChannelError:
-            continue
-        assert unpack is frames.unpack_count or frames.pack(unpack(payload))  # type: ignore[arg-type]
+        with contextlib.suppress(ChannelError):
+            unpack(payload)  # raises nothing else
 
 
 def test_a_proof_is_of_one_side_of_one_connection() -> None:

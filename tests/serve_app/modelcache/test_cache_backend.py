@@ -44,7 +44,7 @@ class LocalCache:
     async def epoch(self, namespace: str) -> int:
         return self._cache.epoch(namespace)
 
-    async def search(self, query: Query, policy: Policy) -> Found | Decision:
+    async def search(self, query: Query, policy: Policy) -> Found:
         return self._cache.search(query, replace(policy, min_similarity=0.3))
 
     async def keep(self, entries: list[Entry]) -> None:
