@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -14,14 +14,21 @@ PERIOD_US = 10_000
 @contextmanager
 def cpu_quota(processes: Sequence[psutil.Process], cores: float) -> Iterator[None]:
     """Each of the processes gets at most `cores` of a core as long as this lasts. Raises `OSError` where that is not allowed."""
-    groups = [_group(process.pid, round(cores * PERIOD_US)) for process in processes]
+    with ExitStack() as stack:
+        for process in processes:
+            stack.enter_context(_bounded(process, round(cores * PERIOD_US)))
+        yield
+
+
+@contextmanager
+def _bounded(process: psutil.Process, quota_us: int) -> Iterator[None]:
+    group = _group(process.pid, quota_us)
     try:
         yield
     finally:
-        for group, process in zip(groups, processes, strict=True):
-            if process.is_running():
-                (group.parent / "cgroup.procs").write_text(str(process.pid))
-            group.rmdir()
+        if process.is_running():
+            (group.parent / "cgroup.procs").write_text(str(process.pid))
+        group.rmdir()
 
 
 def _group(pid: int, quota_us: int) -> Path:

@@ -112,7 +112,9 @@ async def _stale_once(client: httpx.AsyncClient) -> float:
     await asyncio.sleep(LOOK_AFTER_S)
     for task in asking:
         task.cancel()
-    await asyncio.gather(*asking, return_exceptions=True)
+    for ended_by in await asyncio.gather(*asking, return_exceptions=True):
+        if not isinstance(ended_by, asyncio.CancelledError) and isinstance(ended_by, BaseException):
+            raise ended_by
     if not any(began > ended and entry not in old for began, entry in seen):
         raise RuntimeError("nothing was answered after the invalidation")
     return max([began - ended for began, entry in seen if entry in old and began > ended], default=0.0)

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 LIMIT_S = 120.0
+SILENT_S = 5.0
+"""A stream that is cut off at the end of a load, and has been silent for so long, has failed."""
 _EVENT, _DONE, _OK = b"data: {", b"data: [DONE]", b"HTTP/1.1 200"
 
 
@@ -106,7 +108,8 @@ async def keep_up(port: int, bodies: Iterator[bytes], concurrency: int, seconds:
     ended = time.perf_counter()
     counted_from = began + (ended - began) / 4
     counted = sum(np.mean(np.array(each.arrivals) >= counted_from) * each.events for each in streams if each.arrivals)
-    found = _summary(finished, ended - began)
+    silent = [each for each in streams if not each.done.done() and ended - (each.arrivals or [each.started])[-1] > SILENT_S]
+    found = _summary([*finished, *silent], ended - began)
     return replace(found, tokens=sum(each.events for each in streams), tokens_per_s=float(counted / (ended - counted_from)))
 
 

@@ -19,8 +19,11 @@ CONFLICTS = {1205, 1213, 1020}
 """MySQL's lock wait timeout, deadlock, and MariaDB's "record has changed since last read"."""
 LOCK_WAIT_S = 60
 POOL_SIZE = 32
-"""Connections to a server, kept open: making one takes 10 ms of a core, and those past the pool's size would be made for each use."""
+"""Connections, kept open: making one to a server takes 10 ms of a core, and those past the pool's size would be made for each use."""
 POOL_TIMEOUT_S = 5.0
+SQLITE_POOL_SIZE = 8
+"""Connections to SQLite: each has a page cache, and in one process no more of them get anything done at the same time."""
+_POOL: Any = {"max_overflow": 0, "pool_timeout": POOL_TIMEOUT_S, "pool_use_lifo": True, "hide_parameters": True}
 BUSY_TIMEOUT_S = 5.0
 """How long a statement waits for another process's SQLite lock."""
 
@@ -91,11 +94,10 @@ class Database:
     def _open(self, url: URL) -> Engine:
         if url.get_backend_name() != "sqlite":
             # MySQL's default also locks the gaps between rows, where writers of new rows would meet in deadlocks.
-            pool = {"pool_size": POOL_SIZE, "max_overflow": 0, "pool_timeout": POOL_TIMEOUT_S, "pool_pre_ping": True}
-            return create_engine(url, hide_parameters=True, isolation_level="READ COMMITTED", pool_use_lifo=True, **pool)
+            return create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True, pool_size=POOL_SIZE, **_POOL)
         self._prepare_file(url)
         # What was used last is used next: SQLite has a page cache for each connection, and the last one's is warm.
-        engine = create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S}, pool_use_lifo=True)
+        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, pool_size=SQLITE_POOL_SIZE, **_POOL)
         event.listen(engine, "connect", self._configure_sqlite)
         return engine
 

@@ -1,6 +1,7 @@
 """The owner of the stores, which every ingress asks: one process where SQLite and FAISS live in it, or several before servers."""
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -214,7 +215,11 @@ class CacheOwner(CacheCalls):
         await self._fill(await self._opened())
 
     async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+        try:
+            running = asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+        except RuntimeError as error:  # the threads are shut down
+            raise StoreError("the cache is being closed") from error
+        return await running
 
     async def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
         return await self._in_thread((await self._opened()).find, namespace, key, fingerprint, text)
@@ -265,9 +270,12 @@ class CacheOwner(CacheCalls):
         await self._server.stop()
         if self._working:
             await asyncio.wait(self._working, timeout=CLOSE_LIMIT_S)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_LIMIT_S):  # for what runs: it must not find its database closed
+                await asyncio.to_thread(self._threads.shutdown)
         if self._cache is not None:
             await asyncio.to_thread(self._cache.close)
-        self._threads.shutdown(wait=False, cancel_futures=True)
         if self._calls is not None:
             self._calls.close()
 

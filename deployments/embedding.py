@@ -1,6 +1,7 @@
 """The embedding deployment: a sentence encoder, and what judges pairs of texts."""
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -77,11 +78,11 @@ class EmbeddingCalls(Protocol):
 
 
 class _Remembering(Generic[T, R]):
-    """A batcher, and what it has computed lately for items that are short enough to be asked for again."""
+    """What a batcher has computed lately for items that are short enough to be asked for again."""
 
-    def __init__(self, work: Callable[[Sequence[T]], Sequence[R]], max_batch: int, length: Callable[[T], int]) -> None:
+    def __init__(self, batcher: Batcher[T, R], length: Callable[[T], int]) -> None:
         """`length`: of an item, in characters."""
-        self._batcher: Batcher[T, R] = Batcher(work, max_batch)
+        self._batcher = batcher
         self._length = length
         self.known: LRUCache[T, R] = LRUCache(REMEMBERED)
 
@@ -109,8 +110,10 @@ class Embedding(EmbeddingCalls):
         """`host`, `secret`: of its private channel."""
         self._embedder = load_embedder(config.source, config.threads, config.precision, gpu=config.num_gpus > 0)
         self._verifier = load_verifier(verifier, config.threads, self._embedder.name, config.precision)
-        self._texts: _Remembering[str, Embedded] = _Remembering(self._embed, config.max_batch_size, len)
-        self._pairs: _Remembering[Pair, float | None] = _Remembering(self._judge, config.max_batch_size, _longest)
+        # One half of the cores for texts, the other for pairs.
+        at_once = max(1, len(os.sched_getaffinity(0)) // (2 * config.threads))
+        self._texts: _Remembering[str, Embedded] = _Remembering(Batcher(self._embed, config.max_batch_size, at_once), len)
+        self._pairs: _Remembering[Pair, float | None] = _Remembering(Batcher(self._judge, config.max_batch_size, at_once), _longest)
         self._server = ChannelServer(DirectApp(EmbeddingCalls, self), host, secret.encode(), grace_s=0)
 
     def record_replica_metadata(self) -> dict[str, Any]:

@@ -33,6 +33,10 @@ ENVIRONMENT = {
 }
 HAPROXY_PORTS = {"RAY_SERVE_HAPROXY_METRICS_PORT": 9101, "RAY_SERVE_HAPROXY_STATS_PORT": 8404}
 """HAProxy's own, with Ray's defaults: two applications on one machine would collide there."""
+FALLBACK_PORTS = ("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT")
+"""Of the proxy behind HAProxy that answers while no ingress is there. Ray lets several processes listen on its default port at once: on one
+machine an application that starts would be given another one's answers.
+"""
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 """Requests and answers pass through it only when they take Ray's handle; Ray's default is 30 % of the memory."""
 POLL_S = 0.2
@@ -46,7 +50,11 @@ def say(text: str) -> None:
 
 def run(config: Path, *, dashboard: bool, verbose: bool, drain_limit_s: float) -> int:
     """Runs the application until SIGINT or SIGTERM, then drains it. Returns the exit code: 1 when it could not start."""
-    options = yaml.safe_load(config.read_text()).get("http_options") or {}
+    try:
+        options = yaml.safe_load(config.read_text()).get("http_options") or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
+        say(f"error: {config} cannot be read: {error}\nwhat to do: name a Ray Serve configuration file, for example config.yaml")
+        return 1
     host, port = options.get("host", "127.0.0.1"), options.get("port", 8000)
     if not is_free(host, port):
         say(f"error: port {port} is in use\nwhat to do: stop what listens there, or change http_options.port in {config}")
@@ -97,6 +105,8 @@ def set_environment(is_free: Callable[[str, int], bool]) -> None:
         if name not in os.environ and not is_free("0.0.0.0", port):  # noqa: S104
             os.environ[name] = str(_any_port())
             say(f"port {port} is in use: HAProxy takes {os.environ[name]} ({name})")
+    for name in FALLBACK_PORTS:
+        os.environ.setdefault(name, str(_any_port()))
 
 
 def _any_port() -> int:

@@ -54,10 +54,10 @@ class Lookup:
     tags: tuple[str, ...] = ()
     text: str | None = None
     """The question that is compared, once `CacheTiers.ask` has read it; None: not eligible for the semantic tier."""
-    timely: bool = False
+    time_sensitive: bool = False
     """It would be eligible, but its answer is another one soon."""
     is_asked: bool = False
-    """`text`, `timely` and `fingerprint` have been read."""
+    """`text`, `time_sensitive` and `fingerprint` have been read."""
     fingerprint: str = ""
     vector: Vector | None = None
     embedding: "asyncio.Future[Embedded] | None" = None
@@ -143,8 +143,8 @@ class CacheTiers:
         lookup.is_asked = True
         # Only budgets, ages and quotas differ between tenants, not how questions are read.
         asked = question_of(lookup.request, self._config.semantic.max_text_chars, self._config.semantic.dialogue)
-        lookup.timely = asked is not None and is_time_sensitive(asked.text)
-        if asked and not lookup.timely:
+        lookup.time_sensitive = asked is not None and is_time_sensitive(asked.text)
+        if asked and not lookup.time_sensitive:
             lookup.text = asked.text
             lookup.fingerprint = fingerprint({**asked.rest, "mygo_model": self._model_identity})
 
@@ -262,7 +262,7 @@ class CacheTiers:
 
     async def semantic(self, lookup: Lookup) -> SemanticHit | None:
         if lookup.text is None:
-            self._metrics.cache("semantic", "time_sensitive" if lookup.timely else "ineligible")
+            self._metrics.cache("semantic", "time_sensitive" if lookup.time_sensitive else "ineligible")
             return None
         if lookup.read and lookup.known.reworded:
             self._metrics.cache("semantic", "reworded")

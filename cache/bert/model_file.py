@@ -6,7 +6,7 @@ which takes longer than all else in a start. Format: `ctranslate2.specs.model_sp
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,7 +32,10 @@ class Shape:
 
 
 def write_model(weights: Weights, shape: Shape, directory: Path) -> None:
-    """The vocabulary has as many words as the model; texts come to it as numbers."""
+    """The vocabulary has as many words as the model; texts come to it as numbers.
+
+    Raises `KeyError` and `ValueError` for weights that do not fit together: CTranslate2 would read what lies behind them in memory.
+    """
     words = [str(number) for number in range(len(weights[WORDS]))]
     settings = {"layer_norm_epsilon": shape.epsilon, "unk_token": words[0], "bos_token": words[0], "eos_token": words[0]}
     (directory / "config.json").write_text(json.dumps(settings))
@@ -42,37 +45,48 @@ def write_model(weights: Weights, shape: Shape, directory: Path) -> None:
 
 
 def _variables(weights: Weights, shape: Shape) -> Iterator[tuple[str, NDArray[Any]]]:
+    width = weights[WORDS].shape[-1]
+    if shape.layers < 1 or shape.heads < 1 or width % shape.heads:
+        raise ValueError(f"{shape.layers} layers, {shape.heads} heads and a width of {width} make no model")
     yield "encoder/num_heads", np.array(shape.heads, np.int16)
     numbers = {"activation": _GELU, "embeddings_merge": _ADD, "pre_norm": 0, "scale_embeddings": 0, "multi_query_attention": 0}
     for name, number in numbers.items():
         yield f"encoder/{name}", np.array(number, np.int8)
-    yield "encoder/embeddings_0/weight", weights[WORDS]
-    yield "encoder/embeddings_1/weight", weights[TOKEN_TYPES]
-    yield "encoder/position_encodings/encodings", weights[POSITIONS]
-    yield from _norm("encoder/layernorm_embedding", weights, "embeddings.LayerNorm")
+    tables = {"embeddings_0/weight": WORDS, "embeddings_1/weight": TOKEN_TYPES, "position_encodings/encodings": POSITIONS}
+    for name, source in tables.items():
+        yield f"encoder/{name}", _read(weights, source, len(weights[source]), width)
+    yield from _norm("encoder/layernorm_embedding", weights, "embeddings.LayerNorm", width)
     for number in range(shape.layers):
-        yield from _layer(f"encoder/layer_{number}", weights, f"encoder.layer.{number}.")
+        yield from _layer(f"encoder/layer_{number}", weights, f"encoder.layer.{number}.", width)
 
 
-def _layer(name: str, weights: Weights, source: str) -> Iterator[tuple[str, NDArray[Any]]]:
+def _layer(name: str, weights: Weights, source: str, width: int) -> Iterator[tuple[str, NDArray[Any]]]:
+    inner = len(weights[f"{source}intermediate.dense.bias"])
     attention = [f"{source}attention.self.{part}" for part in ("query", "key", "value")]
-    yield from _dense(f"{name}/self_attention/linear_0", weights, *attention)
-    yield from _dense(f"{name}/self_attention/linear_1", weights, f"{source}attention.output.dense")
-    yield from _norm(f"{name}/self_attention/layer_norm", weights, f"{source}attention.output.LayerNorm")
-    yield from _dense(f"{name}/ffn/linear_0", weights, f"{source}intermediate.dense")
-    yield from _dense(f"{name}/ffn/linear_1", weights, f"{source}output.dense")
-    yield from _norm(f"{name}/ffn/layer_norm", weights, f"{source}output.LayerNorm")
+    yield from _dense(f"{name}/self_attention/linear_0", weights, attention, width, width)
+    yield from _dense(f"{name}/self_attention/linear_1", weights, [f"{source}attention.output.dense"], width, width)
+    yield from _norm(f"{name}/self_attention/layer_norm", weights, f"{source}attention.output.LayerNorm", width)
+    yield from _dense(f"{name}/ffn/linear_0", weights, [f"{source}intermediate.dense"], inner, width)
+    yield from _dense(f"{name}/ffn/linear_1", weights, [f"{source}output.dense"], width, inner)
+    yield from _norm(f"{name}/ffn/layer_norm", weights, f"{source}output.LayerNorm", width)
 
 
-def _dense(name: str, weights: Weights, *sources: str) -> Iterator[tuple[str, NDArray[Any]]]:
+def _dense(name: str, weights: Weights, sources: Sequence[str], outputs: int, inputs: int) -> Iterator[tuple[str, NDArray[Any]]]:
     """Layers that read the same, as one."""
-    for part in ("weight", "bias"):
-        yield f"{name}/{part}", np.concatenate([weights[f"{source}.{part}"] for source in sources])
+    yield f"{name}/weight", np.concatenate([_read(weights, f"{source}.weight", outputs, inputs) for source in sources])
+    yield f"{name}/bias", np.concatenate([_read(weights, f"{source}.bias", outputs) for source in sources])
 
 
-def _norm(name: str, weights: Weights, source: str) -> Iterator[tuple[str, NDArray[Any]]]:
-    yield f"{name}/gamma", weights[f"{source}.weight"]
-    yield f"{name}/beta", weights[f"{source}.bias"]
+def _norm(name: str, weights: Weights, source: str, width: int) -> Iterator[tuple[str, NDArray[Any]]]:
+    yield f"{name}/gamma", _read(weights, f"{source}.weight", width)
+    yield f"{name}/beta", _read(weights, f"{source}.bias", width)
+
+
+def _read(weights: Weights, name: str, *shape: int) -> NDArray[Any]:
+    values = weights[name]
+    if values.shape != shape:
+        raise ValueError(f"{name} has the shape {values.shape}, not {shape}")
+    return values
 
 
 def _write(variables: Mapping[str, NDArray[Any]], file: BinaryIO) -> None:

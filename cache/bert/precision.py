@@ -7,8 +7,8 @@ Precision = Literal["float32", "int8"]
 
 
 def named(name: str, precision: Precision) -> str:
-    """Of a model in this precision: what it says is not quite the same."""
-    return name if precision == "float32" else f"{name}+{precision}"
+    """Of a model in this precision, and this way to quantise: what it says is not quite the same."""
+    return name if precision == "float32" else f"{name}+{precision}-rows"
 
 
 def in_float32(name: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401  # NumPy's bfloat16, for weights in it
 import numpy as np
 from safetensors import safe_open
 from tokenizers import Encoding, Tokenizer

@@ -75,3 +75,30 @@ async def test_who_has_left_is_not_computed_for(work: Work) -> None:
     work.free.set()
     assert await tasks[2] == 6
     assert work.batches == [[1], [3]]
+
+
+async def test_so_many_batches_as_may_be_are_computed_at_once(work: Work) -> None:
+    batcher = Batcher(work, 2, at_once=2)
+    tasks = await held(work, batcher, 1)
+    tasks += [asyncio.create_task(batcher.do(number)) for number in (2, 3, 4, 5)]
+    await eventually(lambda: len(work.batches) == 2)
+    work.free.set()
+    assert await asyncio.gather(*tasks) == [2, 4, 6, 8, 10]
+    assert work.batches == [[1], [2, 3], [4, 5]]
+
+
+class Panic(BaseException):
+    """As Rust code raises it in Python."""
+
+
+async def test_a_panic_costs_only_the_item_that_causes_it() -> None:
+    def work(numbers: Sequence[int]) -> list[int]:
+        if 13 in numbers:
+            raise Panic
+        return list(numbers)
+
+    batcher = Batcher(work, 8)
+    good, bad, other = await asyncio.gather(*(batcher.do(number) for number in (1, 13, 2)), return_exceptions=True)
+    assert (good, other) == (1, 2)
+    assert isinstance(bad, Panic)
+    assert await batcher.do(3) == 3

@@ -36,6 +36,7 @@ class Encoder:
         self._turn = turn
         self.describe = SimpleNamespace(remote=self._describe)
         self.embed = SimpleNamespace(remote=self._embed)
+        self.embed_one = SimpleNamespace(remote=self._embed_one)
         self.covers = SimpleNamespace(remote=self._covers)
         self.verify = SimpleNamespace(remote=self._verify)
         self.name = name
@@ -48,6 +49,9 @@ class Encoder:
 
     async def _embed(self, texts: list[str]) -> list[Embedded]:
         return [Embedded(vector, 1) for vector in self.vectors(texts)]
+
+    async def _embed_one(self, text: str) -> Embedded:
+        return (await self._embed([text]))[0]
 
     async def _covers(self, texts: list[str]) -> list[bool]:
         return [True] * len(texts)

@@ -71,6 +71,25 @@ def test_an_occupied_port_is_said_before_anything_starts(tmp_path: Path, occupie
     assert f"port {occupied} is in use" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [None, "a: [", "- a list"])
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.yaml"
+    if content is not None:
+        config.write_text(content)
+    assert launch.run(config, dashboard=False, verbose=False, drain_limit_s=1) == 1
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_the_proxy_behind_haproxy_has_ports_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    environments: list[dict[str, str]] = [{}, {}]
+    for environment in environments:
+        monkeypatch.setattr(launch, "os", SimpleNamespace(environ=environment))
+        launch.set_environment(lambda host, port: True)
+    ports = [environment[name] for environment in environments for name in launch.FALLBACK_PORTS]
+    assert len(set(ports)) == 4
+    assert not {"8500", "9500"} & set(ports)
+
+
 def test_haproxy_moves_away_from_a_port_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     environment: dict[str, str] = {"RAY_USAGE_STATS_ENABLED": "1"}
     monkeypatch.setattr(launch, "os", SimpleNamespace(environ=environment))
