@@ -24,9 +24,11 @@ def _from_environment(value: object) -> object:
     """What `env:NAME` stands for."""
     if not (isinstance(value, str) and value.startswith("env:")):
         return value
-    found = os.environ.get(value.removeprefix("env:"))
+    name = value.removeprefix("env:")
+    found = os.environ.get(name)
     if not found:
-        raise ValueError("the environment variable that it names is not set, or empty, where the application is built")
+        named = name if name.isidentifier() and name.isupper() else "that it names"  # lest it be the secret itself
+        raise ValueError(f"the environment variable {named} is not set, or empty, where the application is built")
     return found
 
 

@@ -44,6 +44,9 @@ RETRY_S = 10.0
 THREADS = 32
 """Of requests: most wait for the verifier, or for a database server, and those that come together are judged together."""
 
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
+"""Of the process: with an arena for each thread it takes a tenth more memory, and is no faster."""
+
 T = TypeVar("T")
 
 log = logging.getLogger("ray.serve")
@@ -311,7 +314,7 @@ def cache_deployment(
         CacheOwner,
         name=NAME,
         num_replicas=config.replicas,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": ENVIRONMENT}},
         request_router_config=RequestRouterConfig(request_router_class=DirectoryRouter),
         max_ongoing_requests=1000,
     ).bind(config, data_dir, quotas, embedding, host, secret)

@@ -27,7 +27,7 @@ ENVIRONMENT = {
     # The HTTP server, Ray's router and the application in one event loop: no request changes threads.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    # With an arena for each of Ray's threads, what requests leave free is never used again: 70 to 300 bytes for each.
+    # With an arena for each of Ray's threads, what requests leave free is not used again: memory grows with their number.
     "MALLOC_ARENA_MAX": "1",
 }
 """Of an ingress replica's process."""

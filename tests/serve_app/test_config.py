@@ -134,7 +134,8 @@ def test_a_secret_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     config = load_config({"cache": {"vector_url": "env:MYGO_TEST_URL"}})
     assert config.cache.vector_url.get_secret_value() == "milvus://127.0.0.1"
     monkeypatch.setenv("MYGO_TEST_URL", "")
-    assert "environment variable" in problems({"cache": {"vector_url": "env:MYGO_TEST_URL"}})
+    assert "environment variable MYGO_TEST_URL is not set" in problems({"cache": {"vector_url": "env:MYGO_TEST_URL"}})
+    assert "hidden" not in problems({"cache": {"vector_url": "env:mysql://user:hidden@host"}})
 
 
 SERVERS = {"database_url": "mysql+pymysql://127.0.0.1/x", "vector_url": "milvus://127.0.0.1"}
