@@ -1,5 +1,6 @@
 """The application as its users run it: `scripts/serve CONFIG` in a process of its own, reached over HTTP only."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -138,8 +139,13 @@ class Application:
 
 
 def cpu_s(processes: Sequence[psutil.Process]) -> float:
-    """What they have used so far, all together."""
-    return sum(each.cpu_times().user + each.cpu_times().system for each in processes)
+    """What they have used so far, all together. Nothing for one that is gone: an HAProxy of the start ends with its last connection."""
+    used = 0.0
+    for each in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = each.cpu_times()
+            used += times.user + times.system
+    return used
 
 
 def title(process: psutil.Process) -> str:

@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"round {number + 1} of {options.rounds}")
         rounds.append([row for ingresses in INGRESSES for row in _round(options, ingresses)])
     rows = merged(rounds, added=("requests", "errors"))
+    for place, row in enumerate(rows):
+        row["stale_ms"] = max(each[place]["stale_ms"] for each in rounds)
     rows[-1]["scaling"] = rows[-1]["requests_per_s"] / rows[0]["requests_per_s"]
     show("hit_scaling", options, rows)
 
