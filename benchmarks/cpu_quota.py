@@ -1,4 +1,4 @@
-"""A bound on the CPU time of running processes, by Linux control groups. Needs root."""
+"""A bound on the CPU time of running processes, by Linux control groups. Needs root. Tried with version 1 only, not yet with version 2."""
 
 import uuid
 from collections.abc import Iterator, Sequence
