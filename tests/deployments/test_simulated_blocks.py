@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from deployments.engines.simulated.blocks import BlockCache, TokenSequence
-from deployments.engines.simulated.events import AllBlocksCleared, BlockRemoved, BlockStored, Event
+from cache.prefix.events import AllBlocksCleared, BlockRemoved, BlockStored, Event
 
 SIZE = 4
 

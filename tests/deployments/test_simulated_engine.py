@@ -20,7 +20,7 @@ import zmq.asyncio
 from deployments.config import ModelConfig, SimulatedEngineConfig
 from deployments.engines.base import Engine
 from deployments.engines.simulated import SimulatedEngine
-from deployments.engines.simulated.events import AllBlocksCleared, BlockStored, KVEventBatch
+from cache.prefix.events import AllBlocksCleared, BlockStored, KVEventBatch
 from deployments.engines.simulated.generation import Task
 from deployments.engines.simulated.text import Limits
 from deployments.errors import EngineDeadError, EngineStartError

@@ -15,7 +15,7 @@ import zmq.asyncio
 
 from deployments.engines.base import KvEventSource
 from deployments.engines.simulated.blocks import BlockCache, TokenSequence
-from deployments.engines.simulated.events import AllBlocksCleared, BlockRemoved, BlockStored, Event, KVEventBatch
+from cache.prefix.events import AllBlocksCleared, BlockRemoved, BlockStored, Event, KVEventBatch
 from deployments.engines.simulated.publisher import END, KvEventPublisher, node_ip
 
 LIMIT_S = 5.0
@@ -89,7 +89,7 @@ def test_vllm_reads_ours_and_we_read_vllms(vllm_events: Any, events: list[Event]
 
 @pytest.mark.parametrize("name", ["BlockStored", "BlockRemoved", "AllBlocksCleared", "KVEventBatch"])
 def test_structs_have_vllms_fields_and_settings(vllm_events: Any, name: str) -> None:
-    import deployments.engines.simulated.events as our_events
+    import cache.prefix.events as our_events
 
     ours, theirs = getattr(our_events, name), getattr(vllm_events, name)
     assert ours.__struct_fields__ == theirs.__struct_fields__

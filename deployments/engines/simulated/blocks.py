@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from deployments.engines.simulated.events import MEDIUM_GPU, AllBlocksCleared, BlockRemoved, BlockStored, Event
+from cache.prefix.events import MEDIUM_GPU, AllBlocksCleared, BlockRemoved, BlockStored, Event
 
 
 @dataclass(slots=True, eq=False)

@@ -15,7 +15,7 @@ import zmq
 import zmq.asyncio
 
 from deployments.engines.base import KvEventSource
-from deployments.engines.simulated.events import Event, KVEventBatch
+from cache.prefix.events import Event, KVEventBatch
 
 TOPIC = ""
 END = (-1).to_bytes(8, "big", signed=True)

@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 from deployments.config import SimulatedEngineConfig
 from deployments.engines.base import Load
 from deployments.engines.simulated.blocks import BlockCache, TokenSequence
-from deployments.engines.simulated.events import Event
+from cache.prefix.events import Event
 
 
 class State(Enum):

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-MEDIUM_GPU = "GPU"
+MEDIUM_GPU, MEDIUM_CPU = "GPU", "CPU"
 
 
 class KVCacheEvent(msgspec.Struct, omit_defaults=True, gc=False, tag=True):

@@ -1,0 +1,17 @@
+"""The prefix tier: which replica holds the KV of a prompt's beginning, and what it costs to compute the rest where.
+
+    engine's events ── reader ── mirror ──(keys)── index ┐
+                                                         ├─ router ── a ranked list of replicas
+    requests under way ── ledger ── profile (seconds) ───┘
+
+Nothing here knows of Ray, sockets or HTTP; the clock is injected.
+
+- `keys.py`     names of blocks that both ends can compute from tokens
+- `events.py`   KV events in the engine's wire form
+- `reader.py`   the order of event batches: gaps, restarts
+- `mirror.py`   an engine's cache, seen through its events (beside the engine)
+- `index.py`    which replica holds which block (in every ingress)
+- `profile.py`  seconds of a prefill, learnt from what engines took
+- `ledger.py`   what is under way on a replica
+- `router.py`   the decision
+"""

@@ -1,0 +1,109 @@
+"""What is under way on a replica, as seen by whoever sends requests there or takes them in.
+
+Prefills are computed in their order of arrival, so the work that lies before a new one is the sum of what was admitted and has not
+answered yet, less what of the oldest is done.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cache.prefix.profile import Sample
+
+_ENOUGH_TOKENS = 2048
+"""A sample covers this many uncached tokens, or a whole busy period: single prefills in one batch cannot be told apart."""
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One request on one replica."""
+
+    cached: int
+    new: int
+    """Prompt tokens to be computed."""
+    seconds: float
+    """Predicted time of the prefill."""
+    is_prefilled: bool = False
+    is_over: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Room that the prompt takes."""
+        return self.cached + self.new
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Of one replica. What others send there is told by the replica itself (`others_`)."""
+
+    id: str
+    learn: Callable[[Sample], None]
+    waiting: dict[Work, None] = field(default_factory=dict)
+    """In order of arrival; no token of their answers has come."""
+    decoding: int = 0
+    held_tokens: int = 0
+    """Prompts of all requests that are under way."""
+    queued_tokens: int = 0
+    """Uncached tokens of those that wait."""
+    queued_s: float = 0.0
+    """Predicted time of those that wait."""
+    oldest_s: float = 0.0
+    """Of it, the oldest one's."""
+    since: float = 0.0
+    """When the oldest one became the oldest."""
+    others_backlog_s: float = 0.0
+    others_waiting: int = 0
+    others_decoding: int = 0
+    _sample: Sample = field(default_factory=Sample)
+
+    @property
+    def ongoing(self) -> int:
+        """With those of others."""
+        return len(self.waiting) + self.decoding + self.others_waiting + self.others_decoding
+
+    def backlog_s(self, now: float) -> float:
+        """Seconds of prefill before a request that comes now."""
+        own = self.queued_s - min(now - self.since, self.oldest_s) if self.waiting else 0.0
+        return max(own, 0.0) + self.others_backlog_s
+
+    def admit(self, work: Work, now: float) -> None:
+        if not self.waiting:
+            self.since = now
+            self.queued_s = 0.0  # sums of floats leave rests
+            self.oldest_s = work.seconds
+        self.waiting[work] = None
+        self.queued_s += work.seconds
+        self.queued_tokens += work.new
+        self.held_tokens += work.tokens
+
+    def prefilled(self, work: Work, now: float, cached: int | None = None) -> None:
+        """The first token of its answer has come. `cached`: what the engine says it found, if that is known."""
+        if work.is_over or work.is_prefilled:
+            return
+        work.is_prefilled = True
+        found = work.cached if cached is None else cached
+        self._sample.add(found, work.tokens - found, self.decoding + self.others_decoding)
+        self._leave(work, now)
+        self.decoding += 1
+
+    def end(self, work: Work, now: float) -> None:
+        """It has ended, or failed. Calling it twice is harmless."""
+        if work.is_over:
+            return
+        work.is_over = True
+        self.held_tokens -= work.tokens
+        if work.is_prefilled:
+            self.decoding -= 1
+        else:
+            self._sample = Sample()  # part of the time went to a request that never answered
+            self._leave(work, now)
+
+    def _leave(self, work: Work, now: float) -> None:
+        del self.waiting[work]
+        self.queued_s -= work.seconds
+        self.queued_tokens -= work.new
+        self._sample.seconds += max(now - self.since, 0.0)
+        self.since = now
+        self.oldest_s = next(iter(self.waiting)).seconds if self.waiting else 0.0
+        if self._sample.count and (self._sample.new >= _ENOUGH_TOKENS or not self.waiting):
+            self.learn(self._sample)
+            self._sample = Sample()

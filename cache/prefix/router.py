@@ -1,0 +1,173 @@
+"""The decision: where a prompt goes.
+
+Every replica gets a predicted time to the first token. The choice and its reservation are one step without waiting in between, so requests
+that come together do not all see the same idle replica.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Protocol
+
+from cache.prefix.index import PrefixIndex
+from cache.prefix.ledger import Ledger, Work
+from cache.prefix.pending import Expected, Pending
+from cache.prefix.profile import PrefillProfile
+
+_TIE_S = 1e-6
+"""Equal costs are decided by chance, so that routers with equal views do not all choose the same replica."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a decision needs to know of a request."""
+
+    keys: Sequence[int]
+    """Of its full blocks; empty if they are not known."""
+    tokens: int
+
+
+class Policy(Protocol):
+    """Puts replicas in order for one prompt."""
+
+    def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float) -> list[int]:
+        """Places of all replicas, best first. `cached`: tokens of the prompt's `tokens` that each is predicted to hold."""
+
+
+class RoundRobin:
+    """Each in turn, whatever it is doing."""
+
+    def __init__(self) -> None:
+        self._turn = count()
+
+    def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float) -> list[int]:
+        first = next(self._turn) % len(ledgers)
+        return [*range(first, len(ledgers)), *range(first)]
+
+
+class PowerOfTwo:
+    """The one of two random replicas with fewer requests (Mitzenmacher 2001), then the others."""
+
+    def __init__(self, chance: random.Random | None = None) -> None:
+        self._chance = chance or random.Random()
+
+    def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float) -> list[int]:
+        places = self._chance.sample(range(len(ledgers)), len(ledgers))
+        return sorted(places[:2], key=lambda place: ledgers[place].ongoing) + sorted(places[2:], key=lambda place: ledgers[place].ongoing)
+
+
+class LeastCost:
+    """Least predicted time to the first token, if there were no others; and less of what another replica holds already.
+
+    A prefix that is computed again on a second replica takes the room of others there, which will be computed again in their turn. So each
+    second of that counts `repeat` times more. 4 keeps the whole fleet's cache nearly as full of different things as one cache of its size
+    (`benchmarks/NOTES.md`); a hot prefix still spreads once a queue costs more than that.
+    """
+
+    def __init__(self, profile: PrefillProfile, repeat: float = 4.0, chance: random.Random | None = None) -> None:
+        self._profile = profile
+        self._repeat = repeat
+        self._chance = chance or random.Random()
+
+    def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float) -> list[int]:
+        a, b, c, d, e = self._profile.coefficients
+        again = self._repeat * (b + d)
+        most = max(cached)
+        draw = self._chance.random
+        costs = []
+        for ledger, have in zip(ledgers, cached, strict=True):
+            new = tokens - have
+            decoding = ledger.decoding + ledger.others_decoding
+            seconds = a + new * (b + c * (have + new / 2) + (d + e * decoding if decoding else 0.0)) + again * (most - have)
+            if ledger.waiting or ledger.others_backlog_s:
+                seconds += ledger.backlog_s(now)
+            costs.append(seconds + _TIE_S * draw())
+        return sorted(range(len(costs)), key=costs.__getitem__)
+
+
+@dataclass(slots=True, eq=False)
+class Routed:
+    """A ranked list, with the load reserved on the replica that is being asked. To be ended in every case."""
+
+    router: "Router"
+    prompt: Prompt
+    replicas: list[str]
+    """Best first."""
+    cached: list[int]
+    """Tokens that each is predicted to hold, in the same order."""
+    asked: str | None = None
+    predicted: int = 0
+    """Cached tokens on the replica that was asked."""
+    _work: Work | None = None
+    _expected: Expected | None = None
+
+    def ask(self, replica: str) -> None:
+        """The request goes to this replica: the first one, or the next when that did not take it."""
+        if self.asked == replica:
+            return
+        self.end()
+        self.asked = replica
+        self.predicted = self.cached[self.replicas.index(replica)]
+        self._work, self._expected = self.router.reserve(self.prompt, replica, self.predicted)
+
+    def prefilled(self, cached: int | None = None) -> None:
+        """The first token has come. `cached`: tokens that the engine says it found, if it has said so."""
+        if self.asked and self._work and self._expected:
+            self.router.ledger(self.asked).prefilled(self._work, self.router.clock(), cached)
+            self.router.pending.stored(self._expected)
+            self.router.pending.expire()
+
+    def end(self) -> None:
+        """The answer has ended, or will not come. Calling it twice is harmless."""
+        if self.asked and self._work and self._expected:
+            self.router.ledger(self.asked).end(self._work, self.router.clock())
+            if not self._work.is_prefilled:
+                self.router.pending.drop(self._expected)
+
+
+class Router:
+    """Of one model, in one process."""
+
+    def __init__(self, policy: Policy, profile: PrefillProfile, index: PrefixIndex, block_size: int, clock: Callable[[], float]) -> None:
+        self.policy = policy
+        self.profile = profile
+        self.index = index
+        self.clock = clock
+        self.pending = Pending(clock)
+        self.block_size = block_size
+        self._ledgers: dict[str, Ledger] = {}
+
+    def ledger(self, replica: str) -> Ledger:
+        ledger = self._ledgers.get(replica)
+        if ledger is None:
+            ledger = self._ledgers[replica] = Ledger(replica, self.profile.learn)
+        return ledger
+
+    def forget(self, replica: str) -> None:
+        """It has gone."""
+        self._ledgers.pop(replica, None)
+        self.index.forget(replica)
+
+    def route(self, prompt: Prompt, replicas: Sequence[str]) -> Routed:
+        """Ranks and reserves the first. `replicas` must not be empty."""
+        ledgers = [self.ledger(replica) for replica in replicas]
+        cached = self._cached(prompt, replicas)
+        order = self.policy.order(ledgers, cached, prompt.tokens, self.clock())
+        routed = Routed(self, prompt, [replicas[place] for place in order], [cached[place] for place in order])
+        routed.ask(routed.replicas[0])
+        return routed
+
+    def _cached(self, prompt: Prompt, replicas: Sequence[str]) -> list[int]:
+        found = self.index.match(prompt.keys, self.pending.masks).any_tier if prompt.keys else {}
+        if not found:
+            return [0] * len(replicas)
+        most = max(prompt.tokens - 1, 0) // self.block_size  # an engine computes at least the last token, and whole blocks
+        return [min(found.get(replica, 0), most) * self.block_size for replica in replicas]
+
+    def reserve(self, prompt: Prompt, replica: str, cached: int) -> tuple[Work, Expected]:
+        ledger = self.ledger(replica)
+        new = prompt.tokens - cached
+        work = Work(cached, new, self.profile.seconds(cached, new, ledger.decoding + ledger.others_decoding))
+        ledger.admit(work, self.clock())
+        return work, self.pending.add(prompt.keys[cached // self.block_size :], self.index.slot_mask(replica))
