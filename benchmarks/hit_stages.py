@@ -11,7 +11,7 @@ from cache.exact import AnswerLru
 from cache.stores.base import Known
 from deployments.engines.base import Message
 from deployments.replicas import Replica, ReplicaDirectory
-from deployments.routing import RoundRobin
+from deployments.routing import Routing
 from serve_app.access_log import BatchedAccessLog
 from serve_app.config import load_config
 from serve_app.exchanges import Exchange, Exchanges
@@ -132,7 +132,7 @@ def _pipeline(silent: Any) -> Pipeline:
         embedding=silent,
         documents=None,
         directory=directory,
-        policy=RoundRobin(),
+        routing=Routing(config.routing, directory, silent, b"", "ingress", time.monotonic),
         client=silent,
         metrics=silent,
         learner=learner,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,8 +112,8 @@ def events(block_size: int, replicas: int, blocks: int) -> Row:
     rates = {}
     for at_once in (64, 1):
         batches = _batches(block_size, blocks // 10 if at_once == 1 else blocks, at_once)
-        mirrored = _timed(lambda batches=batches: [mirror.apply(batch) for batch in batches])  # type: ignore[misc]
-        applied = _timed(lambda: [index.apply("replica", [change]) for change in changes])
+        mirrored = _timed(mirror.apply, batches)
+        applied = _timed(lambda change: index.apply("replica", [change]), changes)
         count = sum(len(change.keys) for change in changes if change.stored)
         rates[at_once] = count / (mirrored + applied), count / mirrored, count / applied
         changes.clear()
@@ -129,9 +129,11 @@ def events(block_size: int, replicas: int, blocks: int) -> Row:
 def _batches(block_size: int, blocks: int, at_once: int) -> list[KVEventBatch]:
     """Stored blocks, each followed by the removal of an old one, as in a full cache."""
     chance = np.random.default_rng(at_once)
-    batches, names, parent = [], [], None
+    batches: list[KVEventBatch] = []
+    names: list[bytes | int] = []
+    parent: bytes | int | None = None
     for number in range(blocks // at_once):
-        fresh = [(at_once << 40) + number * at_once + place for place in range(at_once)]
+        fresh: list[bytes | int] = [(at_once << 40) + number * at_once + place for place in range(at_once)]
         tokens = chance.integers(0, 150_000, block_size * at_once).tolist()
         stored = BlockStored(fresh, parent, tokens, block_size, None, MEDIUM_GPU, None, None, 0, "full_attention")
         names += fresh
@@ -141,9 +143,10 @@ def _batches(block_size: int, blocks: int, at_once: int) -> list[KVEventBatch]:
     return batches
 
 
-def _timed(act: Callable[[], Any]) -> float:
+def _timed(act: Callable[[Any], None], items: Sequence[Any]) -> float:
     start = time.perf_counter()
-    act()
+    for item in items:
+        act(item)
     return time.perf_counter() - start
 
 

@@ -20,7 +20,6 @@ from deployments.channel.frames import Request
 from deployments.engines.base import Message, Receive, Send
 from deployments.errors import ChannelError, OversizeError, PartError
 from deployments.replicas import ReplicaDirectory
-from deployments.routing import RoundRobin
 
 log = logging.getLogger("ray.serve")
 
@@ -103,7 +102,7 @@ class DirectCalls:
         self._handle = handle
         self._limit_s = limit_s
         self._connections = Connections(secret.encode(), limit_s)
-        self._policy = RoundRobin()
+        self._turn = 0
 
     async def call(self, name: str, *args: Any) -> Any:
         """Raises what the contract's method raises of the cache's errors, `PartError`, and what a handle raises."""
@@ -123,7 +122,10 @@ class DirectCalls:
 
     async def _sent(self, request: Request) -> Exchange | None:
         """None: no replica can be reached, or a frame cannot hold it."""
-        for replica in self._policy.rank(self._directory.replicas):
+        replicas = self._directory.replicas
+        self._turn += 1
+        first = self._turn % len(replicas) if replicas else 0
+        for replica in (*replicas[first:], *replicas[:first]):
             try:
                 return (await self._connections.to(replica.url)).request(request)
             except OversizeError:

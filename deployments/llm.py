@@ -15,7 +15,9 @@ from deployments.channel.frames import Request
 from deployments.channel.server import ChannelServer
 from deployments.config import LlmConfig, SimulatedEngineConfig
 from deployments.engines.base import Engine
+from deployments.kv_feed import KvFeed
 from deployments.private_app import PrivateApp
+from deployments.reports import prefix_seed
 from deployments.router import DirectoryRouter
 
 NAME = "LlmReplica"
@@ -46,7 +48,9 @@ class LlmReplica:
         self._config = config
         self._engine = create_engine(config, host)
         await self._engine.start()
-        self._gate = PrivateApp(self._engine)
+        self._feed = KvFeed(self._engine, prefix_seed(secret))
+        self._feed.start()
+        self._gate = PrivateApp(self._engine, self._feed)
         self._server = ChannelServer(self._gate, host, secret.encode())
         await self._server.start()
         log.info("engine ready", extra={"engine": config.engine.type, "url": self._server.url})
@@ -56,10 +60,6 @@ class LlmReplica:
             "url": self._server.url,
             "max_model_len": self._engine.max_model_len,
             "block_size": self._engine.block_size,
-            "kv_events": [
-                {"endpoint": source.endpoint, "replay_endpoint": source.replay_endpoint, "topic": source.topic, "dp_rank": source.dp_rank}
-                for source in self._engine.kv_event_sources()
-            ],
         }
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -92,6 +92,7 @@ class LlmReplica:
                 while self._gate.open:
                     await asyncio.sleep(DRAIN_POLL_S)
         await self._server.stop()
+        await self._feed.stop()
         await self._engine.stop()
 
 

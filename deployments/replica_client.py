@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from deployments.channel.client import Connections, Exchange
 from deployments.channel.frames import Request
 from deployments.errors import ChannelError, NoReplicaError, OversizeError, ReplicaLostError, SilentError, SilentReplicaError
-from deployments.private_app import RETRY_MARK
+from deployments.private_app import FULL_MARK, RETRY_MARK
 from deployments.replicas import Replica, ReplicaDirectory
+
+RANKING_HEADER = "x-mygo-ranking"
+"""Ids of replicas, best first: what Ray's handle is told of the ranking, through the request's arguments."""
 
 log = logging.getLogger("ray.serve")
 
@@ -42,13 +45,21 @@ class Answer(Protocol):
         """Ends the exchange; before the body's end, that aborts the request in the engine. Calling it twice is harmless."""
 
 
+Asking = Callable[[str], Mapping[str, str]]
+"""Hears which replica is asked next, and says what headers the request gets for it."""
+
+
+def _with_nothing(replica: str) -> Mapping[str, str]:
+    return {}
+
+
 class ReplicaClient(Protocol):
     """Sends a request to the first of a ranked list that takes it."""
 
     async def close(self) -> None:
         """Ends kept connections."""
 
-    async def send(self, call: Call, ranked: Sequence[Replica]) -> Answer:
+    async def send(self, call: Call, ranked: Sequence[Replica], asking: Asking = _with_nothing) -> Answer:
         """The answer of the first replica that gives one. Raises `NoReplicaError` when none does, `ReplicaLostError` on a time-out."""
 
     async def probe(self, call: Call, replica: Replica) -> Answer:
@@ -100,6 +111,14 @@ class _RefusedError(Exception):
     """A replica did not take the request."""
 
 
+class _FullError(_RefusedError):
+    """It takes none at the moment. `answer` says so in its own words."""
+
+    def __init__(self, answer: DirectAnswer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
 class DirectReplicaClient:
     """The replicas' private channels, and Ray's handle as the last resort."""
 
@@ -109,11 +128,17 @@ class DirectReplicaClient:
         self._read_timeout_s = read_timeout_s
         self._connections = Connections(secret.encode(), read_timeout_s)
 
-    async def send(self, call: Call, ranked: Sequence[Replica]) -> Answer:
+    async def send(self, call: Call, ranked: Sequence[Replica], asking: Asking = _with_nothing) -> Answer:
         breaks = 0
+        full: DirectAnswer | None = None
         for replica in ranked:
             try:
-                return await self._ask(call, replica)
+                return await self._ask(replace(call, headers={**call.headers, **asking(replica.id)}), replica)
+            except _FullError as refusal:
+                if full:
+                    await full.close()
+                full = refusal.answer
+                continue
             except _RefusedError:
                 pass
             except SilentReplicaError:
@@ -123,7 +148,7 @@ class DirectReplicaClient:
                 if breaks > 1:  # a request that ends two replicas may end them all
                     raise
             self._directory.suspend(replica.id)
-        return await self._through_handle(call)
+        return full or await self._through_handle(call, ranked)
 
     async def _ask(self, call: Call, replica: Replica) -> DirectAnswer:
         """Raises `_RefusedError`, `ReplicaLostError` if the replica may have begun to work, `SilentReplicaError`, and `OversizeError`."""
@@ -145,7 +170,9 @@ class DirectReplicaClient:
         except BaseException:  # a client that left
             exchange.close()
             raise
-        if any(name == RETRY_MARK[0] for name, _ in start.headers):
+        if FULL_MARK in start.headers:
+            raise _FullError(DirectAnswer(replica.id, start.status, exchange))
+        if RETRY_MARK in start.headers:
             exchange.close()
             raise _RefusedError
         return DirectAnswer(replica.id, start.status, exchange)
@@ -153,11 +180,14 @@ class DirectReplicaClient:
     async def probe(self, call: Call, replica: Replica) -> Answer:
         try:
             return await self._ask(call, replica)
+        except _FullError as refusal:
+            return refusal.answer
         except (_RefusedError, ReplicaLostError) as error:
             raise NoReplicaError("the replica did not answer") from error
 
-    async def _through_handle(self, call: Call) -> HandleAnswer:
-        stream = self._handle.options(stream=True).relay.remote(call.method, call.path, dict(call.headers), call.body)
+    async def _through_handle(self, call: Call, ranked: Sequence[Replica]) -> HandleAnswer:
+        headers = {**call.headers, RANKING_HEADER: ",".join(replica.id for replica in ranked)}
+        stream = self._handle.options(stream=True).relay.remote(call.method, call.path, headers, call.body)
         try:
             return await self._first_of(stream)
         except BaseException:  # a client that left, too, must not leave work behind
@@ -172,7 +202,7 @@ class DirectReplicaClient:
             raise ReplicaLostError("the replica did not answer in time") from error
         except Exception as error:  # Ray raises errors of many types here
             raise NoReplicaError("no replica answered") from error
-        if RETRY_MARK[0].decode() in headers:
+        if headers.get(RETRY_MARK[0].decode()) == RETRY_MARK[1].decode():
             raise NoReplicaError("every replica is stopping")
         return HandleAnswer(status, stream)
 

@@ -63,6 +63,11 @@ class ReplicaDirectory:
         with self._lock:
             self._suspended[replica_id] = self._clock() + SUSPENSION_S
 
+    def resume(self, replica_id: str) -> None:
+        """It answers again."""
+        with self._lock:
+            self._suspended.pop(replica_id, None)
+
 
 _directories: dict[str, ReplicaDirectory] = {}
 

@@ -1,12 +1,14 @@
 """The request router that Ray calls in the ingress process: it tells the directory which replicas there are.
 
-Requests go to replicas directly (`replica_client.py`). Those few that take Ray's handle are spread at random.
+Requests go to replicas directly (`replica_client.py`). Those few that take Ray's handle go by the same ranking, as far as they bring one,
+and are spread at random otherwise.
 """
 
 import random
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
+from deployments.replica_client import RANKING_HEADER
 from deployments.replicas import Replica, directory_of
 
 
@@ -29,4 +31,12 @@ class DirectoryRouter(RequestRouter):  # type: ignore[misc]  # Ray is not typed 
     ) -> list[list[RunningReplica]]:
         ranked = list(candidate_replicas)
         random.shuffle(ranked)
+        place = _ranking(pending_request)
+        ranked.sort(key=lambda replica: place.get(replica.replica_id.unique_id, len(place)))
         return [[replica] for replica in ranked]
+
+
+def _ranking(request: PendingRequest | None) -> dict[str, int]:
+    """Places by replica id, from the headers that `LlmReplica.relay` is called with."""
+    headers = next((each for each in (request.args if request else ()) if isinstance(each, dict)), {})
+    return {name: place for place, name in enumerate(headers.get(RANKING_HEADER, "").split(","))}

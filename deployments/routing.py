@@ -1,27 +1,162 @@
-"""Which replica a request goes to."""
+"""Where a request goes: the prefix tier's router (`cache/prefix/router.py`), fed with what replicas report, and with prompts' tokens."""
 
-import itertools
-from collections.abc import Sequence
-from typing import Protocol
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from deployments.replicas import Replica
+import numpy as np
+
+from cache.prefix.drift import Drift
+from cache.prefix.index import PrefixIndex
+from cache.prefix.keys import BlockKeys, Tokens
+from cache.prefix.profile import PrefillProfile
+from cache.prefix.router import LeastCost, Policy, PowerOfTwo, Prompt, RoundRobin, Routed, Router
+from deployments.accounts import write_work
+from deployments.config import RoutingConfig
+from deployments.errors import DeploymentError
+from deployments.replica_client import Call, ReplicaClient
+from deployments.replicas import Replica, ReplicaDirectory
+from deployments.reports import INGRESS_HEADER, RENDER_PATH, TARGET_HEADER, WORK_HEADER
+
+log = logging.getLogger("ray.serve")
+
+RENDER_LIMIT_S = 2.0
+_CHARACTERS_A_TOKEN = 4
+"""Of English, where tokens are not counted."""
 
 
-class RoutingPolicy(Protocol):
-    """Ranks replicas for one request."""
+@dataclass(slots=True)
+class Ranking:
+    """The replicas for one request, best first, and what is reserved for it. To be ended in every case."""
 
-    def rank(self, candidates: Sequence[Replica]) -> list[Replica]:
-        """All candidates, best first: a request spills to the next when one is dead, full or draining."""
+    replicas: list[Replica]
+    _routing: "Routing"
+    _routed: Routed | None = None
+
+    @property
+    def predicted(self) -> int | None:
+        """Cached tokens on the replica that was asked last; None without a prediction."""
+        return self._routed.predicted if self._routed and self._routed.prompt.keys else None
+
+    def asking(self, replica: str) -> Mapping[str, str]:
+        """See `deployments.replica_client.Asking`."""
+        if self._routed is None:
+            return {}
+        self._routed.ask(replica)
+        work = self._routed.work
+        return {INGRESS_HEADER: self._routing.name, WORK_HEADER: write_work(work)} if work else {}
+
+    def answered(self) -> None:
+        """The first token has come."""
+        if self._routed:
+            self._routed.prefilled()
+
+    def found(self, cached: int, prompt_tokens: int) -> None:
+        """What the engine says it found in its cache. Predictions are held against it."""
+        if self.predicted is not None:
+            self._routing.observe(self.predicted, cached, prompt_tokens)
+
+    def end(self) -> None:
+        """Calling it twice is harmless."""
+        if self._routed:
+            self._routed.end()
 
 
-class RoundRobin:
-    """Each replica in turn."""
+class Routing:
+    """One for each ingress, in its event loop."""
 
-    def __init__(self) -> None:
-        self._turn = itertools.count()
+    def __init__(
+        self,
+        config: RoutingConfig,
+        directory: ReplicaDirectory,
+        client: ReplicaClient,
+        seed: bytes,
+        name: str,
+        clock: Callable[[], float],
+        observe: Callable[[int, int, int], None] = lambda predicted, cached, tokens: None,
+    ) -> None:
+        """`seed`: of the keys, as the replicas have it; `name`: this ingress's; `observe`: hears of each prediction and what came of it."""
+        self.name = name
+        self._config = config
+        self._directory = directory
+        self._client = client
+        self._seed = seed
+        self._observe = observe
+        self._drift = Drift()
+        self.profile = PrefillProfile()
+        self._policy = _policy(config, self.profile)
+        self._by_load = PowerOfTwo()
+        self._keys: BlockKeys | None = None
+        self.router = Router(self._policy, self.profile, PrefixIndex(config.max_blocks), 1, clock)
+        self._turn = 0
 
-    def rank(self, candidates: Sequence[Replica]) -> list[Replica]:
-        if not candidates:
-            return []
-        first = next(self._turn) % len(candidates)
-        return [*candidates[first:], *candidates[:first]]
+    @property
+    def is_trusted(self) -> bool:
+        """Predictions are near what engines find; else requests are spread by load alone."""
+        return not self._drift.alarm
+
+    async def rank(self, call: Call, salt: str, characters: int, is_whole: bool) -> Ranking:
+        """`call`: the request as the engine will get it; `characters`: of its prompt; `is_whole`: its answer comes in one piece."""
+        replicas = self._directory.replicas
+        if not replicas:
+            return Ranking([], self)
+        prompt = await self._prompt(replicas, call, salt, characters, is_whole)
+        replicas = self._directory.replicas or replicas  # rendering took a moment
+        by_id = {replica.id: replica for replica in replicas}
+        routed = self.router.route(prompt, list(by_id))
+        return Ranking([by_id[name] for name in routed.replicas], self, routed)
+
+    async def _prompt(self, replicas: Sequence[Replica], call: Call, salt: str, characters: int, is_whole: bool) -> Prompt:
+        size = replicas[0].block_size
+        is_worth_it = self._config.policy == "cost" and len(self._directory.known) > 1 and size and characters >= size
+        tokens = await self._render(replicas, call) if is_worth_it else None
+        if tokens is None:
+            return Prompt([], max(characters // _CHARACTERS_A_TOKEN, 1), is_whole)
+        keys = self._keys_of(size)
+        return Prompt(keys.chain(keys.root(salt), tokens), len(tokens), is_whole)
+
+    def _keys_of(self, block_size: int) -> BlockKeys:
+        if self._keys is None or self._keys.block_size != block_size:
+            self._keys = BlockKeys(self._seed, block_size)
+            self.router.block_size = block_size
+        return self._keys
+
+    async def _render(self, replicas: Sequence[Replica], call: Call) -> Tokens | None:
+        """By an engine's own template and tokenizer, each replica in its turn. None: route by load."""
+        self._turn += 1
+        replica = replicas[self._turn % len(replicas)]
+        try:
+            async with asyncio.timeout(RENDER_LIMIT_S):
+                answer = await self._client.probe(Call("POST", RENDER_PATH, {TARGET_HEADER: call.path}, call.body), replica)
+                try:
+                    raw = b"".join([chunk async for chunk in answer.chunks()])
+                finally:
+                    await answer.close()
+        except (DeploymentError, TimeoutError) as error:
+            log.warning("a prompt was not rendered", extra={"replica": replica.id, "error": type(error).__name__})
+            return None
+        return np.frombuffer(raw, np.uint32) if answer.status == 200 else None
+
+    def observe(self, predicted: int, cached: int, tokens: int) -> None:
+        self._observe(predicted, cached, tokens)
+        if not self._config.self_check or self._config.policy != "cost":
+            return
+        trusted = self.is_trusted
+        self._drift.add(abs(predicted - cached), tokens, self._keys.block_size if self._keys else 1)
+        if self.is_trusted != trusted:
+            self.router.policy = self._policy if self.is_trusted else self._by_load
+            log.error(
+                "cached tokens are not what is predicted; requests go by load alone"
+                if trusted
+                else "cached tokens are what is predicted again",
+                extra={"error_tokens": round(self._drift.error_tokens, 1)},
+            )
+
+
+def _policy(config: RoutingConfig, profile: PrefillProfile) -> Policy:
+    if config.policy == "round_robin":
+        return RoundRobin()
+    if config.policy == "power_of_two":
+        return PowerOfTwo()
+    return LeastCost(profile, config.repeat)

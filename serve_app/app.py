@@ -11,13 +11,14 @@ from starlette.applications import Starlette
 from cache.exact import AnswerLru
 from deployments.cache_owner import cache_deployment, calls_of_cache
 from deployments.embedding import calls_of_embedding, embedding_deployment
+from deployments.fleet_watch import FleetWatch
 from deployments.llm import NAME as LLM_NAME
 from deployments.llm import llm_deployment
 from deployments.replica_client import DirectReplicaClient
-from deployments.replica_watch import ReplicaWatch
 from deployments.replicas import directory_of
+from deployments.reports import prefix_seed
 from deployments.retrieval import retrieval_deployment
-from deployments.routing import RoundRobin
+from deployments.routing import Routing
 from serve_app.access_log import beside_serve_log
 from serve_app.config import AppConfig, load_config, require_safe_exposure
 from serve_app.exchanges import Exchanges, log_each
@@ -61,6 +62,8 @@ class Ingress:
         self._flights = Flights(remote_cache, metrics, single_flight(config))
         self._uses = Uses(remote_cache)
         self._client = DirectReplicaClient(directory, llm, channel, config.ingress.read_timeout_s)
+        replica = serve.get_replica_context().replica_tag
+        self._routing = Routing(config.routing, directory, self._client, prefix_seed(channel), replica, time.monotonic, metrics.prediction)
         self._pipeline = Pipeline(
             config=config,
             authenticator=Authenticator(secret, config.environment),
@@ -70,7 +73,7 @@ class Ingress:
             embedding=encoder,
             documents=RemoteDocuments(retrieval) if retrieval else None,
             directory=directory,
-            policy=RoundRobin(),
+            routing=self._routing,
             client=self._client,
             metrics=metrics,
             learner=self._learner,
@@ -83,13 +86,14 @@ class Ingress:
             if modelcache.enabled
             else None
         )
-        self._access_log = beside_serve_log(serve.get_replica_context().replica_tag)
+        self._access_log = beside_serve_log(replica)
         self._exchanges = Exchanges(metrics, self._access_log or log_each)
         Front.hit_path = HitPath(self._pipeline, self._exchanges, PARSERS)
         # Ray's router tells which replicas there are once it has been asked for one.
         asking = {"llm": llm.ping.remote, "embedding": embedding.describe.remote, "cache": cache.open.remote}
         self._parts = Parts(asking | ({"retrieval": retrieval.open.remote} if retrieval else {}))
-        self._tasks = [asyncio.ensure_future(self._parts.ask_all()), asyncio.ensure_future(ReplicaWatch(directory, self._client).run())]
+        watch = FleetWatch(directory, self._client, self._routing.router, replica)
+        self._tasks = [asyncio.ensure_future(self._parts.ask_all()), asyncio.ensure_future(watch.run())]
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return create_app(self._pipeline, self._parts, scrape, self._modelcache, self._exchanges)

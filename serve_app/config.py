@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from cache.config import CacheConfig, Secret, Section
 from deployments.channel.frames import MAX_PAYLOAD
-from deployments.config import EmbeddingConfig, LlmConfig
+from deployments.config import EmbeddingConfig, LlmConfig, RoutingConfig
 from retrieval.config import RetrievalConfig
 from serve_app.errors import ConfigError
 
@@ -58,6 +58,7 @@ class AppConfig(Section):
     auth: AuthConfig = AuthConfig()
     ingress: IngressConfig = IngressConfig()
     llm: LlmConfig = LlmConfig()
+    routing: RoutingConfig = RoutingConfig()
     embedding: EmbeddingModelConfig = EmbeddingModelConfig()
     cache: CacheConfig = CacheConfig()
     retrieval: RetrievalConfig = RetrievalConfig()

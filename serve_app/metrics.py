@@ -35,6 +35,9 @@ class Metrics(Protocol):
     def disconnected(self, route: str) -> None:
         """A client left before its answer was complete."""
 
+    def prediction(self, predicted: int, cached: int, prompt_tokens: int) -> None:
+        """Cached tokens that the router predicted for a request, those that the engine found, and how long the prompt was."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Family:
@@ -71,6 +74,13 @@ class RayMetrics:
         self._operations = counter("mygo_cache_operations", "Flights, labels and renewals by outcome.", "what", "outcome")
         self._skipped = counter("mygo_cache_writes_skipped", "Answers that were not kept, by reason.", "reason")
         self._disconnected = counter("mygo_client_disconnects", "Clients that left before the end.", "path")
+        self._predictions = counter("mygo_prefix_predictions", "Requests whose cached tokens were predicted, by outcome.", "outcome")
+        self._prefix_tokens = counter(
+            "mygo_prefix_tokens",
+            "Prompt tokens of such requests (prompt), those that the engine found in its cache (cached), those that were predicted "
+            "(predicted), and the absolute difference of the last two (error).",
+            "kind",
+        )
         self._counts: collections.Counter[tuple[_Family, tuple[str, ...]]] = collections.Counter()
         self._observed: list[tuple[_Family, float, tuple[str, ...]]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -95,6 +105,12 @@ class RayMetrics:
 
     def disconnected(self, route: str) -> None:
         self._count(self._disconnected, route)
+
+    def prediction(self, predicted: int, cached: int, prompt_tokens: int) -> None:
+        kinds = {"prompt": prompt_tokens, "cached": cached, "predicted": predicted, "error": abs(predicted - cached)}
+        for kind, tokens in kinds.items():
+            self._counts[self._prefix_tokens, (kind,)] += tokens
+        self._count(self._predictions, "exact" if predicted == cached else "over" if predicted > cached else "under")
 
     def _count(self, counter: _Family, *values: str) -> None:
         self._counts[counter, values] += 1

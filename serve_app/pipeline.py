@@ -14,7 +14,7 @@ import msgspec
 from cache.entry import Entry
 from deployments.replica_client import ReplicaClient
 from deployments.replicas import ReplicaDirectory
-from deployments.routing import RoutingPolicy
+from deployments.routing import Routing
 from retrieval.prompt import assemble
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidRequestError, NotFoundError
@@ -71,7 +71,7 @@ class Pipeline:
     embedding: EmbeddingService
     documents: DocumentService | None
     directory: ReplicaDirectory
-    policy: RoutingPolicy
+    routing: Routing
     client: ReplicaClient
     metrics: Metrics
     learner: Learner
@@ -131,10 +131,8 @@ class Pipeline:
         entry = await self.tiers.claim(lookup)
         if entry and (reply := self._replay(request, caller, entry, "exact", 1.0)):
             return reply
-        # 6: the engine renders and tokenizes
-        ranked = self.policy.rank(self.directory.replicas)  # 7
-        answer = await send(self.client, request, caller, lookup.namespace, ranked)  # 8
-        return await relay(request, answer, self.tiers, lookup)  # 8, 9
+        sent = await send(self.client, self.routing, request, caller, lookup.namespace)  # 6, 7, 8
+        return await relay(request, sent, self.tiers, lookup)  # 8, 9
 
     def _admit(self, request: Generation) -> None:
         if request.model != self.config.llm.model.name:
@@ -184,7 +182,7 @@ class Pipeline:
         """The engine's answer as one piece, whatever the client asked for."""
         body = {key: value for key, value in request.body.items() if key not in ("stream", "stream_options")}
         whole = replace(request, stream=False, include_usage=False, body=body)
-        return await read_answer(await send(self.client, whole, caller, namespace, self.policy.rank(self.directory.replicas)))
+        return await read_answer(await send(self.client, self.routing, whole, caller, namespace))
 
     def _replay(self, request: Generation, caller: Caller, entry: Entry, tier: str, similarity: float) -> Reply | None:
         """None for an answer that was damaged in the store: a doubt, and so a miss."""

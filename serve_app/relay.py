@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from deployments.errors import DeploymentError, ReplicaLostError
 from deployments.replica_client import Answer, Call, ReplicaClient
 from deployments.replicas import Replica
+from deployments.routing import Ranking, Routing
 from serve_app.errors import ApiError, to_api_error
 from serve_app.openai import answers, engine_errors, sse
 from serve_app.openai.requests import Generation
@@ -30,13 +32,41 @@ class _Tokenized(msgspec.Struct):
     count: int
 
 
-async def send(client: ReplicaClient, request: Generation, caller: Caller, namespace: str, ranked: list[Replica]) -> Answer:
-    """The answer of the first replica that gives one. Raises `ApiError` for the engine's errors, and `DeploymentError`."""
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request that a replica has taken: its answer, and the place that is reserved for it there until `close`."""
+
+    answer: Answer
+    ranking: Ranking
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """See `Answer.chunks`."""
+        ranking: Ranking | None = self.ranking
+        async for chunk in self.answer.chunks():
+            if ranking:
+                ranking.answered()
+                ranking = None
+            yield chunk
+
+    async def close(self) -> None:
+        self.ranking.end()
+        await self.answer.close()
+
+
+async def send(client: ReplicaClient, routing: Routing, request: Generation, caller: Caller, namespace: str) -> Sent:
+    """The answer of the best replica that gives one. Raises `ApiError` for the engine's errors, and `DeploymentError`."""
     headers = {"content-type": JSON_TYPE, "x-request-id": caller.request_id}
-    answer = await client.send(Call("POST", request.path, headers, msgspec.json.encode(_engine_body(request, namespace))), ranked)
-    if answer.status >= 400:
-        raise await _engine_error(client, request, answer, ranked)
-    return answer
+    body = _engine_body(request, namespace)
+    call = Call("POST", request.path, headers, msgspec.json.encode(body))
+    ranking = await routing.rank(call, body["cache_salt"], request.prompt_characters, not request.stream)  # 6, 7
+    try:
+        answer = await client.send(call, ranking.replicas, ranking.asking)
+        if answer.status >= 400:
+            raise await _engine_error(client, request, answer, ranking.replicas)
+    except BaseException:
+        ranking.end()
+        raise
+    return Sent(answer, ranking)
 
 
 def _engine_body(request: Generation, namespace: str) -> dict[str, Any]:
@@ -70,43 +100,53 @@ async def _exact_length(
         return error
 
 
-async def relay(request: Generation, answer: Answer, tiers: CacheTiers, lookup: Lookup) -> Reply:
+async def relay(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lookup) -> Reply:
     """The reply that carries a replica's answer; once that is complete, it is kept."""
-    headers = {**request.headers, "x-mygo-cache": "miss" if lookup.read else "bypass", "x-mygo-replica": answer.replica}
+    headers = {**request.headers, "x-mygo-cache": "miss" if lookup.read else "bypass", "x-mygo-replica": sent.answer.replica}
+    if sent.ranking.predicted is not None:
+        headers["x-mygo-predicted-cached-tokens"] = str(sent.ranking.predicted)
     if request.stream:
 
         async def close() -> None:
             lookup.ticket.left()
-            await answer.close()
+            await sent.close()
 
-        return Reply(200, headers, SSE_TYPE, _stream(request, answer, tiers, lookup), close)
-    raw = await read_answer(answer)
+        return Reply(200, headers, SSE_TYPE, _stream(request, sent, tiers, lookup), close)
+    raw = await read_answer(sent)
+    _compare(sent.ranking, sse.usage_of(raw))
     tiers.keep(lookup, answers.from_json, raw)
     lookup.ticket.ended()
     return Reply(200, headers, JSON_TYPE, raw)
 
 
-async def _stream(request: Generation, answer: Answer, tiers: CacheTiers, lookup: Lookup) -> AsyncIterator[bytes]:
+async def _stream(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lookup) -> AsyncIterator[bytes]:
     """The replica's bytes as they come; what is kept is read from a copy, once the last one is there."""
     copy = sse.StreamCopy(tiers.copy_limit(lookup))
     events = sse.WholeEvents(drop_usage=not request.include_usage)
     try:
-        async for chunk in answer.chunks():
+        async for chunk in sent.chunks():
             if copy.feed(chunk):
                 tiers.keep(lookup, answers.from_stream, copy.raw)
             if whole := events.feed(chunk):
                 yield whole
+        _compare(sent.ranking, events.usage)
         lookup.ticket.ended()
     except ReplicaLostError as error:
-        log.warning("replica lost in the middle of a stream", extra={"replica": answer.replica})
+        log.warning("replica lost in the middle of a stream", extra={"replica": sent.answer.replica})
         lookup.ticket.ended()
         yield sse.event(to_api_error(error).body())
     finally:
         lookup.ticket.left()
-        await answer.close()
+        await sent.close()
 
 
-async def read_answer(answer: Answer, limit: int | None = None) -> bytes:
+def _compare(ranking: Ranking, usage: sse.Usage | None) -> None:
+    """The prediction with what the engine found."""
+    if usage and usage.cached_tokens is not None:
+        ranking.found(usage.cached_tokens, usage.prompt_tokens)
+
+
+async def read_answer(answer: Answer | Sent, limit: int | None = None) -> bytes:
     """The body, or its first `limit` bytes."""
     data = bytearray()
     try:

@@ -56,7 +56,7 @@ class DynamoSelection:
         await self._settle(range(len(self._workers)))
 
     def choose(self, number: int, prompt: array[int], answer_tokens: int) -> int:
-        return self._do(self._choose(number, prompt, answer_tokens))
+        return int(self._do(self._choose(number, prompt, answer_tokens)))
 
     async def _choose(self, number: int, prompt: array[int], answer_tokens: int) -> int:
         await self._settle([worker for worker in self._workers if self._publishers[worker].is_ahead])
@@ -68,7 +68,7 @@ class DynamoSelection:
             "expected_output_tokens": answer_tokens,
         }
         chosen = await self._service.select_and_reserve(request)
-        return int(chosen["worker_id"])
+        return chosen["worker_id"]  # type: ignore[no-any-return]
 
     def first_token(self, number: int) -> None:
         self._do(self._tell(self._service.prefill_complete, number))
@@ -109,10 +109,10 @@ class _Publisher:
     """One worker's event socket."""
 
     def __init__(self) -> None:
-        self._socket = zmq.Context.instance().socket(zmq.PUB)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUB)
         self._socket.set_hwm(1_000_000)
         self._socket.bind("tcp://127.0.0.1:0")
-        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self.is_ahead = False
         self._number = 0
         self._mark: int | None = None

@@ -22,6 +22,8 @@ class Work:
     """Prompt tokens to be computed."""
     seconds: float
     """Predicted time of the prefill."""
+    is_whole: bool = False
+    """The answer comes in one piece, so nobody sees its first token."""
     is_prefilled: bool = False
     is_over: bool = False
 
@@ -60,12 +62,25 @@ class Ledger:
         """With those of others."""
         return len(self.waiting) + self.decoding + self.others_waiting + self.others_decoding
 
+    def settle(self, now: float) -> None:
+        """Takes the prefills of answers in one piece for done when their predicted time is over."""
+        while self.waiting:
+            oldest = next(iter(self.waiting))
+            if not oldest.is_whole or now - self.since < oldest.seconds:
+                return
+            oldest.is_prefilled = True
+            self._sample = Sample()
+            until = self.since + oldest.seconds
+            self._leave(oldest, until)
+            self.decoding += 1
+
     def backlog_s(self, now: float) -> float:
         """Seconds of prefill before a request that comes now."""
         own = self.queued_s - min(now - self.since, self.oldest_s) if self.waiting else 0.0
         return max(own, 0.0) + self.others_backlog_s
 
     def admit(self, work: Work, now: float) -> None:
+        self.settle(now)
         if not self.waiting:
             self.since = now
             self.queued_s = 0.0  # sums of floats leave rests

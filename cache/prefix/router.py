@@ -26,6 +26,8 @@ class Prompt:
     keys: Sequence[int]
     """Of its full blocks; empty if they are not known."""
     tokens: int
+    is_whole: bool = False
+    """Its answer comes in one piece."""
 
 
 class Policy(Protocol):
@@ -99,8 +101,14 @@ class Routed:
     asked: str | None = None
     predicted: int = 0
     """Cached tokens on the replica that was asked."""
+    _ledger: Ledger | None = None
     _work: Work | None = None
     _expected: Expected | None = None
+
+    @property
+    def work(self) -> Work | None:
+        """What is reserved now."""
+        return self._work
 
     def ask(self, replica: str) -> None:
         """The request goes to this replica: the first one, or the next when that did not take it."""
@@ -109,19 +117,20 @@ class Routed:
         self.end()
         self.asked = replica
         self.predicted = self.cached[self.replicas.index(replica)]
-        self._work, self._expected = self.router.reserve(self.prompt, replica, self.predicted)
+        self._ledger = self.router.ledger(replica)
+        self._work, self._expected = self.router.reserve(self.prompt, self._ledger, self.predicted)
 
     def prefilled(self, cached: int | None = None) -> None:
         """The first token has come. `cached`: tokens that the engine says it found, if it has said so."""
-        if self.asked and self._work and self._expected:
-            self.router.ledger(self.asked).prefilled(self._work, self.router.clock(), cached)
+        if self._ledger and self._work and self._expected:
+            self._ledger.prefilled(self._work, self.router.clock(), cached)
             self.router.pending.stored(self._expected)
             self.router.pending.expire()
 
     def end(self) -> None:
         """The answer has ended, or will not come. Calling it twice is harmless."""
-        if self.asked and self._work and self._expected:
-            self.router.ledger(self.asked).end(self._work, self.router.clock())
+        if self._ledger and self._work and self._expected:
+            self._ledger.end(self._work, self.router.clock())
             if not self._work.is_prefilled:
                 self.router.pending.drop(self._expected)
 
@@ -151,9 +160,13 @@ class Router:
 
     def route(self, prompt: Prompt, replicas: Sequence[str]) -> Routed:
         """Ranks and reserves the first. `replicas` must not be empty."""
+        now = self.clock()
         ledgers = [self.ledger(replica) for replica in replicas]
+        for ledger in ledgers:
+            if ledger.waiting:
+                ledger.settle(now)
         cached = self._cached(prompt, replicas)
-        order = self.policy.order(ledgers, cached, prompt.tokens, self.clock())
+        order = self.policy.order(ledgers, cached, prompt.tokens, now)
         routed = Routed(self, prompt, [replicas[place] for place in order], [cached[place] for place in order])
         routed.ask(routed.replicas[0])
         return routed
@@ -165,9 +178,8 @@ class Router:
         most = max(prompt.tokens - 1, 0) // self.block_size  # an engine computes at least the last token, and whole blocks
         return [min(found.get(replica, 0), most) * self.block_size for replica in replicas]
 
-    def reserve(self, prompt: Prompt, replica: str, cached: int) -> tuple[Work, Expected]:
-        ledger = self.ledger(replica)
+    def reserve(self, prompt: Prompt, ledger: Ledger, cached: int) -> tuple[Work, Expected]:
         new = prompt.tokens - cached
-        work = Work(cached, new, self.profile.seconds(cached, new, ledger.decoding + ledger.others_decoding))
+        work = Work(cached, new, self.profile.seconds(cached, new, ledger.decoding + ledger.others_decoding), prompt.is_whole)
         ledger.admit(work, self.clock())
-        return work, self.pending.add(prompt.keys[cached // self.block_size :], self.index.slot_mask(replica))
+        return work, self.pending.add(prompt.keys[cached // self.block_size :], self.index.slot_mask(ledger.id))

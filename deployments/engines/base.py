@@ -1,6 +1,6 @@
 """The contract of engines: what stands behind one LLM replica."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -73,6 +73,15 @@ class Engine(Protocol):
 
     def kv_event_sources(self) -> tuple[KvEventSource, ...]:
         """One source for each data-parallel rank. Available after `start`."""
+
+    async def render(self, path: str, body: bytes) -> Sequence[int] | None:
+        """The prompt's tokens for a request to `path`, by the template and tokenizer that the request itself will meet.
+
+        None where there is no one prompt, or no valid one: the request itself will tell why.
+        """
+
+    async def reset_prefix_cache(self) -> bool:
+        """Forgets all cached blocks. False, and no change, while requests hold some."""
 
     async def check_health(self) -> None:
         """Raises `EngineDeadError` once the engine can no longer answer."""

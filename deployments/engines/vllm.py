@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import os
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 from deployments.config import ModelConfig, VllmEngineConfig
@@ -133,6 +134,27 @@ class VllmEngine:
     def kv_event_sources(self) -> tuple[KvEventSource, ...]:
         sources = self._llm.get_kv_event_sources()
         return tuple(KvEventSource(source.endpoint, source.replay_endpoint, source.topic, rank) for rank, source in sorted(sources.items()))
+
+    async def render(self, path: str, body: bytes) -> Sequence[int] | None:
+        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+        from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
+        renderer = self._app.state.online_renderer
+        try:
+            if path.startswith("/v1/chat/"):
+                rendered = await renderer.render_chat(ChatCompletionRequest.model_validate_json(body), skip_mm_cache=True)
+                inputs = rendered[1] if isinstance(rendered, tuple) else []
+            else:
+                inputs = await renderer.render_completion(CompletionRequest.model_validate_json(body), skip_mm_cache=True)
+        except Exception:  # of many types: whatever is wrong with the request, its own answer says it
+            return None
+        if not isinstance(inputs, list) or len(inputs) != 1:
+            return None
+        tokens: Sequence[int] | None = inputs[0].get("prompt_token_ids")
+        return tokens
+
+    async def reset_prefix_cache(self) -> bool:
+        return bool(await self._llm.reset_prefix_cache())
 
     async def check_health(self) -> None:
         if self._llm is None or self._llm.errored:

@@ -220,8 +220,30 @@ class Generation:
         return "/v1/chat/completions" if self.kind == "chat" else "/v1/completions"
 
     @property
+    def prompt_characters(self) -> int:
+        """About how long the prompt is; 0 where its tokens cannot be known beforehand: several prompts, or media."""
+        if self.kind == "completion":
+            return _characters_of_prompt(self.body["prompt"])
+        parts = [part for message in self.body["messages"] for part in _parts(message.get("content"))]
+        if any(part.get("type") != "text" for part in parts):
+            return 0
+        return sum(len(part.get("text", "")) for part in parts)
+
+    @property
     def prompt_field(self) -> str:
         return "messages" if self.kind == "chat" else "prompt"
+
+
+def _parts(content: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content or ""}] if isinstance(content, str | None) else content
+
+
+def _characters_of_prompt(prompt: Any) -> int:
+    if isinstance(prompt, str):
+        return len(prompt)
+    if all(isinstance(token, int) for token in prompt):
+        return 4 * len(prompt)
+    return _characters_of_prompt(prompt[0]) if len(prompt) == 1 and isinstance(prompt[0], str | list) else 0
 
 
 def parse_chat(body: bytes) -> Generation:

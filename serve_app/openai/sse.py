@@ -5,6 +5,38 @@ from typing import Any
 
 import msgspec
 
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    """What an engine counted of one request."""
+
+    prompt_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Prompt tokens that were in the prefix cache."""
+        return self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
+
+
+class _WithUsage(msgspec.Struct):
+    usage: Usage | None = None
+
+
+_decode_usage = msgspec.json.Decoder(_WithUsage).decode
+
+
+def usage_of(raw: bytes) -> Usage | None:
+    """Of an answer in one piece, or of a stream's last event."""
+    try:
+        return _decode_usage(raw).usage
+    except msgspec.DecodeError:
+        return None
+
+
 DONE = b"data: [DONE]\n\n"
 END = b"\n\n"
 _USAGE_ONLY = b'"choices":[]'
@@ -31,6 +63,8 @@ class WholeEvents:
     def __init__(self, drop_usage: bool = True) -> None:
         self._drop_usage = drop_usage
         self._rest = b""
+        self.usage: Usage | None = None
+        """What the stream has said of it."""
 
     def feed(self, chunk: bytes) -> bytes:
         """What may be sent on now."""
@@ -40,9 +74,15 @@ class WholeEvents:
             self._rest = data
             return b""
         whole, self._rest = data[: end + len(END)], data[end + len(END) :]
-        if not self._drop_usage or _USAGE_ONLY not in whole:
+        if _USAGE_ONLY not in whole:
             return whole
-        return b"".join(each + END for each in whole.split(END)[:-1] if not _is_usage_only(each))
+        return b"".join(each + END for each in whole.split(END)[:-1] if not self._is_dropped(each))
+
+    def _is_dropped(self, each: bytes) -> bool:
+        if not _is_usage_only(each):
+            return False
+        self.usage = usage_of(each[len(b"data: ") :])
+        return self._drop_usage
 
 
 class StreamCopy:

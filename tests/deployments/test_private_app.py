@@ -51,6 +51,12 @@ class FakeEngine:
     def kv_event_sources(self) -> tuple[KvEventSource, ...]:
         return ()
 
+    async def render(self, path: str, body: bytes) -> list[int] | None:
+        return [len(path), *body] if body else None
+
+    async def reset_prefix_cache(self) -> bool:
+        return True
+
     async def check_health(self) -> None:
         if self.dead:
             raise EngineDeadError

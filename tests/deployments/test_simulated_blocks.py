@@ -4,8 +4,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from deployments.engines.simulated.blocks import BlockCache, TokenSequence
 from cache.prefix.events import AllBlocksCleared, BlockRemoved, BlockStored, Event
+from deployments.engines.simulated.blocks import BlockCache, TokenSequence
 
 SIZE = 4
 

@@ -17,10 +17,10 @@ import uvicorn
 import zmq
 import zmq.asyncio
 
+from cache.prefix.events import AllBlocksCleared, BlockStored, KVEventBatch
 from deployments.config import ModelConfig, SimulatedEngineConfig
 from deployments.engines.base import Engine
 from deployments.engines.simulated import SimulatedEngine
-from cache.prefix.events import AllBlocksCleared, BlockStored, KVEventBatch
 from deployments.engines.simulated.generation import Task
 from deployments.engines.simulated.text import Limits
 from deployments.errors import EngineDeadError, EngineStartError

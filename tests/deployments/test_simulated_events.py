@@ -13,9 +13,9 @@ import pytest
 import zmq
 import zmq.asyncio
 
+from cache.prefix.events import AllBlocksCleared, BlockRemoved, BlockStored, Event, KVEventBatch
 from deployments.engines.base import KvEventSource
 from deployments.engines.simulated.blocks import BlockCache, TokenSequence
-from cache.prefix.events import AllBlocksCleared, BlockRemoved, BlockStored, Event, KVEventBatch
 from deployments.engines.simulated.publisher import END, KvEventPublisher, node_ip
 
 LIMIT_S = 5.0

@@ -18,9 +18,9 @@ from cache.policy import Policy
 from cache.semantic import Found, SemanticCache
 from cache.stores.base import Known
 from deployments.embedding import Embedded
-from deployments.replica_client import Answer, Call
+from deployments.replica_client import Answer, Asking, Call
 from deployments.replicas import Replica, ReplicaDirectory
-from deployments.routing import RoundRobin
+from deployments.routing import Routing
 from retrieval.documents import Chunk, SearchHit
 from retrieval.service import RetrievalService
 from serve_app.config import AppConfig, load_config
@@ -228,7 +228,9 @@ class FakeReplicas:
         """The JSON that each call carried."""
         return [msgspec.json.decode(call.body) for call in self.calls]
 
-    async def send(self, call: Call, ranked: Sequence[Replica]) -> Answer:
+    async def send(self, call: Call, ranked: Sequence[Replica], asking: Asking = lambda replica: {}) -> Answer:
+        if ranked:
+            asking(ranked[0].id)
         self._steps.append("engine")
         self.calls.append(call)
         answer = self.script.popleft() if self.script else _engine_answer(call)
@@ -283,6 +285,10 @@ class RecordedMetrics:
     staged: list[set[str]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    predictions: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def prediction(self, predicted: int, cached: int, prompt_tokens: int) -> None:
+        self.predictions.append((predicted, cached, prompt_tokens))
 
     def request(self, route: str, status: int, cache: str, duration_s: float, first_byte_s: float | None) -> None:
         self.requests.append((route, status, cache))
@@ -347,7 +353,7 @@ class World:
             embedding=self.embedding,
             documents=self.retrieval if self.config.retrieval.enabled else None,
             directory=self.directory,
-            policy=RoundRobin(),
+            routing=Routing(self.config.routing, self.directory, self.replicas, b"seed", "ingress", self.clock, self.metrics.prediction),
             client=self.replicas,
             metrics=self.metrics,
             learner=self.learner,

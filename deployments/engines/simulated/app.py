@@ -47,7 +47,7 @@ class Backend(Protocol):
     def submit(self, task: Task) -> Generation:
         """Raises `EngineDeadError`."""
 
-    def reset_prefix_cache(self) -> bool: ...
+    async def reset_prefix_cache(self) -> bool: ...
     def load(self) -> Load: ...
     async def check_health(self) -> None: ...
 
@@ -110,7 +110,7 @@ class _Api:
         return _json({"prompt": tokenizer.decode(parse(await request.body(), DetokenizeRequest).tokens)})
 
     async def reset_prefix_cache(self, request: Request) -> Response:
-        return _json({"success": self._backend.reset_prefix_cache()})
+        return _json({"success": await self._backend.reset_prefix_cache()})
 
     async def _generate(self, request: Request, wanted: Sampling, dialect: Dialect) -> Response:
         name = self._backend.model.name

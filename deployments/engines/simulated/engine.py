@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import zmq
 
@@ -11,6 +11,7 @@ from deployments.config import ModelConfig, SimulatedEngineConfig
 from deployments.engines.base import ASGIApp, KvEventSource, Load
 from deployments.engines.simulated.app import build_app
 from deployments.engines.simulated.generation import Choice, Generation, Task
+from deployments.engines.simulated.protocol import ApiError, ChatRequest, CompletionRequest, parse
 from deployments.engines.simulated.publisher import KvEventPublisher, node_ip
 from deployments.engines.simulated.scheduler import Scheduler, StepResult
 from deployments.errors import EngineDeadError, EngineStartError
@@ -107,8 +108,14 @@ class SimulatedEngine:
         self._work.set()
         return generation
 
-    def reset_prefix_cache(self) -> bool:
-        """Forgets all cached blocks; False while a request holds some."""
+    async def render(self, path: str, body: bytes) -> Sequence[int] | None:
+        try:
+            prompts = parse(body, ChatRequest if path.startswith("/v1/chat/") else CompletionRequest).prompt_tokens()
+        except ApiError:
+            return None
+        return prompts[0] if len(prompts) == 1 else None
+
+    async def reset_prefix_cache(self) -> bool:
         self._work.set()  # so that an idle engine publishes the event
         return self._scheduler.cache.reset()
 

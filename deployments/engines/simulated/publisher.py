@@ -14,8 +14,8 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from deployments.engines.base import KvEventSource
 from cache.prefix.events import Event, KVEventBatch
+from deployments.engines.base import KvEventSource
 
 TOPIC = ""
 END = (-1).to_bytes(8, "big", signed=True)

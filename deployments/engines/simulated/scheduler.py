@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
+from cache.prefix.events import Event
 from deployments.config import SimulatedEngineConfig
 from deployments.engines.base import Load
 from deployments.engines.simulated.blocks import BlockCache, TokenSequence
-from cache.prefix.events import Event
 
 
 class State(Enum):

@@ -1,0 +1,89 @@
+"""Listens to every replica: what it holds, what it is doing, and that it is there at all.
+
+A replica that is stuck still accepts connections, so silence counts: one that has not reported for `LIMIT_S` is passed over.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from cache.prefix.router import Router
+from deployments.errors import DeploymentError
+from deployments.replica_client import Call, ReplicaClient
+from deployments.replicas import Replica, ReplicaDirectory
+from deployments.reports import INGRESS_HEADER, WATCH_PATH, Report, ReportReader
+
+log = logging.getLogger("ray.serve")
+
+LIMIT_S = 2.0
+RETRY_S = 0.25
+LOOK_S = 0.1
+"""How often the directory is looked at."""
+
+
+class FleetWatch:
+    """One for each ingress. `name` is this ingress's among all."""
+
+    def __init__(self, directory: ReplicaDirectory, client: ReplicaClient, router: Router, name: str) -> None:
+        self._directory = directory
+        self._client = client
+        self._router = router
+        self._name = name
+        self._listening: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        try:
+            while True:
+                self._follow(self._directory.known)
+                await asyncio.sleep(LOOK_S)
+        finally:
+            for task in self._listening.values():
+                task.cancel()
+
+    def _follow(self, known: tuple[Replica, ...]) -> None:
+        ids = {replica.id for replica in known}
+        for gone in self._listening.keys() - ids:
+            self._listening.pop(gone).cancel()
+            self._router.forget(gone)
+        for replica in known:
+            if replica.id not in self._listening:
+                self._listening[replica.id] = asyncio.create_task(self._listen(replica))
+
+    async def _listen(self, replica: Replica) -> None:
+        while True:
+            try:
+                async for report in self._reports(replica):
+                    self._apply(replica, report)
+            except (DeploymentError, TimeoutError, msgspec.DecodeError) as error:
+                log.warning("a replica does not report", extra={"replica": replica.id, "error": type(error).__name__})
+            self._directory.suspend(replica.id)
+            self._router.index.forget(replica.id)
+            await asyncio.sleep(RETRY_S)
+
+    async def _reports(self, replica: Replica) -> AsyncIterator[Report]:
+        reader = ReportReader()
+        async with asyncio.timeout(LIMIT_S) as limit:
+            answer = await self._client.probe(Call("GET", WATCH_PATH, {INGRESS_HEADER: self._name}), replica)
+            try:
+                async for chunk in answer.chunks():
+                    limit.reschedule(asyncio.get_running_loop().time() + LIMIT_S)
+                    for report in reader.feed(chunk):
+                        yield report
+            finally:
+                await answer.close()
+
+    def _apply(self, replica: Replica, report: Report) -> None:
+        if report.is_snapshot:
+            self._router.index.forget(replica.id)
+        if report.changes:
+            self._router.index.apply(replica.id, report.changes)
+        activity, ledger = report.activity, self._router.ledger(replica.id)
+        ledger.others_backlog_s = activity.others_backlog_s
+        ledger.others_waiting = activity.others_waiting
+        ledger.others_decoding = activity.others_decoding
+        if activity.draining:
+            self._directory.suspend(replica.id)
+        else:
+            self._directory.resume(replica.id)
