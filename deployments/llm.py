@@ -60,6 +60,7 @@ class LlmReplica:
             "url": self._server.url,
             "max_model_len": self._engine.max_model_len,
             "block_size": self._engine.block_size,
+            "reuses_tokens": self._engine.reuses_tokens,
         }
 
     async def record_autoscaling_stats(self) -> dict[str, float]:

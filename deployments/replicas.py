@@ -22,10 +22,18 @@ class Replica:
     """Of its private channel."""
     max_model_len: int = 0
     block_size: int = 0
+    reuses_tokens: bool = False
+    """Its engine takes a prompt's tokens beside the prompt, and need not render it again."""
 
     @classmethod
     def from_metadata(cls, replica_id: str, metadata: dict[str, Any]) -> "Replica":
-        return cls(replica_id, metadata["url"], metadata.get("max_model_len", 0), metadata.get("block_size", 0))
+        return cls(
+            replica_id,
+            metadata["url"],
+            metadata.get("max_model_len", 0),
+            metadata.get("block_size", 0),
+            metadata.get("reuses_tokens", False),
+        )
 
 
 class ReplicaDirectory:

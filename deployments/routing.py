@@ -3,8 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from cache.prefix.drift import Drift
@@ -26,11 +27,18 @@ _CHARACTERS_A_TOKEN = 4
 """Of English, where tokens are not counted."""
 
 
+_WORTH = 2.0
+"""A prompt is rendered if the prefill that may be saved takes so many times longer."""
+_SMOOTHING = 0.05
+
+
 @dataclass(slots=True)
 class Ranking:
     """The replicas for one request, best first, and what is reserved for it. To be ended in every case."""
 
     replicas: list[Replica]
+    call: Call
+    """What they are to be sent."""
     _routing: "Routing"
     _routed: Routed | None = None
 
@@ -90,6 +98,8 @@ class Routing:
         self._keys: BlockKeys | None = None
         self.router = Router(self._policy, self.profile, PrefixIndex(config.max_blocks), 1, clock)
         self._turn = 0
+        self._render_s = 0.002
+        """Moving average of what rendering takes."""
 
     @property
     def is_trusted(self) -> bool:
@@ -100,20 +110,27 @@ class Routing:
         """`call`: the request as the engine will get it; `characters`: of its prompt; `is_whole`: its answer comes in one piece."""
         replicas = self._directory.replicas
         if not replicas:
-            return Ranking([], self)
-        prompt = await self._prompt(replicas, call, salt, characters, is_whole)
+            return Ranking([], call, self)
+        tokens = await self._render(replicas, call) if self._is_worth_it(replicas[0], characters) else None
+        prompt = self._prompt(replicas[0].block_size, tokens, salt, characters, is_whole)
+        if tokens is not None and replicas[0].reuses_tokens:
+            call = replace(call, body=_with_tokens(call.body, tokens))
         replicas = self._directory.replicas or replicas  # rendering took a moment
         by_id = {replica.id: replica for replica in replicas}
         routed = self.router.route(prompt, list(by_id))
-        return Ranking([by_id[name] for name in routed.replicas], self, routed)
+        return Ranking([by_id[name] for name in routed.replicas], call, self, routed)
 
-    async def _prompt(self, replicas: Sequence[Replica], call: Call, salt: str, characters: int, is_whole: bool) -> Prompt:
-        size = replicas[0].block_size
-        is_worth_it = self._config.policy == "cost" and len(self._directory.known) > 1 and size and characters >= size
-        tokens = await self._render(replicas, call) if is_worth_it else None
+    def _is_worth_it(self, replica: Replica, characters: int) -> bool:
+        """Rendering costs every request a round trip; what it can save is the prefill of the whole prompt."""
+        if self._config.policy != "cost" or len(self._directory.known) < 2 or characters < replica.block_size or not replica.block_size:
+            return False
+        tokens = characters // _CHARACTERS_A_TOKEN
+        return self.profile.seconds(0, tokens) - self.profile.seconds(tokens, 0) > _WORTH * self._render_s
+
+    def _prompt(self, block_size: int, tokens: Tokens | None, salt: str, characters: int, is_whole: bool) -> Prompt:
         if tokens is None:
             return Prompt([], max(characters // _CHARACTERS_A_TOKEN, 1), is_whole)
-        keys = self._keys_of(size)
+        keys = self._keys_of(block_size)
         return Prompt(keys.chain(keys.root(salt), tokens), len(tokens), is_whole)
 
     def _keys_of(self, block_size: int) -> BlockKeys:
@@ -126,6 +143,7 @@ class Routing:
         """By an engine's own template and tokenizer, each replica in its turn. None: route by load."""
         self._turn += 1
         replica = replicas[self._turn % len(replicas)]
+        began = self.router.clock()
         try:
             async with asyncio.timeout(RENDER_LIMIT_S):
                 answer = await self._client.probe(Call("POST", RENDER_PATH, {TARGET_HEADER: call.path}, call.body), replica)
@@ -136,6 +154,7 @@ class Routing:
         except (DeploymentError, TimeoutError) as error:
             log.warning("a prompt was not rendered", extra={"replica": replica.id, "error": type(error).__name__})
             return None
+        self._render_s += _SMOOTHING * (self.router.clock() - began - self._render_s)
         return np.frombuffer(raw, np.uint32) if answer.status == 200 else None
 
     def observe(self, predicted: int, cached: int, tokens: int) -> None:
@@ -152,6 +171,11 @@ class Routing:
                 else "cached tokens are what is predicted again",
                 extra={"error_tokens": round(self._drift.error_tokens, 1)},
             )
+
+
+def _with_tokens(body: bytes, tokens: Tokens) -> bytes:
+    """vLLM takes tokens that were rendered elsewhere, and does not render again. Clients may not set this field."""
+    return body[:-1] + b',"kv_transfer_params":{"prompt_token_ids":' + msgspec.json.encode(tokens.tolist()) + b"}}"
 
 
 def _policy(config: RoutingConfig, profile: PrefillProfile) -> Policy:

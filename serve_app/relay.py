@@ -60,7 +60,7 @@ async def send(client: ReplicaClient, routing: Routing, request: Generation, cal
     call = Call("POST", request.path, headers, msgspec.json.encode(body))
     ranking = await routing.rank(call, body["cache_salt"], request.prompt_characters, not request.stream)  # 6, 7
     try:
-        answer = await client.send(call, ranking.replicas, ranking.asking)
+        answer = await client.send(ranking.call, ranking.replicas, ranking.asking)
         if answer.status >= 400:
             raise await _engine_error(client, request, answer, ranking.replicas)
     except BaseException:

@@ -55,6 +55,10 @@ class Engine(Protocol):
         """Available after `start`."""
 
     @property
+    def reuses_tokens(self) -> bool:
+        """It takes the prompt's tokens in `kv_transfer_params.prompt_token_ids`, and does not render the prompt then."""
+
+    @property
     def block_size(self) -> int:
         """Tokens in one KV block. Available after `start`."""
 

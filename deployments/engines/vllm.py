@@ -40,6 +40,8 @@ class VllmEngine:
         app: ASGIApp = self._app
         return app
 
+    reuses_tokens = True
+
     @property
     def block_size(self) -> int:
         return int(self._llm.vllm_config.cache_config.block_size)

@@ -17,6 +17,7 @@ class FakeEngine:
     """An engine whose application answers with a status, or holds its stream open."""
 
     block_size = 16
+    reuses_tokens = False
     max_model_len = 100
 
     def __init__(self) -> None:

@@ -49,6 +49,8 @@ class SimulatedEngine:
         self._death: EngineDeadError | None = EngineDeadError("the engine has not been started")
         self._killed = False
 
+    reuses_tokens = False
+
     @property
     def block_size(self) -> int:
         return self.config.block_size
