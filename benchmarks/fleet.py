@@ -58,6 +58,9 @@ class System(Protocol):
     def choose(self, number: int, prompt: array[int], answer_tokens: int) -> int:
         """The replica for a request, which is sent there at once. `answer_tokens` is what its client allows."""
 
+    def sent(self, number: int) -> None:
+        """It has reached its replica."""
+
     def first_token(self, number: int) -> None: ...
 
     def ended(self, number: int) -> None: ...
@@ -121,6 +124,7 @@ class Fleet:
 
     def _arrive(self, number: int, arrival: Arrival) -> None:
         place = self.system.choose(number, arrival.prompt, arrival.answer_tokens)
+        self._at(arrival.at_s + 2 * NETWORK_S, self.system.sent, number)
         answer = np.random.default_rng(number).integers(1 << 31, 1 << 32, arrival.answer_tokens, dtype=np.uint32)
         tokens = array("I", arrival.prompt.tobytes() + answer.tobytes())
         sequence = TokenSequence(tokens, self.config.block_size)

@@ -37,6 +37,8 @@ class Ours:
         self._routed[number] = routed
         return int(routed.replicas[0])
 
+    def sent(self, number: int) -> None: ...
+
     def first_token(self, number: int) -> None:
         self._routed[number].prefilled()
 
@@ -52,13 +54,62 @@ class Ours:
     def close(self) -> None: ...
 
 
-def ours(config: SimulatedEngineConfig, replicas: int, clock: Clock, seed: int) -> System:
-    return Ours(config, replicas, clock, lambda profile: LeastCost(profile, chance=random.Random(seed)))
+class Several:
+    """Several ingresses with a router each. Each learns of the others' requests as in production: from the replicas, a moment later."""
+
+    def __init__(self, ingresses: list[Ours], clock: Clock, names: list[str]) -> None:
+        self._ingresses = ingresses
+        self._clock = clock
+        self._names = names
+
+    def _at(self, number: int) -> Ours:
+        return self._ingresses[number % len(self._ingresses)]
+
+    def choose(self, number: int, prompt: array[int], answer_tokens: int) -> int:
+        return self._at(number).choose(number, prompt, answer_tokens)
+
+    def sent(self, number: int) -> None:
+        self._tell()
+
+    def first_token(self, number: int) -> None:
+        self._at(number).first_token(number)
+        self._tell()
+
+    def ended(self, number: int) -> None:
+        self._at(number).ended(number)
+        self._tell()
+
+    def events(self, replica: int, events: list[Event]) -> None:
+        for ingress in self._ingresses:
+            ingress.events(replica, events)
+
+    def close(self) -> None: ...
+
+    def _tell(self) -> None:
+        now = self._clock()
+        for name in self._names:
+            ledgers = [ingress.router.ledger(name) for ingress in self._ingresses]
+            own = [max(ledger.backlog_s(now) - ledger.others_backlog_s, 0.0) for ledger in ledgers]
+            for ledger, mine in zip(ledgers, own, strict=True):
+                ledger.others_backlog_s = sum(own) - mine
+                ledger.others_waiting = sum(len(each.waiting) for each in ledgers) - len(ledger.waiting)
+                ledger.others_decoding = sum(each.decoding for each in ledgers) - ledger.decoding
 
 
-def round_robin(config: SimulatedEngineConfig, replicas: int, clock: Clock, seed: int) -> System:
-    return Ours(config, replicas, clock, lambda profile: RoundRobin())
+def create(name: str, config: SimulatedEngineConfig, replicas: int, clock: Clock, seed: int, ingresses: int = 1) -> System:
+    """Raises `KeyError` for an unknown name, `ImportError` for a rival that is not installed."""
+    if name == "dynamo":
+        from benchmarks.rivals.dynamo import DynamoSelection
 
+        return DynamoSelection(config, replicas)
+    if name == "ray_prefix_affinity":
+        from benchmarks.rivals.ray_prefix_affinity import PrefixAffinity
 
-def power_of_two(config: SimulatedEngineConfig, replicas: int, clock: Clock, seed: int) -> System:
-    return Ours(config, replicas, clock, lambda profile: PowerOfTwo(random.Random(seed)))
+        return PrefixAffinity(replicas, clock)
+    policies: dict[str, Callable[[PrefillProfile], Policy]] = {
+        "ours": lambda profile: LeastCost(profile, chance=random.Random(seed)),
+        "round_robin": lambda profile: RoundRobin(),
+        "power_of_two": lambda profile: PowerOfTwo(random.Random(seed)),
+    }
+    all_of_them = [Ours(config, replicas, clock, policies[name]) for _ in range(ingresses if name == "ours" else 1)]
+    return all_of_them[0] if len(all_of_them) == 1 else Several(all_of_them, clock, [str(number) for number in range(replicas)])

@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 import zmq
 
-from benchmarks.fleet import Clock, System
 from cache.prefix.events import BlockRemoved, BlockStored, Event, KVEventBatch
 from deployments.config import SimulatedEngineConfig
 
@@ -69,6 +68,8 @@ class DynamoSelection:
         }
         chosen = await self._service.select_and_reserve(request)
         return chosen["worker_id"]  # type: ignore[no-any-return]
+
+    def sent(self, number: int) -> None: ...
 
     def first_token(self, number: int) -> None:
         self._do(self._tell(self._service.prefill_complete, number))
@@ -148,7 +149,3 @@ def _renamed(event: Event) -> Event:
 
 def _number(name: bytes | int) -> int:
     return name if isinstance(name, int) else int.from_bytes(name[:8], "big")
-
-
-def dynamo(config: SimulatedEngineConfig, replicas: int, clock: Clock, seed: int) -> System:
-    return DynamoSelection(config, replicas)

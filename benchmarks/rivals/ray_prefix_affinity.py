@@ -11,9 +11,8 @@ from array import array
 import numpy as np
 from ray.llm._internal.serve.routing_policies.prefix_aware.prefix_tree import PrefixTree
 
-from benchmarks.fleet import Clock, System
+from benchmarks.fleet import Clock
 from cache.prefix.events import Event
-from deployments.config import SimulatedEngineConfig
 
 _MATCH_RATE = 0.1
 _TOKENS_A_CHARACTER = 16
@@ -40,6 +39,8 @@ class PrefixAffinity:
         self._sent[number] = chosen
         return chosen
 
+    def sent(self, number: int) -> None: ...
+
     def first_token(self, number: int) -> None: ...
 
     def ended(self, number: int) -> None:
@@ -55,7 +56,3 @@ def _text(prompt: array[int]) -> str:
     first = tokens[: len(tokens) // _TOKENS_A_CHARACTER * _TOKENS_A_CHARACTER : _TOKENS_A_CHARACTER].astype(np.uint64)
     codes = 0x10000 + (first * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(44))  # the planes above the surrogates
     return (np.minimum(codes, 0x10FFFF)).astype("<u4").tobytes().decode("utf-32-le") or "\0"
-
-
-def ray_prefix_affinity(config: SimulatedEngineConfig, replicas: int, clock: Clock, seed: int) -> System:
-    return PrefixAffinity(replicas, clock)

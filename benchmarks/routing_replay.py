@@ -1,0 +1,102 @@
+"""Replays a trace on a fleet of simulated engines in virtual time, once for each way to choose replicas.
+
+    python -m benchmarks.routing_replay --trace mooncake_conversation --replicas 8
+    python -m benchmarks.routing_replay --trace groups --load 1        # llm-d's shape: 150 groups of 5 requests
+
+The engines are the simulated ones with an 8-billion-parameter model on one H200 in mind: 20,000 prefill tokens a second, 20 ms a decode
+step and half a millisecond for each further request in it, room for 896,000 tokens of KV. A load of 1 is what the fleet completes under
+round robin when all requests come at once. Dynamo is in the extra `bench`; without it its row is skipped.
+"""
+
+import argparse
+import importlib.util
+import time
+from multiprocessing import get_context
+from typing import NamedTuple
+
+from benchmarks import report, systems, traces
+from benchmarks.fleet import Clock, Fleet, summary
+from benchmarks.report import Row, say
+from deployments.config import SimulatedEngineConfig
+
+SYSTEMS = ("round_robin", "power_of_two", "ray_prefix_affinity", "dynamo", "ours")
+BLOCK = 128
+GROUPS_KV_SHARE = 0.73
+"""Of all prompts and answers of llm-d's shape, in the whole fleet."""
+
+
+class Case(NamedTuple):
+    """One replay."""
+
+    system: str
+    load: float
+    rate: float | None
+    """Requests a second; None: all at once."""
+    options: argparse.Namespace
+
+
+def main() -> None:
+    parser = report.parser("routing_replay", "Cached tokens and latencies of a simulated fleet, by way to choose replicas.")
+    parser.add_argument("--trace", default="mooncake_conversation", help="a name, a path, or `groups`")
+    parser.add_argument("--replicas", type=int, default=8)
+    parser.add_argument("--load", default="0.6,0.9", help="shares of the fleet's capacity, comma-separated")
+    parser.add_argument("--systems", default=",".join(SYSTEMS))
+    parser.add_argument("--kv-tokens", type=int, default=896_000, help="that one replica holds")
+    parser.add_argument("--ingresses", type=int, default=1, help="of ours: requests go to them in turn")
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    if options.quick:
+        options.replicas = min(options.replicas, 4)
+    names = [name for name in options.systems.split(",") if is_there(name)]
+    context = get_context("spawn")
+    with context.Pool(options.processes, maxtasksperchild=1) as pool:
+        capacity = pool.apply(replay, (Case("round_robin", 0.0, None, options),))["requests_per_s"]
+        say(f"capacity: {capacity:.2f} requests/s")
+        loads = [float(load) for load in options.load.split(",")]
+        cases = [Case(name, load, load * capacity, options) for load in loads for name in names]
+        rows = pool.map(replay, cases, chunksize=1)
+    lines = load_trace(options)
+    rows += [bound(lines, load) for load in loads]
+    report.show("routing_replay", options, rows)
+
+
+def is_there(system: str) -> bool:
+    if system == "dynamo" and importlib.util.find_spec("dynamo") is None:
+        say("dynamo: skipped, ai-dynamo-runtime is not installed (extra `bench`)")
+        return False
+    return True
+
+
+def engine(options: argparse.Namespace) -> SimulatedEngineConfig:
+    kv = options.kv_tokens
+    if options.trace == "groups":
+        lines = load_trace(options)
+        kept = sum({line.ids[0]: line.tokens for line in lines}.values()) + sum(line.answer_tokens + 1_200 for line in lines)
+        kv = int(kept * GROUPS_KV_SHARE / options.replicas)
+    return SimulatedEngineConfig(block_size=BLOCK, kv_blocks=kv // BLOCK, max_model_len=kv // BLOCK * BLOCK, max_running=128)
+
+
+def load_trace(options: argparse.Namespace) -> list[traces.Line]:
+    if options.trace == "groups":
+        return traces.groups(150, 5, 6_000, 1_200, 1_000, 1.0, options.seed, 150 if options.quick else None)
+    return traces.mooncake(options.trace, 300 if options.quick else None)
+
+
+def replay(case: Case) -> Row:
+    options, clock = case.options, Clock()
+    lines, config = load_trace(options), engine(options)
+    system = systems.create(case.system, config, options.replicas, clock, options.seed, options.ingresses)
+    fleet = Fleet(config, options.replicas, system, clock)
+    arrivals = traces.at_once(lines) if case.rate is None else traces.arrivals(lines, case.rate)
+    began = time.perf_counter()
+    fleet.run(arrivals)
+    say(f"{case.system} at {case.load}: {time.perf_counter() - began:.0f} s")
+    return {"system": case.system, "load": case.load, **summary(fleet)}
+
+
+def bound(lines: list[traces.Line], load: float) -> Row:
+    return {"system": "infinite_cache", "load": load, "cached_token_share": traces.shared_share(lines, BLOCK)}
+
+
+if __name__ == "__main__":
+    main()
