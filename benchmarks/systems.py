@@ -48,7 +48,7 @@ class Ours:
     def events(self, replica: int, events: list[Event]) -> None:
         self._mirrors[replica].apply(KVEventBatch(0.0, events))
         changes = self._changes[replica]
-        self.router.index.apply(self._names[replica], changes)
+        self.router.apply(self._names[replica], changes)
         changes.clear()
 
     def close(self) -> None: ...

@@ -132,7 +132,7 @@ class RoutingConfig(Section):
     policy: Literal["cost", "round_robin", "power_of_two"] = "cost"
     """`cost`: where the first token is predicted to come soonest, from what each replica holds and has to do. `power_of_two`: the one of
     two random replicas that has fewer requests. `round_robin`: each in turn."""
-    repeat: Annotated[float, Field(ge=0)] = 4.0
+    repeat: Annotated[float, Field(ge=0)] = 6.0
     """How many times a second of computing again what another replica holds counts. 0 spreads requests most."""
     max_blocks: Annotated[int, Field(ge=1000)] = 8_000_000
     """KV blocks that one ingress knows of, over all replicas, at about 170 bytes each."""

@@ -59,7 +59,7 @@ class FleetWatch:
             except (DeploymentError, TimeoutError, msgspec.DecodeError) as error:
                 log.warning("a replica does not report", extra={"replica": replica.id, "error": type(error).__name__})
             self._directory.suspend(replica.id)
-            self._router.index.forget(replica.id)
+            self._router.apply(replica.id, [], is_snapshot=True)
             await asyncio.sleep(RETRY_S)
 
     async def _reports(self, replica: Replica) -> AsyncIterator[Report]:
@@ -75,10 +75,8 @@ class FleetWatch:
                 await answer.close()
 
     def _apply(self, replica: Replica, report: Report) -> None:
-        if report.is_snapshot:
-            self._router.index.forget(replica.id)
-        if report.changes:
-            self._router.index.apply(replica.id, report.changes)
+        if report.is_snapshot or report.changes:
+            self._router.apply(replica.id, report.changes, report.is_snapshot)
         activity, ledger = report.activity, self._router.ledger(replica.id)
         ledger.others_backlog_s = activity.others_backlog_s
         ledger.others_waiting = activity.others_waiting

@@ -56,6 +56,8 @@ class Ledger:
     others_waiting: int = 0
     others_decoding: int = 0
     _sample: Sample = field(default_factory=Sample)
+    _began: float = 0.0
+    """When the first prefill of the sample became the oldest."""
 
     @property
     def ongoing(self) -> int:
@@ -69,9 +71,8 @@ class Ledger:
             if not oldest.is_whole or now - self.since < oldest.seconds:
                 return
             oldest.is_prefilled = True
-            self._sample = Sample()
-            until = self.since + oldest.seconds
-            self._leave(oldest, until)
+            self._leave(oldest, self.since + oldest.seconds)
+            self._begin(self.since)
             self.decoding += 1
 
     def backlog_s(self, now: float) -> float:
@@ -83,6 +84,7 @@ class Ledger:
         self.settle(now)
         if not self.waiting:
             self.since = now
+            self._begin(now)
             self.queued_s = 0.0  # sums of floats leave rests
             self.oldest_s = work.seconds
         self.waiting[work] = None
@@ -92,13 +94,18 @@ class Ledger:
 
     def prefilled(self, work: Work, now: float, cached: int | None = None) -> None:
         """The first token of its answer has come. `cached`: what the engine says it found, if that is known."""
+        self.settle(now)
         if work.is_over or work.is_prefilled:
             return
         work.is_prefilled = True
         found = work.cached if cached is None else cached
         self._sample.add(found, work.tokens - found, self.decoding + self.others_decoding)
-        self._leave(work, now)
+        is_next = self._leave(work, now)
         self.decoding += 1
+        if is_next and (self._sample.new >= _ENOUGH_TOKENS or not self.waiting):
+            self._sample.seconds = now - self._began
+            self.learn(self._sample)
+            self._begin(now)
 
     def end(self, work: Work, now: float) -> None:
         """It has ended, or failed. Calling it twice is harmless."""
@@ -108,17 +115,22 @@ class Ledger:
         self.held_tokens -= work.tokens
         if work.is_prefilled:
             self.decoding -= 1
-        else:
-            self._sample = Sample()  # part of the time went to a request that never answered
-            self._leave(work, now)
+        elif self._leave(work, now):
+            self._begin(now)  # part of the time went to a request that never answered
 
-    def _leave(self, work: Work, now: float) -> None:
+    def _begin(self, now: float) -> None:
+        self._sample = Sample()
+        self._began = now
+
+    def _leave(self, work: Work, now: float) -> bool:
+        """Whether it was the oldest."""
+        is_oldest = work is next(iter(self.waiting))
         del self.waiting[work]
         self.queued_s -= work.seconds
         self.queued_tokens -= work.new
-        self._sample.seconds += max(now - self.since, 0.0)
-        self.since = now
-        self.oldest_s = next(iter(self.waiting)).seconds if self.waiting else 0.0
-        if self._sample.count and (self._sample.new >= _ENOUGH_TOKENS or not self.waiting):
-            self.learn(self._sample)
-            self._sample = Sample()
+        if is_oldest:
+            self.since = now
+            self.oldest_s = next(iter(self.waiting)).seconds if self.waiting else 0.0
+        elif work.is_prefilled:
+            self.since = min(self.since + work.seconds, now)  # that much of the time was not the oldest one's
+        return is_oldest

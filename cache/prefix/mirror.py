@@ -103,7 +103,7 @@ class EngineMirror:
 
     def _new_keys(self, event: BlockStored) -> list[int] | None:
         size, count = event.block_size, len(event.block_hashes)
-        if len(event.token_ids) != count * size:
+        if not count or len(event.token_ids) != count * size:
             self.skipped += count
             return None
         extra = event.extra_keys or [None] * count
@@ -172,4 +172,5 @@ class EngineMirror:
 
 
 def _without(extra: tuple[Any, ...] | None, adapter: str | None) -> tuple[Any, ...]:
-    return tuple(each for each in extra or () if each != adapter)
+    """The adapter stands first."""
+    return tuple(extra[1:] if extra and extra[0] == adapter else extra or ())

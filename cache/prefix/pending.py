@@ -16,6 +16,7 @@ class Expected:
 
     keys: Sequence[int]
     bit: int
+    stored: bool = False
     gone: bool = False
 
 
@@ -49,6 +50,7 @@ class Pending:
 
     def stored(self, expected: Expected) -> None:
         """The engine has computed them; its events will say so themselves within the grace."""
+        expected.stored = True
         self._soon.append((self._clock() + GRACE_S, expected))
 
     def drop(self, expected: Expected) -> None:
@@ -58,6 +60,21 @@ class Pending:
         expected.gone = True
         for key in expected.keys:
             self._drop(key, expected.bit)
+
+    def leave(self, bit: int) -> None:
+        """A replica has gone; its bit may become another's."""
+        for _, expected in self._ends:
+            if expected.bit == bit:
+                self.drop(expected)
+
+    def move(self, old: int, new: int) -> None:
+        """A replica's bit has changed."""
+        for _, expected in self._ends:
+            if expected.bit == old and not expected.gone:
+                for key in expected.keys:
+                    self._drop(key, old)
+                    self._add(key, new)
+                expected.bit = new
 
     def _drop(self, key: int, bit: int) -> None:
         more = self._again.pop((key, bit), 0)

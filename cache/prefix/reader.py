@@ -31,6 +31,8 @@ class EventReader:
         self._decode = msgspec.msgpack.Decoder(KVEventBatch).decode
         self._next = 0
         self._held: dict[int, bytes] = {}
+        self._brought: dict[int, int] = {}
+        """Hashes of batches that came by replay, and may still come as they were published."""
         self.restarts = 0
         self.replays = 0
         self.losses = 0
@@ -45,7 +47,10 @@ class EventReader:
     def live(self, number: int, payload: bytes) -> None:
         """A batch as it was published. One with an old number comes from an engine that was restarted."""
         if number < self._next:
+            if self._brought.pop(number, None) == hash(payload):
+                return
             self._restart()
+        self._brought.clear()
         if number > self._next:
             if len(self._held) < _MAX_HELD:
                 self._held[number] = payload
@@ -61,6 +66,8 @@ class EventReader:
                 continue
             self.losses += number - self._next
             self._next = number
+            if number not in self._held:
+                self._brought[number] = hash(payload)
             self._apply(payload)
         self._held.clear()
 

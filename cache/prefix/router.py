@@ -12,6 +12,7 @@ from typing import Protocol
 
 from cache.prefix.index import PrefixIndex
 from cache.prefix.ledger import Ledger, Work
+from cache.prefix.mirror import Change
 from cache.prefix.pending import Expected, Pending
 from cache.prefix.profile import PrefillProfile
 
@@ -63,11 +64,11 @@ class LeastCost:
     """Least predicted time to the first token, if there were no others; and less of what another replica holds already.
 
     A prefix that is computed again on a second replica takes the room of others there, which will be computed again in their turn. So each
-    second of that counts `repeat` times more. 4 keeps the whole fleet's cache nearly as full of different things as one cache of its size
+    second of that counts `repeat` times more. 6 keeps the whole fleet's cache nearly as full of different things as one cache of its size
     (`benchmarks/NOTES.md`); a hot prefix still spreads once a queue costs more than that.
     """
 
-    def __init__(self, profile: PrefillProfile, repeat: float = 4.0, chance: random.Random | None = None) -> None:
+    def __init__(self, profile: PrefillProfile, repeat: float = 6.0, chance: random.Random | None = None) -> None:
         self._profile = profile
         self._repeat = repeat
         self._chance = chance or random.Random()
@@ -125,13 +126,12 @@ class Routed:
         if self._ledger and self._work and self._expected:
             self._ledger.prefilled(self._work, self.router.clock(), cached)
             self.router.pending.stored(self._expected)
-            self.router.pending.expire()
 
     def end(self) -> None:
         """The answer has ended, or will not come. Calling it twice is harmless."""
         if self._ledger and self._work and self._expected:
             self._ledger.end(self._work, self.router.clock())
-            if not self._work.is_prefilled:
+            if not self._expected.stored:
                 self.router.pending.drop(self._expected)
 
 
@@ -153,14 +153,25 @@ class Router:
             ledger = self._ledgers[replica] = Ledger(replica, self.profile.learn)
         return ledger
 
+    def apply(self, replica: str, changes: Sequence[Change], is_snapshot: bool = False) -> None:
+        """What a replica says of its cache; `is_snapshot`: beginning from nothing. What is on its way there stays expected."""
+        bit = self.index.slot_mask(replica)
+        if is_snapshot:
+            self.index.forget(replica)
+        self.index.apply(replica, changes)
+        if (now := self.index.slot_mask(replica)) != bit:
+            self.pending.move(bit, now)
+
     def forget(self, replica: str) -> None:
         """It has gone."""
         self._ledgers.pop(replica, None)
+        self.pending.leave(self.index.slot_mask(replica))
         self.index.forget(replica)
 
     def route(self, prompt: Prompt, replicas: Sequence[str]) -> Routed:
         """Ranks and reserves the first. `replicas` must not be empty."""
         now = self.clock()
+        self.pending.expire()
         ledgers = [self.ledger(replica) for replica in replicas]
         for ledger in ledgers:
             if ledger.waiting:

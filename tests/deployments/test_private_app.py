@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from deployments import private_app
 from deployments.engines.base import ASGIApp, KvEventSource, Load, Message, Receive, Send
 from deployments.errors import EngineDeadError
 from deployments.private_app import LOAD_PATH, PrivateApp
+from deployments.reports import RENDER_PATH, WATCH_PATH, Report, ReportReader
 from tests.deployments.servers import eventually
 
 
@@ -70,14 +73,19 @@ class Answered:
     app: PrivateApp
     method: str
     path: str
+    sent: bytes = b""
+    given: dict[str, str] = field(default_factory=dict)
     got: list[Message] = field(default_factory=list)
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> "Answered":
-        await self.app({"type": "http", "method": self.method, "path": self.path, "headers": []}, self._receive, self._send)
+        headers = [(name.encode(), value.encode()) for name, value in self.given.items()]
+        await self.app({"type": "http", "method": self.method, "path": self.path, "headers": headers}, self._receive, self._send)
         return self
 
     async def _receive(self) -> Message:
+        if self.path == RENDER_PATH:
+            return {"type": "http.request", "body": self.sent}
         await self.left.wait()
         return {"type": "http.disconnect"}
 
@@ -93,8 +101,16 @@ class Answered:
         return {name.decode(): value.decode() for name, value in self.got[0].get("headers", ())}
 
     @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.got[1:])
+
+    @property
     def json(self) -> Any:
-        return json.loads(b"".join(message.get("body", b"") for message in self.got[1:]))
+        return json.loads(self.body)
+
+    @property
+    def reports(self) -> list[Report]:
+        return ReportReader().feed(self.body)
 
 
 async def answered(app: PrivateApp, method: str, path: str) -> Answered:
@@ -150,17 +166,17 @@ async def test_draining_does_not_end_what_runs(engine: FakeEngine, app: PrivateA
     assert (engine.left, app.open) == (True, 0)
 
 
-FAILURES = [(500, True, True), (503, True, True), (500, False, False), (200, True, False), (400, True, False)]
+FAILURES = [(500, True, "1"), (503, True, "1"), (503, False, "full"), (500, False, None), (200, True, None), (400, True, None)]
 
 
-@pytest.mark.parametrize(("status", "dead", "marked"), FAILURES)
-async def test_only_a_dead_engines_failure_is_safe_to_retry(
-    engine: FakeEngine, app: PrivateApp, status: int, dead: bool, marked: bool
+@pytest.mark.parametrize(("status", "dead", "mark"), FAILURES)
+async def test_only_what_a_dead_or_a_full_engine_says_is_safe_to_retry(
+    engine: FakeEngine, app: PrivateApp, status: int, dead: bool, mark: str | None
 ) -> None:
     engine.status, engine.dead = status, dead
     response = await answered(app, "POST", "/v1/x")
     assert response.status == status
-    assert ("x-mygo-retry" in response.headers) == marked
+    assert response.headers.get("x-mygo-retry") == mark
     assert response.headers["content-type"] == "text/plain"
 
 
@@ -168,3 +184,54 @@ async def test_a_failure_without_headers_can_be_marked(engine: FakeEngine, app: 
     """ASGI lets an application leave them out."""
     engine.status, engine.dead, engine.headers = 500, True, None
     assert (await answered(app, "POST", "/v1/x")).headers["x-mygo-retry"] == "1"
+
+
+# Prompts and reports
+
+
+async def test_prompts_are_rendered_as_tokens(app: PrivateApp) -> None:
+    asking = Answered(app, "POST", RENDER_PATH, sent=b"ab", given={"x-mygo-target": "/v1/x"})
+    await asking.run()
+    assert (asking.status, array("I", asking.body).tolist()) == (200, [5, 97, 98])
+
+
+async def test_what_is_no_prompt_has_no_tokens(app: PrivateApp) -> None:
+    asking = Answered(app, "POST", RENDER_PATH, sent=b"")
+    await asking.run()
+    assert (asking.status, asking.body) == (204, b"")
+
+
+async def test_reports_come_again_and_again_until_nobody_listens(app: PrivateApp) -> None:
+    listener = Answered(app, "GET", WATCH_PATH)
+    watching = asyncio.create_task(listener.run())
+    await eventually(lambda: len(listener.reports) >= 3)
+    listener.left.set()
+    await asyncio.wait_for(watching, 5)
+    first = listener.reports[0].activity
+    assert (first.running, first.waiting, first.kv_usage, first.draining) == (3, 2, 0.5, False)
+
+
+async def test_an_admission_is_told_to_other_ingresses_at_once(
+    engine: FakeEngine, app: PrivateApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private_app, "PERIOD_S", 60.0)
+    listeners = [Answered(app, "GET", WATCH_PATH, given={"x-mygo-ingress": name}) for name in ("one", "two")]
+    watching = [asyncio.create_task(listener.run()) for listener in listeners]
+    await eventually(lambda: all(listener.reports for listener in listeners))
+    engine.holds = True
+    request = Answered(app, "POST", "/v1/x", given={"x-mygo-ingress": "one", "x-mygo-work": "0 100 1.5"})
+    running = asyncio.create_task(request.run())
+    await eventually(lambda: listeners[1].reports[-1].activity.others_decoding + listeners[1].reports[-1].activity.others_waiting == 1)
+    assert listeners[0].reports[-1].activity.others_waiting == 0
+    request.left.set()
+    await running
+    await eventually(lambda: listeners[1].reports[-1].activity.others_decoding == 0)
+    for listener in listeners:
+        listener.left.set()
+    await asyncio.gather(*watching)
+
+
+async def test_a_request_with_a_strange_work_header_is_served_all_the_same(app: PrivateApp) -> None:
+    request = Answered(app, "POST", "/v1/x", given={"x-mygo-work": "much"})
+    await request.run()
+    assert request.status == 200

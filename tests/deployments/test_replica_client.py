@@ -160,6 +160,36 @@ async def test_replicas_are_asked_in_their_order() -> None:
     assert [len(app.requests) for app in apps] == [1, 1, 1]
 
 
+async def test_a_full_replica_is_passed_over_but_not_suspended() -> None:
+    full, other = FakeReplica(headers={"x-mygo-retry": "full"}, status=503), FakeReplica()
+    async with serving(full) as a, serving(other) as b, fleet_of(a, b) as fleet:
+        assert await answering(fleet, fleet.ranked) == "b"
+        assert fleet.suspended == set()
+
+
+async def test_when_all_are_full_the_last_one_says_so() -> None:
+    apps = [FakeReplica([name], headers={"x-mygo-retry": "full"}, status=503) for name in (b"one", b"two")]
+    async with serving(apps[0]) as a, serving(apps[1]) as b, fleet_of(a, b) as fleet:
+        answer = await fleet.client.send(CALL, fleet.ranked)
+        assert (answer.status, answer.replica, await body_of(answer)) == (503, "b", b"two")
+        assert (fleet.handle.calls, fleet.suspended) == ([], set())
+
+
+async def test_each_replica_that_is_asked_is_told_of_before_and_gets_headers_of_its_own() -> None:
+    apps = [FakeReplica(headers={"x-mygo-retry": "1"}), FakeReplica()]
+    asked: list[str] = []
+
+    def asking(replica: str) -> dict[str, str]:
+        asked.append(replica)
+        return {"x-for": replica}
+
+    async with serving(apps[0]) as a, serving(apps[1]) as b, fleet_of(a, b) as fleet:
+        await (await fleet.client.send(CALL, fleet.ranked, asking)).close()
+    assert asked == ["a", "b"]
+    assert [app.requests[0][2]["x-for"] for app in apps] == ["a", "b"]
+    assert all(app.requests[0][2]["x-request-id"] == "r-1" for app in apps)
+
+
 # Silence
 
 
@@ -201,7 +231,7 @@ async def test_without_a_direct_answer_the_handle_gives_one() -> None:
         answer = await fleet.client.send(CALL, fleet.ranked)
         assert (answer.status, answer.replica, await body_of(answer)) == (200, "", b"onetwo")
         assert fleet.suspended == {"a", "b"}
-    assert handle.calls == [("POST", "/v1/x?a=1", dict(CALL.headers), CALL.body)]
+    assert handle.calls == [("POST", "/v1/x?a=1", {**CALL.headers, "x-mygo-ranking": "a,b"}, CALL.body)]
 
 
 async def test_the_handle_is_not_given_the_secret() -> None:
