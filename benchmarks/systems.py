@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from benchmarks.fleet import Clock, System
 from cache.prefix.events import Event, KVEventBatch
 from cache.prefix.index import PrefixIndex
 from cache.prefix.keys import BlockKeys
+from cache.prefix.ledger import Ledger
 from cache.prefix.mirror import Change, EngineMirror
 from cache.prefix.profile import PrefillProfile
 from cache.prefix.router import LeastCost, Policy, PowerOfTwo, Prompt, RoundRobin, Routed, Router
@@ -96,6 +97,16 @@ class Several:
                 ledger.others_decoding = sum(each.decoding for each in ledgers) - ledger.decoding
 
 
+class Anywhere:
+    """A replica at random."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+
+    def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float) -> list[int]:
+        return self._chance.sample(range(len(ledgers)), len(ledgers))
+
+
 def create(name: str, config: SimulatedEngineConfig, replicas: int, clock: Clock, seed: int, ingresses: int = 1) -> System:
     """Raises `KeyError` for an unknown name, `ImportError` for a rival that is not installed."""
     if name == "dynamo":
@@ -109,6 +120,7 @@ def create(name: str, config: SimulatedEngineConfig, replicas: int, clock: Clock
     policies: dict[str, Callable[[PrefillProfile], Policy]] = {
         "ours": lambda profile: LeastCost(profile, chance=random.Random(seed)),
         "round_robin": lambda profile: RoundRobin(),
+        "random": lambda profile: Anywhere(random.Random(seed)),
         "power_of_two": lambda profile: PowerOfTwo(random.Random(seed)),
     }
     all_of_them = [Ours(config, replicas, clock, policies[name]) for _ in range(ingresses if name == "ours" else 1)]

@@ -14,7 +14,7 @@ def ranked(names: str, *args: Any) -> list[str]:
 
     replicas: list[Any] = [SimpleNamespace(replica_id=SimpleNamespace(unique_id=name)) for name in names]
     router = object.__new__(DirectoryRouter)
-    groups = asyncio.run(router.choose_replicas(replicas, SimpleNamespace(args=args) if args else None))  # type: ignore[arg-type]
+    groups = asyncio.run(router.choose_replicas(replicas, SimpleNamespace(args=args) if args else None))
     return [replica.replica_id.unique_id for group in groups for replica in group]
 
 
