@@ -1,6 +1,7 @@
 """Routing on real engines: two vLLM replicas, neither of which can hold the KV of every prefix.
 
     python -m benchmarks.routing_vllm
+    python -m benchmarks.routing_vllm --systems ours,round_robin,ray_kv_aware     # after: benchmarks/rivals/install ray_kv_aware
 
 Each prefix belongs to one of four tenants. In a round, every prefix is asked for once to fill the caches, and then prefixes at random, each
 time with a question of its own. Three rounds, each with prefixes of its own; numbers are medians of the rounds.
@@ -10,28 +11,34 @@ import argparse
 import asyncio
 import json
 import random
+import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 
 from benchmarks import report
-from benchmarks.application import ROOT, Application
+from benchmarks.application import ROOT, START_LIMIT_S, Application, free_port, poll
 from benchmarks.report import Row, say
+from deployments.demo_model import MODEL_DIR
 
 _COMMON = """
 the of and to in a is that for it as was with be by on not he his but at are this have from or had an they which one you were all her
 she there would their we him been has when who will no more if out so up said what its about than into them can only other time new
 """
 WORDS = _COMMON.split()
+MODEL = "mygo-demo"
 BLOCK = 32
 BYTES_A_TOKEN = 4096
 """KV of the demo model."""
+RIVALS = ROOT / "benchmarks" / "rivals"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,7 @@ def main() -> None:
     parser.add_argument("--tenants", type=int, default=4)
     parser.add_argument("--requests", type=int, default=240, help="of a round, after the caches were filled")
     parser.add_argument("--concurrency", type=int, default=6)
-    parser.add_argument("--kv-tokens", type=int, default=16_384, help="that one replica holds")
+    parser.add_argument("--kv-tokens", type=int, default=10_240, help="that one replica holds")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if options.quick:
@@ -65,16 +72,58 @@ def main() -> None:
 
 
 def measure(system: str, options: argparse.Namespace) -> Row:
-    with tempfile.TemporaryDirectory() as directory, start(system, options, Path(directory)) as application:
-        application.wait_ready()
-        say(f"{system}: ready after {application.ready_after_s:.0f} s")
+    with tempfile.TemporaryDirectory() as directory, serving(system, options, Path(directory)) as url:
         rounds = []
         for number in range(options.rounds):
             load = Load(options, options.seed * 1000 + number)
-            asyncio.run(load.run(application.url, application.model))
+            asyncio.run(load.run(url))
             rounds.append([load.row(system)])
             say(f"{system}, round {number + 1}: {rounds[-1][0]}")
         return report.merged(rounds, added=("requests", "errors", "rejected"))[0]
+
+
+@contextmanager
+def serving(system: str, options: argparse.Namespace, directory: Path) -> Iterator[str]:
+    """The address of a system that is ready."""
+    if system == "ray_kv_aware":
+        with KvAware(options.kv_tokens * BYTES_A_TOKEN, directory) as rival:
+            yield rival.url
+        return
+    with start(system, options, directory) as application:
+        application.wait_ready()
+        say(f"{system}: ready after {application.ready_after_s:.0f} s")
+        yield application.url
+
+
+class KvAware:
+    """Ray's own stack, in its own environment."""
+
+    def __init__(self, kv_bytes: int, directory: Path) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = directory / "ray_kv_aware.log"
+        python = RIVALS / ".venv" / "ray_kv_aware" / "bin" / "python"
+        if not python.exists():
+            raise SystemExit("ray_kv_aware is not installed: benchmarks/rivals/install ray_kv_aware")
+        with self._log.open("wb") as log:
+            command: list[str | Path] = [python, RIVALS / "ray_kv_aware.py", str(port), MODEL_DIR, str(kv_bytes)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=directory)
+
+    def __enter__(self) -> "KvAware":
+        poll("the rival", START_LIMIT_S, self._is_ready)
+        return self
+
+    def _is_ready(self) -> bool:
+        if self._process.poll() is not None:
+            raise AssertionError(f"the rival ended:\n{self._log.read_text()[-3000:]}")
+        return "ready" in self._log.read_text().splitlines()
+
+    def __exit__(self, *error: object) -> None:
+        everyone = [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
+        for process in everyone:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
 
 
 def start(system: str, options: argparse.Namespace, directory: Path) -> Application:
@@ -86,7 +135,7 @@ def start(system: str, options: argparse.Namespace, directory: Path) -> Applicat
         "kv_cache_memory_bytes": options.kv_tokens * BYTES_A_TOKEN,
     }
     llm = {
-        "model": {"name": "mygo-demo", "source": "demo"},
+        "model": {"name": MODEL, "source": "demo"},
         "engine": {"type": "vllm", "args": args},
         "replicas": {"min": 2, "max": 2},
     }
@@ -104,29 +153,29 @@ class Load:
         self._asked: list[Asked] = []
         self._wall_s = 0.0
 
-    async def run(self, url: str, model: str) -> None:
+    async def run(self, url: str) -> None:
         limits = httpx.Limits(max_connections=self._options.concurrency)
         async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
-            await self._send(client, model, list(range(len(self._prefixes))))
+            await self._send(client, list(range(len(self._prefixes))))
             began = time.perf_counter()
-            self._asked = await self._send(client, model, self._chance.choices(range(len(self._prefixes)), k=self._options.requests))
+            self._asked = await self._send(client, self._chance.choices(range(len(self._prefixes)), k=self._options.requests))
             self._wall_s = time.perf_counter() - began
 
-    async def _send(self, client: httpx.AsyncClient, model: str, order: Sequence[int]) -> list[Asked]:
+    async def _send(self, client: httpx.AsyncClient, order: Sequence[int]) -> list[Asked]:
         waiting = list(reversed(order))
         asked: list[Asked] = []
 
         async def one_after_the_other() -> None:
             while waiting:
-                asked.append(await self._ask(client, model, waiting.pop()))
+                asked.append(await self._ask(client, waiting.pop()))
 
         await asyncio.gather(*(one_after_the_other() for _ in range(self._options.concurrency)))
         return asked
 
-    async def _ask(self, client: httpx.AsyncClient, model: str, prefix: int) -> Asked:
+    async def _ask(self, client: httpx.AsyncClient, prefix: int) -> Asked:
         question = f"Question {self._chance.randrange(10**9)}: what does it say?"
         body = {
-            "model": model,
+            "model": MODEL,
             "messages": [{"role": "system", "content": self._prefixes[prefix]}, {"role": "user", "content": question}],
             "max_tokens": 8,
             "min_tokens": 8,
@@ -134,6 +183,7 @@ class Load:
             "stream": True,
             "stream_options": {"include_usage": True},
             "cache": {"mode": "off"},
+            "cache_salt": f"tenant-{prefix % self._options.tenants}",
         }
         headers = {"x-mygo-tenant": f"tenant-{prefix % self._options.tenants}"}
         began = time.perf_counter()

@@ -110,7 +110,7 @@ class Anywhere:
 def create(name: str, config: SimulatedEngineConfig, replicas: int, clock: Clock, seed: int, ingresses: int = 1) -> System:
     """Raises `KeyError` for an unknown name, `ImportError` for a rival that is not installed."""
     if name == "dynamo":
-        from benchmarks.rivals.dynamo import DynamoSelection
+        from benchmarks.rivals.dynamo_selection import DynamoSelection
 
         return DynamoSelection(config, replicas)
     if name == "ray_prefix_affinity":

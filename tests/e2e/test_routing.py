@@ -3,6 +3,7 @@
 import json
 import random
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -60,7 +61,7 @@ def _usage(answer: httpx.Response) -> dict[str, Any]:
 
 
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
-SHAPES = {
+SHAPES: dict[str, tuple[Callable[..., dict[str, Any]], dict[str, Any]]] = {
     "chat": (chat_of, {}),
     "streamed chat": (chat_of, STREAM),
     "completion": (completion_of, {}),
