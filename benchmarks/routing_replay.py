@@ -1,7 +1,8 @@
 """Replays a trace on a fleet of simulated engines in virtual time, once for each way to choose replicas.
 
     python -m benchmarks.routing_replay --trace mooncake_conversation --replicas 8
-    python -m benchmarks.routing_replay --trace groups --load 1        # llm-d's shape: 150 groups of 5 requests
+    python -m benchmarks.routing_replay --trace groups --load 1.2      # llm-d's shape: 150 groups of 5 requests
+    python -m benchmarks.routing_replay --trace burst --ingresses 2    # 800 requests with one new prefix in four seconds
 
 The engines are the simulated ones with an 8-billion-parameter model on one H200 in mind: 20,000 prefill tokens a second, 20 ms a decode
 step and half a millisecond for each further request in it, room for 896,000 tokens of KV. A load of 1 is what the fleet completes under
@@ -24,6 +25,8 @@ BLOCK = 128
 GROUPS_KV_SHARE = 0.73
 """Of all prompts and answers of llm-d's shape, in the whole fleet."""
 
+BURST, BURST_S = 800, 4.0
+
 
 class Case(NamedTuple):
     """One replay."""
@@ -37,7 +40,7 @@ class Case(NamedTuple):
 
 def main() -> None:
     parser = report.parser("routing_replay", "Cached tokens and latencies of a simulated fleet, by way to choose replicas.")
-    parser.add_argument("--trace", default="mooncake_conversation", help="a name, a path, or `groups`")
+    parser.add_argument("--trace", default="mooncake_conversation", help="a name, a path, `groups` or `burst`")
     parser.add_argument("--replicas", type=int, default=8)
     parser.add_argument("--load", default="0.6,0.9", help="shares of the fleet's capacity, comma-separated")
     parser.add_argument("--systems", default=",".join(SYSTEMS))
@@ -50,10 +53,13 @@ def main() -> None:
     names = [name for name in options.systems.split(",") if is_there(name)]
     context = get_context("spawn")
     with context.Pool(options.processes, maxtasksperchild=1) as pool:
-        capacity = pool.apply(replay, (Case("round_robin", 0.0, None, options),))["requests_per_s"]
-        say(f"capacity: {capacity:.2f} requests/s")
-        loads = [float(load) for load in options.load.split(",")]
-        cases = [Case(name, load, load * capacity, options) for load in loads for name in names]
+        loads, rates = [1.0], [BURST / BURST_S]
+        if options.trace != "burst":
+            capacity = pool.apply(replay, (Case("round_robin", 0.0, None, options),))["requests_per_s"]
+            say(f"capacity: {capacity:.2f} requests/s")
+            loads = [float(load) for load in options.load.split(",")]
+            rates = [load * capacity for load in loads]
+        cases = [Case(name, load, rate, options) for load, rate in zip(loads, rates, strict=True) for name in names]
         rows = pool.map(replay, cases, chunksize=1)
     lines = load_trace(options)
     rows += [bound(lines, load) for load in loads]
@@ -77,6 +83,8 @@ def engine(options: argparse.Namespace) -> SimulatedEngineConfig:
 
 
 def load_trace(options: argparse.Namespace) -> list[traces.Line]:
+    if options.trace == "burst":
+        return traces.burst(BURST, 6_000, 500, 100, BURST_S, options.seed)
     if options.trace == "groups":
         return traces.groups(150, 5, 6_000, 1_200, 1_000, 1.0, options.seed, 150 if options.quick else None)
     return traces.mooncake(options.trace, 300 if options.quick else None)

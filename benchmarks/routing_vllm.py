@@ -219,7 +219,7 @@ class Load:
             **{f"ttft_p{percent}_s": float(np.percentile(ttft, percent)) for percent in (50, 90, 99)},
             "tpot_p50_s": float(np.percentile([each.tpot_s for each in good], 50)),
             "requests_per_s": len(good) / self._wall_s,
-            "max_mean_load": max(counts) * 2 / sum(counts),
+            "max_mean_load": None if counts == [len(good)] else max(counts) * 2 / sum(counts),
             "prediction_error_blocks": float(np.mean(errors)) / BLOCK if errors else None,
             "requests": len(self._asked),
             "errors": len(self._asked) - len(good),

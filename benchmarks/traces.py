@@ -6,7 +6,7 @@ import json
 import random
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,14 @@ def groups(
         ids = (*range(group * shared, (group + 1) * shared), *range(start, start + own))
         lines.append(Line(at_s, shared * _TRACE_BLOCK + question, answer, ids))
     return lines
+
+
+def burst(count: int, prefix: int, question: int, answer: int, seconds: float, seed: int) -> list[Line]:
+    """Requests that all begin with one prefix, which nobody has sent before, at random moments of a short time."""
+    chance = random.Random(seed)
+    one = groups(1, count, prefix, question, answer, 1.0, seed)
+    times = sorted(chance.uniform(0, seconds) for _ in range(count))
+    return [replace(line, at_s=at_s) for line, at_s in zip(one, times, strict=True)]
 
 
 def arrivals(lines: list[Line], requests_per_s: float | None = None) -> Iterator[Arrival]:

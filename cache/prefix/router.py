@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
+from cache.prefix.heat import Heat
 from cache.prefix.index import PrefixIndex
 from cache.prefix.ledger import Ledger, Work
 from cache.prefix.mirror import Change
@@ -34,8 +35,12 @@ class Prompt:
 class Policy(Protocol):
     """Puts replicas in order for one prompt."""
 
-    def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float) -> list[int]:
-        """Places of all replicas, best first. `cached`: tokens of the prompt's `tokens` that each is predicted to hold."""
+    def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float, heat: float = 0.0) -> list[int]:
+        """Places of all replicas, best first.
+
+        `cached`: tokens of the prompt's `tokens` that each is predicted to hold; `heat`: how often the longest of these prefixes was asked
+        for lately.
+        """
 
 
 class RoundRobin:
@@ -44,7 +49,7 @@ class RoundRobin:
     def __init__(self) -> None:
         self._turn = count()
 
-    def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float) -> list[int]:
+    def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float, heat: float = 0.0) -> list[int]:
         first = next(self._turn) % len(ledgers)
         return [*range(first, len(ledgers)), *range(first)]
 
@@ -55,7 +60,7 @@ class PowerOfTwo:
     def __init__(self, chance: random.Random | None = None) -> None:
         self._chance = chance or random.Random()
 
-    def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float) -> list[int]:
+    def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float, heat: float = 0.0) -> list[int]:
         places = self._chance.sample(range(len(ledgers)), len(ledgers))
         return sorted(places[:2], key=lambda place: ledgers[place].ongoing) + sorted(places[2:], key=lambda place: ledgers[place].ongoing)
 
@@ -65,7 +70,7 @@ class LeastCost:
 
     A prefix that is computed again on a second replica takes the room of others there, which will be computed again in their turn. So each
     second of that counts `repeat` times more. 6 keeps the whole fleet's cache nearly as full of different things as one cache of its size
-    (`benchmarks/NOTES.md`); a hot prefix still spreads once a queue costs more than that.
+    (`benchmarks/NOTES.md`). The requests that use a prefix at the moment share that cost, so a hot one spreads.
     """
 
     def __init__(self, profile: PrefillProfile, repeat: float = 6.0, chance: random.Random | None = None) -> None:
@@ -73,9 +78,9 @@ class LeastCost:
         self._repeat = repeat
         self._chance = chance or random.Random()
 
-    def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float) -> list[int]:
+    def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float, heat: float = 0.0) -> list[int]:
         a, b, c, d, e = self._profile.coefficients
-        again = self._repeat * (b + d)
+        again = self._repeat * (b + d) / (1 + heat)
         most = max(cached)
         draw = self._chance.random
         costs = []
@@ -97,6 +102,7 @@ class Routed:
     prompt: Prompt
     replicas: list[str]
     """Best first."""
+    ledgers: list[Ledger]
     cached: list[int]
     """Tokens that each is predicted to hold, in the same order."""
     asked: str | None = None
@@ -117,8 +123,8 @@ class Routed:
             return
         self.end()
         self.asked = replica
-        self.predicted = self.cached[self.replicas.index(replica)]
-        self._ledger = self.router.ledger(replica)
+        place = self.replicas.index(replica)
+        self.predicted, self._ledger = self.cached[place], self.ledgers[place]
         self._work, self._expected = self.router.reserve(self.prompt, self._ledger, self.predicted)
 
     def prefilled(self, cached: int | None = None) -> None:
@@ -145,12 +151,14 @@ class Router:
         self.clock = clock
         self.pending = Pending(clock)
         self.block_size = block_size
+        self._heat = Heat(clock)
         self._ledgers: dict[str, Ledger] = {}
 
     def ledger(self, replica: str) -> Ledger:
         ledger = self._ledgers.get(replica)
         if ledger is None:
             ledger = self._ledgers[replica] = Ledger(replica, self.profile.learn)
+            self.index.slot_mask(replica)  # before its first report, too, something can be expected there
         return ledger
 
     def apply(self, replica: str, changes: Sequence[Change], is_snapshot: bool = False) -> None:
@@ -164,8 +172,8 @@ class Router:
 
     def forget(self, replica: str) -> None:
         """It has gone."""
-        self._ledgers.pop(replica, None)
-        self.pending.leave(self.index.slot_mask(replica))
+        if self._ledgers.pop(replica, None):
+            self.pending.leave(self.index.slot_mask(replica))
         self.index.forget(replica)
 
     def route(self, prompt: Prompt, replicas: Sequence[str]) -> Routed:
@@ -177,8 +185,12 @@ class Router:
             if ledger.waiting:
                 ledger.settle(now)
         cached = self._cached(prompt, replicas)
-        order = self.policy.order(ledgers, cached, prompt.tokens, now)
-        routed = Routed(self, prompt, [replicas[place] for place in order], [cached[place] for place in order])
+        shared = max(cached) // self.block_size
+        heat = self._heat.touch(prompt.keys[shared - 1]) if shared else 0.0
+        order = self.policy.order(ledgers, cached, prompt.tokens, now, heat)
+        routed = Routed(
+            self, prompt, [replicas[place] for place in order], [ledgers[place] for place in order], [cached[place] for place in order]
+        )
         routed.ask(routed.replicas[0])
         return routed
 
@@ -193,4 +205,5 @@ class Router:
         new = prompt.tokens - cached
         work = Work(cached, new, self.profile.seconds(cached, new, ledger.decoding + ledger.others_decoding), prompt.is_whole)
         ledger.admit(work, self.clock())
-        return work, self.pending.add(prompt.keys[cached // self.block_size :], self.index.slot_mask(ledger.id))
+        keys = prompt.keys[cached // self.block_size :] if ledger.id in self._ledgers else []  # it may have gone since the decision
+        return work, self.pending.add(keys, self.index.slot_mask(ledger.id) if keys else 0)
