@@ -103,7 +103,7 @@ class Anywhere:
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
 
-    def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float) -> list[int]:
+    def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float, heat: float = 0.0) -> list[int]:
         return self._chance.sample(range(len(ledgers)), len(ledgers))
 
 

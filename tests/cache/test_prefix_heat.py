@@ -43,7 +43,7 @@ def ledgers() -> list[Ledger]:
     return [busy, Ledger("idle", lambda sample: None)]
 
 
-@pytest.mark.parametrize(("heat", "first"), [(0.0, 0), (1.0, 0), (50.0, 1)])
+@pytest.mark.parametrize(("heat", "first"), [(0.0, 0), (0.2, 0), (50.0, 1)])
 def test_the_hotter_a_prefix_the_sooner_it_spreads(heat: float, first: int) -> None:
     policy = LeastCost(PrefillProfile(tokens_per_s=10_000, overhead_s=0), repeat=6)
     # Computing 1,000 tokens again takes 0.1 s, and counts 0.6 s more if nobody else needs them; waiting takes half a second.
