@@ -22,6 +22,8 @@ class Accounts:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._ledgers: dict[str, Ledger] = {}
+        self._admitted_s = 0.0
+        self._asked_at = clock()
 
     def admit(self, ingress: str, work: Work) -> "Account":
         ledger = self._ledgers.get(ingress)
@@ -30,7 +32,17 @@ class Accounts:
                 self._ledgers = {name: each for name, each in self._ledgers.items() if each.ongoing}
             ledger = self._ledgers[ingress] = Ledger(ingress, _learn_nothing)
         ledger.admit(work, self._clock())
+        self._admitted_s += work.seconds
         return Account(ledger, work, self._clock)
+
+    def prefills(self) -> tuple[float, float]:
+        """Seconds of prefill that wait, of all ingresses; and those that were admitted in each second since the last call."""
+        now = self._clock()
+        for ledger in self._ledgers.values():
+            ledger.settle(now)
+        share = self._admitted_s / max(now - self._asked_at, 1e-3)
+        self._admitted_s, self._asked_at = 0.0, now
+        return sum(ledger.backlog_s(now) for ledger in self._ledgers.values()), share
 
     def activity(self, ingress: str, load: Load, draining: bool) -> Activity:
         """For one ingress: what it does not know by itself."""

@@ -90,8 +90,12 @@ class ReplicasConfig(Section):
 
     min: Annotated[int, Field(ge=1)] = 1
     max: Annotated[int, Field(ge=1)] = 1
-    target_ongoing_requests: Annotated[float, Field(gt=0)] = 16
-    """Running and waiting requests that one replica should have."""
+    target_queue_s: Annotated[float, Field(gt=0)] = 1.0
+    """Predicted seconds of prefill that may wait on a replica."""
+    target_busy: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Share of a replica's time that prefills may take."""
+    target_kv_usage: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Share of a replica's KV cache that running requests may hold."""
     upscale_delay_s: Annotated[float, Field(ge=0)] = 10
     downscale_delay_s: Annotated[float, Field(ge=0)] = 300
 

@@ -5,7 +5,8 @@ A replica that is stuck still accepts connections, so silence counts: one that h
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from deployments.errors import DeploymentError
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.reports import INGRESS_HEADER, WATCH_PATH, Report, ReportReader
+from deployments.warming import Warmer
 
 log = logging.getLogger("ray.serve")
 
@@ -26,11 +28,16 @@ LOOK_S = 0.1
 class FleetWatch:
     """One for each ingress. `name` is this ingress's among all."""
 
-    def __init__(self, directory: ReplicaDirectory, client: ReplicaClient, router: Router, name: str) -> None:
+    def __init__(self, directory: ReplicaDirectory, client: ReplicaClient, router: Router, warmer: Warmer, name: str) -> None:
         self._directory = directory
         self._client = client
         self._router = router
+        self._warmer = warmer
         self._name = name
+        self._warmed: set[str] = set()
+        """Replicas that are not new."""
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        """Of replicas that are being warmed, or whose prefixes are being rebuilt elsewhere."""
         self._listening: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -39,13 +46,14 @@ class FleetWatch:
                 self._follow(self._directory.known)
                 await asyncio.sleep(LOOK_S)
         finally:
-            for task in self._listening.values():
+            for task in (*self._listening.values(), *self._tasks.values()):
                 task.cancel()
 
     def _follow(self, known: tuple[Replica, ...]) -> None:
         ids = {replica.id for replica in known}
         for gone in self._listening.keys() - ids:
             self._listening.pop(gone).cancel()
+            self._warmed.discard(gone)
             self._router.forget(gone)
         for replica in known:
             if replica.id not in self._listening:
@@ -83,5 +91,29 @@ class FleetWatch:
         ledger.others_decoding = activity.others_decoding
         if activity.draining:
             self._directory.suspend(replica.id)
-        else:
+            self._begin(replica, self._warmer.rebuild(replica, self._directory.replicas) if replica.id in self._warmed else None)
+            self._warmed.discard(replica.id)
+        elif replica.id in self._warmed:
             self._directory.resume(replica.id)
+        else:
+            self._meet(replica)
+
+    def _meet(self, replica: Replica) -> None:
+        """A replica that is new, or was away, takes requests once it is warm."""
+        if self._warmer and len(self._directory.known) > 1:
+            self._directory.suspend(replica.id)
+            if replica.id not in self._tasks:
+                self._begin(replica, self._warm(replica))
+        else:
+            self._warmed.add(replica.id)
+            self._directory.resume(replica.id)
+
+    async def _warm(self, replica: Replica) -> None:
+        await self._warmer.warm(replica)
+        self._warmed.add(replica.id)
+
+    def _begin(self, replica: Replica, work: Coroutine[Any, Any, None] | None) -> None:
+        if work is None:
+            return
+        task = self._tasks[replica.id] = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self._tasks.pop(replica.id, None))

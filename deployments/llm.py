@@ -9,7 +9,7 @@ from typing import Any
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
-from deployments.autoscaling import ONGOING, OngoingRequestsPolicy
+from deployments.autoscaling import BUSY, KV, QUEUED, QueueingPolicy
 from deployments.channel.asgi import relayed
 from deployments.channel.frames import Request
 from deployments.channel.server import ChannelServer
@@ -64,7 +64,8 @@ class LlmReplica:
         }
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        return {ONGOING: float(self._engine.load().ongoing)}
+        queued_s, busy = self._gate.prefills()
+        return {QUEUED: queued_s, BUSY: busy, KV: self._engine.load().kv_usage}
 
     async def check_health(self) -> None:
         await self._engine.check_health()
@@ -109,7 +110,10 @@ def llm_deployment(config: LlmConfig, host: str, secret: str, gpus_in_cluster: f
             max_replicas=replicas.max,
             upscale_delay_s=replicas.upscale_delay_s,
             downscale_delay_s=replicas.downscale_delay_s,
-            policy=AutoscalingPolicy(policy_function=OngoingRequestsPolicy, policy_kwargs={"target": replicas.target_ongoing_requests}),
+            policy=AutoscalingPolicy(
+                policy_function=QueueingPolicy,
+                policy_kwargs={"queue_s": replicas.target_queue_s, "busy": replicas.target_busy, "kv_usage": replicas.target_kv_usage},
+            ),
         ),
         request_router_config=RequestRouterConfig(request_router_class=DirectoryRouter),
         max_ongoing_requests=10_000,  # the engine has its own queue; Ray's must not hold back the fallback

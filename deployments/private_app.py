@@ -53,6 +53,10 @@ class PrivateApp:
         else:
             await self._pass_on(scope, receive, send)
 
+    def prefills(self) -> tuple[float, float]:
+        """Seconds of prefill that wait, and the share of the time since the last call that prefills took."""
+        return self._accounts.prefills()
+
     async def _pass_on(self, scope: Message, receive: Receive, send: Send) -> None:
         self.open += 1
         account = self._account(scope)

@@ -19,6 +19,7 @@ from deployments.errors import DeploymentError
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.reports import INGRESS_HEADER, RENDER_PATH, TARGET_HEADER, WORK_HEADER
+from deployments.warming import HotPrefix, Warmer
 
 log = logging.getLogger("ray.serve")
 
@@ -30,6 +31,8 @@ _CHARACTERS_A_TOKEN = 4
 _WORTH = 2.0
 """A prompt is rendered if the prefill that may be saved takes so many times longer."""
 _SMOOTHING = 0.05
+_HOT = 2.0
+"""Requests for a prefix, lately, from which on it is worth computing beforehand elsewhere."""
 
 
 @dataclass(slots=True)
@@ -97,6 +100,7 @@ class Routing:
         self._by_load = PowerOfTwo()
         self._keys: BlockKeys | None = None
         self.router = Router(self._policy, self.profile, PrefixIndex(config.max_blocks), 1, clock)
+        self.warmer = Warmer(client, self.router)
         self._turn = 0
         self._render_s = 0.002
         """Moving average of what rendering takes."""
@@ -118,6 +122,10 @@ class Routing:
         replicas = self._directory.replicas or replicas  # rendering took a moment
         by_id = {replica.id: replica for replica in replicas}
         routed = self.router.route(prompt, list(by_id))
+        if tokens is not None and routed.heat >= _HOT:
+            shared = max(routed.cached)
+            keys = prompt.keys[: shared // self.router.block_size]
+            self.warmer.remember(HotPrefix(keys, tokens[:shared].copy(), salt, routed.heat))
         return Ranking([by_id[name] for name in routed.replicas], call, self, routed)
 
     def _is_worth_it(self, replica: Replica, characters: int) -> bool:

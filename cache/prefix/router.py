@@ -105,6 +105,8 @@ class Routed:
     ledgers: list[Ledger]
     cached: list[int]
     """Tokens that each is predicted to hold, in the same order."""
+    heat: float = 0.0
+    """How often the longest of these prefixes was asked for lately."""
     asked: str | None = None
     predicted: int = 0
     """Cached tokens on the replica that was asked."""
@@ -189,7 +191,12 @@ class Router:
         heat = self._heat.touch(prompt.keys[shared - 1]) if shared else 0.0
         order = self.policy.order(ledgers, cached, prompt.tokens, now, heat)
         routed = Routed(
-            self, prompt, [replicas[place] for place in order], [ledgers[place] for place in order], [cached[place] for place in order]
+            self,
+            prompt,
+            [replicas[place] for place in order],
+            [ledgers[place] for place in order],
+            [cached[place] for place in order],
+            heat,
         )
         routed.ask(routed.replicas[0])
         return routed

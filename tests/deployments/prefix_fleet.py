@@ -117,7 +117,7 @@ async def ingress_of(*nodes: Node, name: str = "one", config: RoutingConfig | No
     routing = Routing(
         config or RoutingConfig(), directory, client, prefix_seed(SECRET), name, time.monotonic, lambda *seen: observed.append(seen)
     )
-    watching = asyncio.create_task(FleetWatch(directory, client, routing.router, name).run())
+    watching = asyncio.create_task(FleetWatch(directory, client, routing.router, routing.warmer, name).run())
     ingress = Ingress(name, directory, client, routing, watching, observed)
     try:
         await eventually(lambda: all(ingress.knows(node) for node in nodes))

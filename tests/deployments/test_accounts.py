@@ -38,6 +38,21 @@ def test_an_ingress_is_told_of_the_others_requests() -> None:
     assert (told.others_waiting, told.others_decoding, told.others_backlog_s) == (0, 0, 0.0)
 
 
+def test_what_waits_and_what_came_is_summed_for_autoscaling() -> None:
+    clock = Clock()
+    ledger = Accounts(clock)
+    first = ledger.admit("one", Work(0, 100, 2.0))
+    ledger.admit("two", Work(0, 100, 3.0))
+    clock.now = 10.0
+    first.answered()
+    assert ledger.prefills() == (0.0, 0.5)
+    clock.now = 12.0
+    ledger.admit("two", Work(0, 100, 4.0))
+    clock.now = 14.0
+    assert ledger.prefills() == (4.0, 1.0)
+    first.end()
+
+
 def test_ingresses_that_have_gone_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts, "MAX_INGRESSES", 3)
     ledger = Accounts(Clock())

@@ -35,10 +35,9 @@ async def replica() -> AsyncIterator[LlmReplica]:
     await replica.drain_and_stop()
 
 
-async def relayed(replica: LlmReplica, **fields: object) -> tuple[int, bytes]:
-    stream = replica.relay(
-        "POST", "/v1/chat/completions", {"content-type": "application/json", "x-request-id": "r1"}, msgspec.json.encode({**BODY, **fields})
-    )
+async def relayed(replica: LlmReplica, headers: dict[str, str] | None = None, **fields: object) -> tuple[int, bytes]:
+    given = {"content-type": "application/json", "x-request-id": "r1", **(headers or {})}
+    stream = replica.relay("POST", "/v1/chat/completions", given, msgspec.json.encode({**BODY, **fields}))
     status, _ = await anext(stream)
     return status, b"".join([chunk async for chunk in stream])
 
@@ -66,10 +65,14 @@ async def test_metadata_says_where_and_how_large(replica: LlmReplica) -> None:
 
 
 async def test_load_is_reported_for_autoscaling(replica: LlmReplica) -> None:
-    assert await replica.record_autoscaling_stats() == {"ongoing_requests": 0.0}
-    running = asyncio.create_task(relayed(replica, max_tokens=2000, ignore_eos=True))
+    assert await replica.record_autoscaling_stats() == {"queued_prefill_seconds": 0.0, "prefill_share": 0.0, "kv_usage": 0.0}
+    running = asyncio.create_task(relayed(replica, {"x-mygo-work": "0 100 500.0"}, max_tokens=2000, ignore_eos=True))
     async with asyncio.timeout(5):
-        while await replica.record_autoscaling_stats() == {"ongoing_requests": 0.0}:
+        while not (stats := await replica.record_autoscaling_stats())["prefill_share"]:
+            await asyncio.sleep(0.01)
+    assert stats["prefill_share"] > 1
+    async with asyncio.timeout(5):
+        while not (await replica.record_autoscaling_stats())["kv_usage"]:
             await asyncio.sleep(0.01)
     running.cancel()
 
@@ -78,7 +81,7 @@ async def test_a_stop_finishes_what_runs_and_takes_nothing_new() -> None:
     replica = await started()
     running = asyncio.create_task(relayed(replica, max_tokens=300, ignore_eos=True))
     async with asyncio.timeout(5):
-        while not (await replica.record_autoscaling_stats())["ongoing_requests"]:
+        while not replica._gate.open:
             await asyncio.sleep(0.01)
     stopping = asyncio.create_task(replica.drain_and_stop())
     await asyncio.sleep(0)

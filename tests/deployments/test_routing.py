@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 
 from cache.prefix.router import PowerOfTwo
-from deployments import fleet_watch
+from deployments import fleet_watch, warming
 from deployments.config import RoutingConfig
 from deployments.fleet_watch import FleetWatch
-from tests.deployments.prefix_fleet import ENGINE, TEXT, ingress_of, nodes_of
+from tests.deployments.prefix_fleet import ENGINE, TEXT, Ingress, ingress_of, nodes_of
 from tests.deployments.servers import eventually
 
 OTHER = "Quite another text, which nobody has asked about before now. " * 20
@@ -193,9 +193,61 @@ async def test_predictions_that_are_wrong_are_not_followed() -> None:
 
 async def test_a_watch_that_ends_leaves_no_task_behind() -> None:
     async with nodes_of("a") as nodes, ingress_of(*nodes) as ingress:
-        watch = FleetWatch(ingress.directory, ingress.client, ingress.router, "three")
+        watch = FleetWatch(ingress.directory, ingress.client, ingress.router, ingress.routing.warmer, "three")
         task = asyncio.create_task(watch.run())
         await eventually(lambda: bool(watch._listening))
         listening = list(watch._listening.values())
         task.cancel()
         await eventually(lambda: all(each.done() for each in listening))
+
+
+# Replicas that come and go
+
+
+async def heated(ingress: Ingress, times: int = 6) -> str:
+    """A prefix that is asked for again and again; the replica that holds it."""
+    for number in range(times):
+        replica, *_ = await ingress.ask(f"{TEXT} Question {number}?")
+    return replica
+
+
+async def test_a_new_replica_is_warm_before_it_takes_requests() -> None:
+    async with nodes_of("a", "b", "c") as nodes, ingress_of(*nodes[:2]) as ingress:
+        await heated(ingress)
+        assert ingress.routing.warmer
+        ingress.directory.replace([node.replica for node in nodes])
+        await eventually(lambda: ingress.knows(nodes[2]) and ingress.router.index.blocks_of("c") > 0)
+        match = ingress.router.index.match(next(iter(ingress.routing.warmer._hot.values())).keys).any_tier
+        assert match["c"] >= 10
+
+
+async def test_a_replica_that_cannot_be_warmed_takes_requests_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warming, "LIMIT_S", 0.05)
+    slow = ENGINE.model_copy(update={"prefill_tokens_per_s": 500})
+    async with nodes_of("a", "b") as nodes, nodes_of("c", config=slow) as late, ingress_of(*nodes) as ingress:
+        await heated(ingress)
+        ingress.directory.replace([node.replica for node in (*nodes, *late)])
+        await eventually(lambda: "c" in {replica.id for replica in ingress.directory.replicas} and "c" in ingress.router._ledgers)
+
+
+async def test_what_only_a_leaving_replica_holds_is_rebuilt_elsewhere() -> None:
+    async with nodes_of("a", "b") as nodes, ingress_of(*nodes) as ingress:
+        leaving = await heated(ingress)
+        await eventually(lambda: all(ingress.knows(node) for node in nodes))
+        other = next(node for node in nodes if node.id != leaving)
+        assert ingress.router.index.blocks_of(other.id) == 0
+        next(node for node in nodes if node.id == leaving).app.draining = True
+        await eventually(lambda: ingress.router.index.blocks_of(other.id) >= 10)
+        replica, predicted, found = await ingress.ask(f"{TEXT} And now?")
+        assert replica == other.id
+        assert predicted == found > 200
+
+
+async def test_nobody_elses_salt_is_warmed_with_a_prefix() -> None:
+    async with nodes_of("a", "b", "c") as nodes, ingress_of(*nodes[:2]) as ingress:
+        await heated(ingress)
+        ingress.directory.replace([node.replica for node in nodes])
+        await eventually(lambda: ingress.router.index.blocks_of("c") > 0)
+        ranking = await ingress.rank(salt="another tenant")
+        assert ranking.predicted == 0
+        ranking.end()

@@ -13,8 +13,8 @@ import pytest
 from tests.e2e.system import System, poll, title
 
 CLIENTS = 50
-TARGET_ONGOING = 16
-"""Requests that a replica should have, by default."""
+LONG_PROMPTS = 64
+"""Of six thousand tokens: at 20,000 a second they wait for seconds on two replicas."""
 LONG = {"max_tokens": 4000, "stream": True, "ignore_eos": True, "cache": {"mode": "off"}}
 
 
@@ -55,15 +55,26 @@ async def test_a_client_that_leaves_while_waiting_stops_its_request(system: Syst
         await asyncio.to_thread(poll, "no running requests", 2, lambda: system.ongoing() == 0)
 
 
-async def test_replicas_follow_the_load_that_engines_report(system: System) -> None:
+async def test_replicas_follow_the_work_that_waits(system: System) -> None:
     replicas = system.args["llm"]["replicas"]
     if replicas["min"] == replicas["max"]:
         pytest.skip("this configuration has a fixed number of replicas")
     async with new_session(system) as session:
-        streams = await open_streams(session, system, 2 * replicas["min"] * TARGET_ONGOING)
+        prompts = [" ".join(f"word{number * 4000 + place}" for place in range(3000)) for number in range(LONG_PROMPTS)]
+        asking = [asyncio.create_task(_keep_asking(session, system, prompt)) for prompt in prompts]
         await asyncio.to_thread(poll, "another replica", 120, lambda: len(system.replicas()) > replicas["min"])
-        for stream in streams:
-            stream.close()
+        for task in asking:
+            task.cancel()
+
+
+async def _keep_asking(session: aiohttp.ClientSession, system: System, prompt: str) -> None:
+    number = 0
+    while True:
+        number += 1
+        async with session.post(
+            "/v1/chat/completions", json=body(system, f"{number} {prompt}", max_tokens=4, cache={"mode": "off"})
+        ) as answer:
+            await answer.read()
 
 
 class Load:
