@@ -50,7 +50,7 @@ class Filled:
         self._keys = BlockKeys(b"benchmark", block_size)
         profile = PrefillProfile()
         before = _resident()
-        self.router = Router(LeastCost(profile), profile, PrefixIndex(), block_size, time.perf_counter)
+        self.router = Router(LeastCost(profile), profile, PrefixIndex(max(8_000_000, 4 * blocks)), block_size, time.perf_counter)
         self._names = [f"replica-{number}" for number in range(replicas)]
         self._system = [self._random(_SHARED_TOKENS) for _ in range(8)]
         self._held: dict[int, list[np.ndarray[Any, Any]]] = {8_000: [], 100_000: []}

@@ -79,9 +79,9 @@ class Account:
 
 def read_work(header: str) -> Work:
     """What an ingress predicts. Raises `ValueError`."""
-    cached, new, seconds = header.split()
-    return Work(int(cached), int(new), float(seconds))
+    cached, new, seconds, is_whole = header.split()
+    return Work(int(cached), int(new), float(seconds), is_whole == "1")
 
 
 def write_work(work: Work) -> str:
-    return f"{work.cached} {work.new} {work.seconds:.6f}"
+    return f"{work.cached} {work.new} {work.seconds:.6f} {int(work.is_whole)}"

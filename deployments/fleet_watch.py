@@ -5,7 +5,8 @@ A replica that is stuck still accepts connections, so silence counts: one that h
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -54,6 +55,7 @@ class FleetWatch:
         for gone in self._listening.keys() - ids:
             self._listening.pop(gone).cancel()
             self._warmed.discard(gone)
+        for gone in self._router.replicas - ids:  # those too that came and went between two looks
             self._router.forget(gone)
         for replica in known:
             if replica.id not in self._listening:
@@ -62,23 +64,27 @@ class FleetWatch:
     async def _listen(self, replica: Replica) -> None:
         while True:
             try:
-                async for report in self._reports(replica):
-                    self._apply(replica, report)
+                async with aclosing(self._reports(replica)) as reports:
+                    async for report in reports:
+                        self._apply(replica, report)
             except (DeploymentError, TimeoutError, msgspec.DecodeError) as error:
                 log.warning("a replica does not report", extra={"replica": replica.id, "error": type(error).__name__})
-            self._directory.suspend(replica.id)
+            except Exception:
+                log.exception("a replica's report could not be used", extra={"replica": replica.id})
+            self._directory.silence(replica.id)
             self._router.apply(replica.id, [], is_snapshot=True)
             await asyncio.sleep(RETRY_S)
 
-    async def _reports(self, replica: Replica) -> AsyncIterator[Report]:
+    async def _reports(self, replica: Replica) -> AsyncGenerator[Report, None]:
         reader = ReportReader()
         async with asyncio.timeout(LIMIT_S) as limit:
             answer = await self._client.probe(Call("GET", WATCH_PATH, {INGRESS_HEADER: self._name}), replica)
             try:
                 async for chunk in answer.chunks():
-                    limit.reschedule(asyncio.get_running_loop().time() + LIMIT_S)
                     for report in reader.feed(chunk):
                         yield report
+                        await asyncio.sleep(0)  # a snapshot is long, and others wait for their turn
+                    limit.reschedule(asyncio.get_running_loop().time() + LIMIT_S)
             finally:
                 await answer.close()
 
@@ -90,7 +96,7 @@ class FleetWatch:
         ledger.others_waiting = activity.others_waiting
         ledger.others_decoding = activity.others_decoding
         if activity.draining:
-            self._directory.suspend(replica.id)
+            self._directory.silence(replica.id)
             self._begin(replica, self._warmer.rebuild(replica, self._directory.replicas) if replica.id in self._warmed else None)
             self._warmed.discard(replica.id)
         elif replica.id in self._warmed:
@@ -101,7 +107,7 @@ class FleetWatch:
     def _meet(self, replica: Replica) -> None:
         """A replica that is new, or was away, takes requests once it is warm."""
         if self._warmer and len(self._directory.known) > 1:
-            self._directory.suspend(replica.id)
+            self._directory.silence(replica.id)
             if replica.id not in self._tasks:
                 self._begin(replica, self._warm(replica))
         else:

@@ -5,7 +5,6 @@ authenticated connection. So a gap, a restart of the engine or a late ingress is
 """
 
 import asyncio
-import contextlib
 import logging
 
 import zmq
@@ -58,20 +57,24 @@ class KvFeed:
         self.mirror = EngineMirror(BlockKeys(seed, engine.block_size), self._tell)
         self.reader = EventReader(self.mirror)
         self.is_connected = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._following: asyncio.Task[None] | None = None
+        self._resetting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         sources = self._engine.kv_event_sources()
         if len(sources) != 1:  # each rank has a cache of its own, and the engine chooses the rank
-            log.warning("KV events are not followed", extra={"sources": len(sources)})
+            log.warning(
+                "the engine's cache is not followed, and its replica gets requests by load alone: it must have one data-parallel rank",
+                extra={"sources": len(sources)},
+            )
             return
-        self._tasks = [asyncio.create_task(self._follow(sources[0]))]
+        self._following = asyncio.create_task(self._follow(sources[0]))
 
     async def stop(self) -> None:
-        for task in self._tasks:
+        tasks = [task for task in (self._following, self._resetting) if task]
+        for task in tasks:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def subscribe(self) -> Subscription:
         subscription = Subscription(self)
@@ -99,9 +102,12 @@ class KvFeed:
                     await self._replay(context, source)  # what was published before the subscription took effect
                     await self._read(context, events, source)
             except (zmq.ZMQError, TimeoutError) as error:
-                self.is_connected = False
                 log.warning("the engine's KV events cannot be read", extra={"endpoint": source.endpoint, "error": repr(error)})
-                await asyncio.sleep(RETRY_S)
+            except Exception:
+                log.exception("an event of the engine's cannot be used", extra={"endpoint": source.endpoint})
+                self._lost()
+            self.is_connected = False
+            await asyncio.sleep(RETRY_S)
 
     async def _read(self, context: zmq.asyncio.Context, events: zmq.asyncio.Socket, source: KvEventSource) -> None:
         self.is_connected = True
@@ -114,9 +120,10 @@ class KvFeed:
 
     async def _replay(self, context: zmq.asyncio.Context, source: KvEventSource) -> None:
         """Raises `TimeoutError` if the engine does not answer."""
-        if source.replay_endpoint is None:
-            return
         losses = self.reader.losses
+        if source.replay_endpoint is None:
+            self._replayed([], losses)
+            return
         with context.socket(zmq.DEALER) as asking:
             asking.set_hwm(HIGH_WATER_MARK)
             asking.connect(source.replay_endpoint)
@@ -125,15 +132,25 @@ class KvFeed:
             await asking.send_multipart((b"", first.to_bytes(8, "big")))
             async with asyncio.timeout(REPLAY_LIMIT_S):
                 batches = await _replayed(asking)
+        self._replayed(batches, losses)
+
+    def _replayed(self, batches: list[tuple[int, bytes]], losses: int) -> None:
         self.reader.replayed(batches)
         if self.reader.losses > losses:
             log.error("KV events are lost for good; the engine's prefix cache is reset", extra={"batches": self.reader.losses - losses})
-            self._tasks = [*(task for task in self._tasks if not task.done()), asyncio.create_task(self._reset())]
+            self._lost()
+
+    def _lost(self) -> None:
+        if self._resetting is None or self._resetting.done():
+            self._resetting = asyncio.create_task(self._reset())
 
     async def _reset(self) -> None:
         """What the engine holds is not known any more, but it can be made known: nothing. It refuses while requests run."""
-        while not await self._engine.reset_prefix_cache():
-            await asyncio.sleep(RETRY_S)
+        try:
+            while not await self._engine.reset_prefix_cache():
+                await asyncio.sleep(RETRY_S)
+        except Exception:  # an engine that has died
+            log.exception("the engine's prefix cache could not be reset")
 
 
 async def _replayed(asking: zmq.asyncio.Socket) -> list[tuple[int, bytes]]:

@@ -107,6 +107,20 @@ class HandleAnswer:
         self._stream.cancel()
 
 
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """An answer that has been read."""
+
+    replica: str
+    status: int
+    body: bytes
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self.body
+
+    async def close(self) -> None: ...
+
+
 class _RefusedError(Exception):
     """A replica did not take the request."""
 
@@ -114,7 +128,7 @@ class _RefusedError(Exception):
 class _FullError(_RefusedError):
     """It takes none at the moment. `answer` says so in its own words."""
 
-    def __init__(self, answer: DirectAnswer) -> None:
+    def __init__(self, answer: "WholeAnswer") -> None:
         super().__init__()
         self.answer = answer
 
@@ -130,13 +144,11 @@ class DirectReplicaClient:
 
     async def send(self, call: Call, ranked: Sequence[Replica], asking: Asking = _with_nothing) -> Answer:
         breaks = 0
-        full: DirectAnswer | None = None
+        full: WholeAnswer | None = None
         for replica in ranked:
             try:
                 return await self._ask(replace(call, headers={**call.headers, **asking(replica.id)}), replica)
             except _FullError as refusal:
-                if full:
-                    await full.close()
                 full = refusal.answer
                 continue
             except _RefusedError:
@@ -171,7 +183,7 @@ class DirectReplicaClient:
             exchange.close()
             raise
         if FULL_MARK in start.headers:
-            raise _FullError(DirectAnswer(replica.id, start.status, exchange))
+            raise _FullError(await _read(DirectAnswer(replica.id, start.status, exchange)))
         if RETRY_MARK in start.headers:
             exchange.close()
             raise _RefusedError
@@ -208,6 +220,14 @@ class DirectReplicaClient:
 
     async def close(self) -> None:
         self._connections.close()
+
+
+async def _read(answer: DirectAnswer) -> WholeAnswer:
+    """Raises `ReplicaLostError`."""
+    try:
+        return WholeAnswer(answer.replica, answer.status, b"".join([chunk async for chunk in answer.chunks()]))
+    finally:
+        await answer.close()
 
 
 def _request(call: Call) -> Request:

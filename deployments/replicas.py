@@ -44,6 +44,7 @@ class ReplicaDirectory:
         self._lock = threading.Lock()
         self._replicas: tuple[Replica, ...] = ()
         self._suspended: dict[str, float] = {}
+        self._silent: set[str] = set()
 
     @property
     def known(self) -> tuple[Replica, ...]:
@@ -54,7 +55,7 @@ class ReplicaDirectory:
     def replicas(self) -> tuple[Replica, ...]:
         """Those to send requests to; all of them while every one is suspended."""
         now = self._clock()
-        fit = tuple(replica for replica in self._replicas if self._suspended.get(replica.id, 0) <= now)
+        fit = tuple(each for each in self._replicas if self._suspended.get(each.id, 0) <= now and each.id not in self._silent)
         return fit or self._replicas
 
     def replace(self, replicas: Iterable[Replica]) -> None:
@@ -62,6 +63,7 @@ class ReplicaDirectory:
             self._replicas = tuple(sorted(replicas, key=lambda replica: replica.id))
             ids = {replica.id for replica in self._replicas}
             self._suspended = {key: until for key, until in self._suspended.items() if key in ids}
+            self._silent = self._silent & ids
 
     def discard(self, replica_id: str) -> None:
         self.replace([replica for replica in self._replicas if replica.id != replica_id])
@@ -71,10 +73,16 @@ class ReplicaDirectory:
         with self._lock:
             self._suspended[replica_id] = self._clock() + SUSPENSION_S
 
-    def resume(self, replica_id: str) -> None:
-        """It answers again."""
+    def silence(self, replica_id: str) -> None:
+        """Passes over a replica that does not report, or reports that it takes nothing, until `resume`."""
         with self._lock:
-            self._suspended.pop(replica_id, None)
+            self._silent = self._silent | {replica_id}
+
+    def resume(self, replica_id: str) -> None:
+        """It reports that it takes requests. That does not end a suspension: a dead engine's replica may still report."""
+        if replica_id in self._silent:
+            with self._lock:
+                self._silent = self._silent - {replica_id}
 
 
 _directories: dict[str, ReplicaDirectory] = {}

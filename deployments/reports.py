@@ -15,7 +15,7 @@ RENDER_PATH = "/mygo/render"
 INGRESS_HEADER = "x-mygo-ingress"
 """Who asks: each ingress knows its own requests, and is told of the others'."""
 WORK_HEADER = "x-mygo-work"
-"""Cached tokens, uncached tokens and seconds of prefill, as the ingress predicts them, with spaces between them."""
+"""Cached tokens, uncached tokens and seconds of prefill, as the ingress predicts them, and 1 for an answer in one piece; spaces between."""
 TARGET_HEADER = "x-mygo-target"
 """On `RENDER_PATH`: the route of the request whose prompt is to be rendered."""
 PERIOD_S = 0.1

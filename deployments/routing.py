@@ -117,9 +117,11 @@ class Routing:
             return Ranking([], call, self)
         tokens = await self._render(replicas, call) if self._is_worth_it(replicas[0], characters) else None
         prompt = self._prompt(replicas[0].block_size, tokens, salt, characters, is_whole)
-        if tokens is not None and replicas[0].reuses_tokens:
+        if tokens is not None and len(tokens) and replicas[0].reuses_tokens and call.path.startswith("/v1/chat/"):  # vLLM: only there
             call = replace(call, body=_with_tokens(call.body, tokens))
-        replicas = self._directory.replicas or replicas  # rendering took a moment
+        replicas = self._directory.replicas  # rendering took a moment
+        if not replicas:
+            return Ranking([], call, self)
         by_id = {replica.id: replica for replica in replicas}
         routed = self.router.route(prompt, list(by_id))
         if tokens is not None and routed.heat >= _HOT:
@@ -159,11 +161,13 @@ class Routing:
                     raw = b"".join([chunk async for chunk in answer.chunks()])
                 finally:
                     await answer.close()
-        except (DeploymentError, TimeoutError) as error:
+            tokens = np.frombuffer(raw, np.uint32)
+        except (DeploymentError, TimeoutError, ValueError) as error:
+            self._render_s += _SMOOTHING * (RENDER_LIMIT_S - self._render_s)
             log.warning("a prompt was not rendered", extra={"replica": replica.id, "error": type(error).__name__})
             return None
         self._render_s += _SMOOTHING * (self.router.clock() - began - self._render_s)
-        return np.frombuffer(raw, np.uint32) if answer.status == 200 else None
+        return tokens if answer.status == 200 else None
 
     def observe(self, predicted: int, cached: int, tokens: int) -> None:
         self._observe(predicted, cached, tokens)
@@ -173,12 +177,14 @@ class Routing:
         self._drift.add(abs(predicted - cached), tokens, self._keys.block_size if self._keys else 1)
         if self.is_trusted != trusted:
             self.router.policy = self._policy if self.is_trusted else self._by_load
-            log.error(
-                "cached tokens are not what is predicted; requests go by load alone"
-                if trusted
-                else "cached tokens are what is predicted again",
-                extra={"error_tokens": round(self._drift.error_tokens, 1)},
-            )
+            if trusted:
+                log.error(
+                    "engines find other prefixes in their caches than is predicted, so requests go by load alone; compare the replicas' "
+                    "chat templates and block sizes, or set routing.policy to power_of_two",
+                    extra={"far_off": round(self._drift.far_share, 2)},
+                )
+            else:
+                log.info("engines find the prefixes that are predicted again")
 
 
 def _with_tokens(body: bytes, tokens: Tokens) -> bytes:

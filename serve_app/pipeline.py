@@ -32,6 +32,8 @@ from serve_app.tenants import Authenticator, Caller
 from serve_app.tiers import CacheTiers, Lookup
 
 _NOT_FOR_CLIENTS = frozenset({"kv_transfer_params", "ec_transfer_params"})
+_NOT_IN_XARGS = _NOT_FOR_CLIENTS | {"kv_cache_report_mode"}
+"""With the last one an engine would announce blocks again that it does not hold twice."""
 
 
 class Asked(NamedTuple):
@@ -144,6 +146,9 @@ class Pipeline:
             raise InvalidRequestError(f"{field} must be at most {limit}, the model's context length.", param=field, code="invalid_value")
         if refused := _NOT_FOR_CLIENTS & request.body.keys():
             raise InvalidRequestError("This field is not accepted here.", param=min(refused), code="unsupported_parameter")
+        xargs = request.body.get("vllm_xargs")
+        if isinstance(xargs, dict) and (refused := _NOT_IN_XARGS & xargs.keys()):
+            raise InvalidRequestError("This field is not accepted here.", param=f"vllm_xargs.{min(refused)}", code="unsupported_parameter")
 
     async def _retrieve(self, request: Generation, asked: RetrievalOptions, namespace: str) -> Generation:
         if self.documents is None:

@@ -1,35 +1,34 @@
 """Whether predictions of cached tokens can be believed.
 
 A template, a salt or a block size that the router sees otherwise than the engine makes every prediction wrong, silently: requests would
-follow a cache that is not there. Single misses are normal: blocks are evicted between a decision and its prefill.
+follow a cache that is not there. Single misses are normal: blocks are evicted between a decision and its prefill, and a request may have
+a reason of its own to be computed anew. So it counts how many requests are far off, not by how much: no one request weighs more.
 """
 
 from collections import deque
 
 _WINDOW = 64
 _FEWEST = 16
-_ALARM_BLOCKS, _ALARM_SHARE = 2.0, 0.15
-"""Mean error, in blocks and as a share of the prompt, above both of which predictions are not believed."""
-_CALM = 0.5
-"""Both must fall to this part of it before they are again."""
+_FAR_BLOCKS, _FAR_SHARE = 2.0, 0.15
+"""A prediction is far off if it is by more than both: blocks, and share of the prompt."""
+_ALARM, _CALM = 0.5, 0.25
+"""Share of the requests that are far off: predictions are not believed from the first on, and again below the second."""
 
 
 class Drift:
-    """The mean absolute error over the last predictions."""
+    """Over the last predictions."""
 
     def __init__(self) -> None:
-        self._last: deque[tuple[int, int]] = deque(maxlen=_WINDOW)
+        self._last: deque[bool] = deque(maxlen=_WINDOW)
         self.alarm = False
-        self.error_tokens = 0.0
-        """Mean over the window."""
+
+    @property
+    def far_share(self) -> float:
+        """Of the last requests, those whose prediction was far off."""
+        return sum(self._last) / max(len(self._last), 1)
 
     def add(self, error: int, prompt_tokens: int, block_size: int) -> None:
         """One request's absolute error, in tokens."""
-        self._last.append((error, prompt_tokens))
-        errors = sum(each for each, _ in self._last)
-        self.error_tokens = errors / len(self._last)
-        share = errors / max(sum(tokens for _, tokens in self._last), 1)
-        factor = _CALM if self.alarm else 1.0
-        is_far = self.error_tokens > factor * _ALARM_BLOCKS * block_size and share > factor * _ALARM_SHARE
+        self._last.append(error > _FAR_BLOCKS * block_size and error > _FAR_SHARE * prompt_tokens)
         if len(self._last) >= _FEWEST:
-            self.alarm = is_far
+            self.alarm = self.far_share > (_CALM if self.alarm else _ALARM)

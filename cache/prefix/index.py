@@ -11,8 +11,9 @@ from itertools import islice
 from cache.prefix.mirror import TIERS, Change
 
 _NAMED = 10_000
+"""Masks whose replicas' names are remembered."""
 _SWEEP = 2048
-"""Blocks of replicas that have gone, forgotten with each change."""
+"""Blocks of replicas that have gone, at least, forgotten with each change; an eighth of them, if that is more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class PrefixIndex:
         self._names[slot] = None
         self._named.clear()
         self._live &= ~(1 << slot)
-        self._gone += [(tier, slot, keys) for tier, keys in enumerate(self._held[slot])]
+        self._gone += [(tier, slot, keys) for tier, keys in enumerate(self._held[slot]) if keys]
 
     def apply(self, replica: str, changes: Iterable[Change]) -> None:
         for change in changes:
@@ -64,7 +65,8 @@ class PrefixIndex:
                 self._store(self._slot(replica), change.tier, change.keys)
             else:
                 self._remove(self._slot(replica), change.tier, change.keys)
-        self._sweep(_SWEEP)
+        if self._gone:
+            self._sweep(max(_SWEEP, sum(len(keys) for _, _, keys in self._gone) // 8))
         if self._size > self._max:
             self._evict()
 
@@ -165,7 +167,7 @@ class PrefixIndex:
         while self._gone and limit > 0:
             tier, slot, keys = self._gone[-1]
             some = [keys.pop() for _ in range(min(limit, len(keys)))]
-            self._clear(tier, 1 << slot, some)
+            self._clear(tier, self._bits[slot], some)
             limit -= len(some)
             if not keys:
                 self._gone.pop()
@@ -179,15 +181,13 @@ class PrefixIndex:
 
     def _evict(self) -> None:
         """Makes room for a while, because a dictionary that shrinks at its beginning is slow to find the beginning again."""
+        self._sweep(self._size - self._max)
         excess = self._size - self._max + self._max // 20
         for tier in reversed(range(len(TIERS))):
             for key in list(islice(self._masks[tier], excess)):
                 mask = self._masks[tier].pop(key)
                 for slot in _bits(mask):
                     self._held[slot][tier].discard(key)
-                    for gone_tier, gone_slot, keys in self._gone:
-                        if gone_tier == tier and gone_slot == slot:
-                            keys.discard(key)
                 removed = mask.bit_count()
                 self._size -= removed
                 self.evicted += removed

@@ -24,13 +24,10 @@ class Work:
     """Predicted time of the prefill."""
     is_whole: bool = False
     """The answer comes in one piece, so nobody sees its first token."""
+    is_known: bool = True
+    """How many tokens there are, and how many of them are cached; else nothing can be learnt from it."""
     is_prefilled: bool = False
     is_over: bool = False
-
-    @property
-    def tokens(self) -> int:
-        """Room that the prompt takes."""
-        return self.cached + self.new
 
 
 @dataclass(slots=True)
@@ -42,10 +39,6 @@ class Ledger:
     waiting: dict[Work, None] = field(default_factory=dict)
     """In order of arrival; no token of their answers has come."""
     decoding: int = 0
-    held_tokens: int = 0
-    """Prompts of all requests that are under way."""
-    queued_tokens: int = 0
-    """Uncached tokens of those that wait."""
     queued_s: float = 0.0
     """Predicted time of those that wait."""
     oldest_s: float = 0.0
@@ -56,6 +49,7 @@ class Ledger:
     others_waiting: int = 0
     others_decoding: int = 0
     _sample: Sample = field(default_factory=Sample)
+    _is_known: bool = True
     _began: float = 0.0
     """When the first prefill of the sample became the oldest."""
 
@@ -89,22 +83,21 @@ class Ledger:
             self.oldest_s = work.seconds
         self.waiting[work] = None
         self.queued_s += work.seconds
-        self.queued_tokens += work.new
-        self.held_tokens += work.tokens
 
-    def prefilled(self, work: Work, now: float, cached: int | None = None) -> None:
-        """The first token of its answer has come. `cached`: what the engine says it found, if that is known."""
+    def prefilled(self, work: Work, now: float) -> None:
+        """The first token of its answer has come."""
         self.settle(now)
         if work.is_over or work.is_prefilled:
             return
         work.is_prefilled = True
-        found = work.cached if cached is None else cached
-        self._sample.add(found, work.tokens - found, self.decoding + self.others_decoding)
+        self._sample.add(work.cached, work.new, self.decoding + self.others_decoding)
+        self._is_known = self._is_known and work.is_known
         is_next = self._leave(work, now)
         self.decoding += 1
         if is_next and (self._sample.new >= _ENOUGH_TOKENS or not self.waiting):
             self._sample.seconds = now - self._began
-            self.learn(self._sample)
+            if self._is_known:
+                self.learn(self._sample)
             self._begin(now)
 
     def end(self, work: Work, now: float) -> None:
@@ -112,7 +105,6 @@ class Ledger:
         if work.is_over:
             return
         work.is_over = True
-        self.held_tokens -= work.tokens
         if work.is_prefilled:
             self.decoding -= 1
         elif self._leave(work, now):
@@ -120,6 +112,7 @@ class Ledger:
 
     def _begin(self, now: float) -> None:
         self._sample = Sample()
+        self._is_known = True
         self._began = now
 
     def _leave(self, work: Work, now: float) -> bool:
@@ -127,7 +120,6 @@ class Ledger:
         is_oldest = work is next(iter(self.waiting))
         del self.waiting[work]
         self.queued_s -= work.seconds
-        self.queued_tokens -= work.new
         if is_oldest:
             self.since = now
             self.oldest_s = next(iter(self.waiting)).seconds if self.waiting else 0.0

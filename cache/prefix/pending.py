@@ -60,6 +60,7 @@ class Pending:
         expected.gone = True
         for key in expected.keys:
             self._drop(key, expected.bit)
+        expected.keys = ()
 
     def leave(self, bit: int) -> None:
         """A replica has gone; its bit may become another's."""

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 Coefficients = tuple[float, float, float, float, float]
-_FORGET = 0.998
+_FORGETTING = 0.998
 _SCALES = (1.0, 1e-3, 1e-7, 1e-3, 1e-5)
 """Bring the features to the order of one."""
-_DOUBT = (0.01, 1.0, 0.1, 0.1, 0.1)
-"""Variances of the first guess."""
-_MAX_DOUBT = 1e3
+_FIRST_VARIANCES = (0.01, 1.0, 0.1, 0.1, 0.1)
+_MAX_VARIANCE = 10.0
+"""Of all weights together; while it is reached, nothing is forgotten."""
+_NOISE_S, _NOISE = 0.002, 0.3
+"""Standard deviation of a sample, in seconds and as a share of them: short prefills teach as much as long ones."""
 _TRUSTED_AFTER = 20
 _OUTLIER = 4.0
 """A sample that took so many times longer than predicted waited for something else; it counts as this much."""
@@ -33,7 +35,7 @@ class Sample:
     new: float = 0.0
     attended: float = 0.0
     """Sum of new * (cached + new / 2)."""
-    shared: float = 0.0
+    accompanied: float = 0.0
     """Sum of new where anything was running."""
     beside: float = 0.0
     """Sum of new * running."""
@@ -43,11 +45,11 @@ class Sample:
         self.count += 1
         self.new += new
         self.attended += new * (cached + new / 2)
-        self.shared += new * (running > 0)
+        self.accompanied += new * (running > 0)
         self.beside += new * running
 
     def features(self) -> Sequence[float]:
-        return self.count, self.new, self.attended, self.shared, self.beside
+        return self.count, self.new, self.attended, self.accompanied, self.beside
 
 
 class PrefillProfile:
@@ -56,35 +58,31 @@ class PrefillProfile:
     def __init__(self, tokens_per_s: float = 10_000.0, overhead_s: float = 0.005) -> None:
         """The first guess, until some samples have come."""
         self._weights = np.array([overhead_s, 1 / tokens_per_s, 0.0, 0.0, 0.0]) / _SCALES
-        self._doubt = np.diag(_DOUBT)
-        self._plain = self._clipped()
+        self._covariance = np.diag(_FIRST_VARIANCES)
+        self.coefficients = self._unscaled()
+        """a to e."""
         self.samples = 0
-        self.error_s = 0.0
-        """Moving average of the absolute error of predictions."""
 
     def seconds(self, cached: float, new: float, running: float = 0.0) -> float:
         """Predicted time of a prefill that has the engine to itself, but for `running` requests that decode."""
-        a, b, c, d, e = self._plain
+        a, b, c, d, e = self.coefficients
         return a + new * (b + c * (cached + new / 2) + (d + e * running if running else 0.0))
-
-    @property
-    def coefficients(self) -> Coefficients:
-        """a to e."""
-        return self._plain
 
     def learn(self, sample: Sample) -> None:
         features = np.array(sample.features()) * _SCALES
         predicted = float(features @ self._weights)
         seconds = min(sample.seconds, _OUTLIER * predicted) if self.samples > _TRUSTED_AFTER and predicted > 0 else sample.seconds
-        self.error_s += 0.05 * (abs(seconds - predicted) - self.error_s)
-        spread = self._doubt @ features
-        gain = spread / (_FORGET + features @ spread)
-        self._weights += gain * (seconds - predicted)
-        self._doubt = (self._doubt - np.outer(gain, spread)) / _FORGET
-        np.clip(self._doubt, -_MAX_DOUBT, _MAX_DOUBT, out=self._doubt)
+        variance = (_NOISE_S + _NOISE * max(predicted, 0.0)) ** 2
+        spread = self._covariance @ features
+        gain = spread / (_FORGETTING * variance + features @ spread)
+        self._weights = np.maximum(self._weights + gain * (seconds - predicted), 0.0)  # what is left must explain the rest
+        covariance = self._covariance - np.outer(gain, spread)
+        self._covariance = (covariance + covariance.T) / 2
+        if np.trace(self._covariance) < _MAX_VARIANCE:  # what traffic does not show for long would grow without bound
+            self._covariance /= _FORGETTING
         self.samples += 1
-        self._plain = self._clipped()
+        self.coefficients = self._unscaled()
 
-    def _clipped(self) -> Coefficients:
-        a, b, c, d, e = np.maximum(self._weights * _SCALES, 0).tolist()
+    def _unscaled(self) -> Coefficients:
+        a, b, c, d, e = (self._weights * _SCALES).tolist()
         return a, b, c, d, e

@@ -66,10 +66,10 @@ class PowerOfTwo:
 
 
 class LeastCost:
-    """Least predicted time to the first token, if there were no others; and less of what another replica holds already.
+    """Least predicted seconds to the first token, plus a penalty for computing again what another replica holds.
 
-    A prefix that is computed again on a second replica takes the room of others there, which will be computed again in their turn. So each
-    second of that counts `repeat` times more. 6 keeps the whole fleet's cache nearly as full of different things as one cache of its size
+    A prefix that is computed on a second replica takes the room of others there, which will be computed again in their turn. So each second
+    of that counts `repeat` times more. 6 keeps the whole fleet's cache nearly as full of different things as one cache of its size
     (`benchmarks/NOTES.md`). The requests that use a prefix at the moment share that cost, so a hot one spreads.
     """
 
@@ -79,7 +79,7 @@ class LeastCost:
         self._chance = chance or random.Random()
 
     def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float, heat: float = 0.0) -> list[int]:
-        a, b, c, d, e = self._profile.coefficients
+        a, b, c, d, e = self._profile.coefficients  # its `seconds`, inline: a call for each replica takes longer than the rest
         again = self._repeat * (b + d) / (1 + heat)
         most = max(cached)
         draw = self._chance.random
@@ -129,11 +129,12 @@ class Routed:
         self.predicted, self._ledger = self.cached[place], self.ledgers[place]
         self._work, self._expected = self.router.reserve(self.prompt, self._ledger, self.predicted)
 
-    def prefilled(self, cached: int | None = None) -> None:
-        """The first token has come. `cached`: tokens that the engine says it found, if it has said so."""
+    def prefilled(self) -> None:
+        """The first token has come. Calling it twice is harmless."""
         if self._ledger and self._work and self._expected:
-            self._ledger.prefilled(self._work, self.router.clock(), cached)
-            self.router.pending.stored(self._expected)
+            self._ledger.prefilled(self._work, self.router.clock())
+            if not self._expected.stored:
+                self.router.pending.stored(self._expected)
 
     def end(self) -> None:
         """The answer has ended, or will not come. Calling it twice is harmless."""
@@ -155,6 +156,11 @@ class Router:
         self.block_size = block_size
         self._heat = Heat(clock)
         self._ledgers: dict[str, Ledger] = {}
+
+    @property
+    def replicas(self) -> set[str]:
+        """Those of which anything is remembered."""
+        return set(self._ledgers)
 
     def ledger(self, replica: str) -> Ledger:
         ledger = self._ledgers.get(replica)
@@ -210,7 +216,9 @@ class Router:
 
     def reserve(self, prompt: Prompt, ledger: Ledger, cached: int) -> tuple[Work, Expected]:
         new = prompt.tokens - cached
-        work = Work(cached, new, self.profile.seconds(cached, new, ledger.decoding + ledger.others_decoding), prompt.is_whole)
+        work = Work(
+            cached, new, self.profile.seconds(cached, new, ledger.decoding + ledger.others_decoding), prompt.is_whole, bool(prompt.keys)
+        )
         ledger.admit(work, self.clock())
         keys = prompt.keys[cached // self.block_size :] if ledger.id in self._ledgers else []  # it may have gone since the decision
         return work, self.pending.add(keys, self.index.slot_mask(ledger.id) if keys else 0)

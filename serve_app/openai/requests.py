@@ -220,14 +220,22 @@ class Generation:
         return "/v1/chat/completions" if self.kind == "chat" else "/v1/completions"
 
     @property
+    def skips_prefix_cache(self) -> bool:
+        """It asks for probabilities of the prompt's tokens, so the engine must compute all of them."""
+        return bool(self.body.get("prompt_logprobs") or (self.body.get("echo") and self.body.get("logprobs") is not None))
+
+    @property
     def prompt_characters(self) -> int:
         """About how long the prompt is; 0 where its tokens cannot be known beforehand: several prompts, or media."""
+        if self.skips_prefix_cache:
+            return 0
         if self.kind == "completion":
             return _characters_of_prompt(self.body["prompt"])
         parts = [part for message in self.body["messages"] for part in _parts(message.get("content"))]
         if any(part.get("type") != "text" for part in parts):
             return 0
-        return sum(len(part.get("text", "")) for part in parts)
+        beside = [self.body.get("tools"), *(message.get("tool_calls") for message in self.body["messages"])]
+        return sum(_length(part.get("text")) for part in parts) + sum(len(msgspec.json.encode(each)) for each in beside if each)
 
     @property
     def prompt_field(self) -> str:
@@ -236,6 +244,10 @@ class Generation:
 
 def _parts(content: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
     return [{"type": "text", "text": content or ""}] if isinstance(content, str | None) else content
+
+
+def _length(text: Any) -> int:
+    return len(text) if isinstance(text, str) else 0  # what else it may be is the engine's to refuse
 
 
 def _characters_of_prompt(prompt: Any) -> int:

@@ -71,17 +71,6 @@ def test_a_first_token_out_of_turn_took_its_time_from_the_oldest(ledger: Ledger)
     assert ledger.backlog_s(9) == 10 - (9 - 2)
 
 
-def test_tokens_are_those_of_requests_under_way(ledger: Ledger) -> None:
-    first, second = admitted(ledger, 0, work(1, cached=300, new=100), work(1, cached=0, new=50))
-    assert (ledger.queued_tokens, ledger.held_tokens) == (150, 450)
-    ledger.prefilled(first, 1)
-    assert (ledger.queued_tokens, ledger.held_tokens) == (50, 450)
-    ledger.end(second, 2)
-    assert (ledger.queued_tokens, ledger.held_tokens) == (0, 400)
-    ledger.end(first, 3)
-    assert ledger.held_tokens == 0
-
-
 def test_ending_twice_or_answering_after_the_end_is_harmless(ledger: Ledger, samples: list[Sample]) -> None:
     first, second = admitted(ledger, 0, work(1), work(1))
     for now in (1, 2, 3):
@@ -91,7 +80,7 @@ def test_ending_twice_or_answering_after_the_end_is_harmless(ledger: Ledger, sam
         ledger.end(second, now)
         ledger.prefilled(second, now)
         ledger.prefilled(first, now)
-    assert (ledger.ongoing, ledger.held_tokens, ledger.queued_tokens, ledger.backlog_s(5)) == (0, 0, 0, 0)
+    assert (ledger.ongoing, ledger.backlog_s(5)) == (0, 0)
     assert sum(sample.count for sample in samples) <= 1
 
 
@@ -99,12 +88,6 @@ def test_a_prefill_is_learnt_when_the_queue_is_empty(ledger: Ledger, samples: li
     (only,) = admitted(ledger, 10, work(1, cached=64, new=100))
     ledger.prefilled(only, 10.25)
     assert samples == [Sample(1, 100, 100 * (64 + 50), 0, 0, 0.25)]
-
-
-def test_what_the_engine_found_counts_rather_than_what_was_predicted(ledger: Ledger, samples: list[Sample]) -> None:
-    (only,) = admitted(ledger, 0, work(1, cached=100, new=100))
-    ledger.prefilled(only, 0.5, cached=40)
-    assert samples == [Sample(1, 160, 160 * (40 + 80), 0, 0, 0.5)]
 
 
 def test_a_busy_period_is_one_sample_and_what_decodes_is_beside(ledger: Ledger, samples: list[Sample]) -> None:
@@ -211,14 +194,12 @@ def test_whatever_happens_the_backlog_only_grows_by_what_is_admitted(steps: list
             each = works[number % len(works)]
             (ledger.prefilled if action == "prefilled" else ledger.end)(each, now)
         assert -1e-9 <= ledger.backlog_s(now) <= before + grows + 1e-6
-        assert ledger.queued_tokens == sum(each.new for each in ledger.waiting)
-        assert ledger.held_tokens == sum(each.tokens for each in works if not each.is_over)
         assert ledger.decoding == sum(each.is_prefilled and not each.is_over for each in works)
         assert sum(sample.seconds for sample in samples) <= busy + 1e-6
         assert all(sample.count >= 1 and sample.seconds >= 0 for sample in samples)
     for each in works:
         ledger.end(each, now)
-    assert (ledger.ongoing, ledger.held_tokens, ledger.queued_tokens, ledger.backlog_s(now)) == (0, 0, 0, 0)
+    assert (ledger.ongoing, ledger.backlog_s(now)) == (0, 0)
 
 
 @given(st.lists(st.tuples(st.integers(1, 3000), st.integers(0, 9)), min_size=1, max_size=20), st.data())

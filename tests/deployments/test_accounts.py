@@ -65,11 +65,11 @@ def test_ingresses_that_have_gone_make_room(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_work_travels_in_a_header() -> None:
-    work = read_work(write_work(Work(64, 100, 1.25)))
-    assert (work.cached, work.new, work.seconds) == (64, 100, 1.25)
+    work = read_work(write_work(Work(64, 100, 1.25, is_whole=True)))
+    assert (work.cached, work.new, work.seconds, work.is_whole) == (64, 100, 1.25, True)
 
 
-@pytest.mark.parametrize("header", ["", "1 2", "a b c", "1 2 3 4"])
+@pytest.mark.parametrize("header", ["", "1 2 3", "a b c 0", "1 2 3 0 5"])
 def test_a_header_that_says_nothing_is_refused(header: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         read_work(header)

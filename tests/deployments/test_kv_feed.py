@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cache.prefix.events import AllBlocksCleared, BlockRemoved, BlockStored, Event
+from cache.prefix.events import AllBlocksCleared, BlockRemoved, BlockStored, Event, KVEventBatch
 from cache.prefix.mirror import CLEARED, Change
 from deployments import kv_feed
 from deployments.engines.base import KvEventSource
@@ -152,8 +152,38 @@ async def test_engines_with_several_caches_are_not_followed(engine: FakeEngine) 
     engine.kv_event_sources = lambda: (source, source)  # type: ignore[method-assign]
     feed = KvFeed(engine, b"seed")  # type: ignore[arg-type]
     feed.start()
-    assert not feed._tasks
+    assert feed._following is None
     await feed.stop()
+
+
+async def test_an_event_that_cannot_be_used_does_not_end_the_feed(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_feed, "RETRY_S", 0.01)
+    feed = KvFeed(engine, b"seed")  # type: ignore[arg-type]
+    feed.start()
+    await eventually(lambda: feed.is_connected)
+    apply = feed.mirror.apply
+
+    def fail(batch: KVEventBatch) -> None:
+        monkeypatch.setattr(feed.mirror, "apply", apply)
+        raise OverflowError
+
+    monkeypatch.setattr(feed.mirror, "apply", fail)
+    engine.publish(stored(1))
+    await eventually(lambda: engine.resets == 1)
+    engine.publish(stored(7))
+    await eventually(lambda: 7 in names(feed))
+    await feed.stop()
+
+
+async def test_losses_while_the_engine_is_busy_cost_one_reset(engine: FakeEngine, feed: KvFeed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_feed, "RETRY_S", 0.01)
+    engine.refusals = 5
+    for _ in range(5):
+        feed._lost()
+    await eventually(lambda: engine.resets == 1)
+    assert feed._resetting is not None
+    await feed._resetting
+    assert engine.resets == 1
 
 
 async def test_a_listener_gets_a_snapshot_and_then_changes(engine: FakeEngine, feed: KvFeed) -> None:

@@ -66,7 +66,7 @@ async def test_metadata_says_where_and_how_large(replica: LlmReplica) -> None:
 
 async def test_load_is_reported_for_autoscaling(replica: LlmReplica) -> None:
     assert await replica.record_autoscaling_stats() == {"queued_prefill_seconds": 0.0, "prefill_share": 0.0, "kv_usage": 0.0}
-    running = asyncio.create_task(relayed(replica, {"x-mygo-work": "0 100 500.0"}, max_tokens=2000, ignore_eos=True))
+    running = asyncio.create_task(relayed(replica, {"x-mygo-work": "0 100 500.0 0"}, max_tokens=2000, ignore_eos=True))
     async with asyncio.timeout(5):
         while not (stats := await replica.record_autoscaling_stats())["prefill_share"]:
             await asyncio.sleep(0.01)

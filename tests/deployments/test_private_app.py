@@ -219,7 +219,7 @@ async def test_an_admission_is_told_to_other_ingresses_at_once(
     watching = [asyncio.create_task(listener.run()) for listener in listeners]
     await eventually(lambda: all(listener.reports for listener in listeners))
     engine.holds = True
-    request = Answered(app, "POST", "/v1/x", given={"x-mygo-ingress": "one", "x-mygo-work": "0 100 1.5"})
+    request = Answered(app, "POST", "/v1/x", given={"x-mygo-ingress": "one", "x-mygo-work": "0 100 1.5 0"})
     running = asyncio.create_task(request.run())
     await eventually(lambda: listeners[1].reports[-1].activity.others_decoding + listeners[1].reports[-1].activity.others_waiting == 1)
     assert listeners[0].reports[-1].activity.others_waiting == 0

@@ -91,3 +91,25 @@ def test_without_replicas_there_are_none(clock: Clock) -> None:
 def test_a_deployment_has_one_directory_in_a_process() -> None:
     assert directory_of("x of this test") is directory_of("x of this test")
     assert directory_of("x of this test") is not directory_of("y of this test")
+
+
+def test_a_silent_replica_is_passed_over_until_it_reports_again() -> None:
+    directory = ReplicaDirectory(lambda: 0.0)
+    directory.replace([Replica(name, f"tcp://{name}") for name in "ab"])
+    directory.silence("a")
+    assert [replica.id for replica in directory.replicas] == ["b"]
+    directory.silence("b")
+    assert len(directory.replicas) == 2
+    directory.resume("a")
+    assert [replica.id for replica in directory.replicas] == ["a"]
+
+
+def test_reports_do_not_end_the_suspension_of_a_replica_that_refused() -> None:
+    now = 0.0
+    directory = ReplicaDirectory(lambda: now)
+    directory.replace([Replica(name, f"tcp://{name}") for name in "ab"])
+    directory.suspend("a")
+    directory.resume("a")
+    assert [replica.id for replica in directory.replicas] == ["b"]
+    now = SUSPENSION_S
+    assert len(directory.replicas) == 2

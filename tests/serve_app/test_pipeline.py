@@ -101,6 +101,14 @@ async def test_internal_fields_are_refused(world: World, field: str) -> None:
     assert (caught.value.param, caught.value.code) == (field, "unsupported_parameter")
 
 
+@pytest.mark.parametrize("name", ["kv_transfer_params", "kv_cache_report_mode"])
+async def test_internal_fields_are_refused_among_vllms_own_arguments_too(world: World, name: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        await world.pipeline.generate(chat("x", vllm_xargs={name: "full"}), caller())
+    assert caught.value.param == f"vllm_xargs.{name}"
+    await ask(world, chat("x", vllm_xargs={"another": 1}))
+
+
 async def test_a_number_too_long_for_a_key_is_the_clients_error(world: World) -> None:
     with pytest.raises(Exception, match="integer") as caught:
         await world.pipeline.generate(chat(an_engine_field=10**1000), caller())
