@@ -103,12 +103,10 @@ class Fleet:
     def __post_init__(self) -> None:
         self.replicas = [Replica(Scheduler(self.config)) for _ in range(self.size)]
 
-    def run(self, arrivals: Iterable[Arrival], progress: Callable[[int], None] = lambda _: None) -> None:
+    def run(self, arrivals: Iterable[Arrival]) -> None:
         for number, arrival in enumerate(arrivals):
             self._until(arrival.at_s)
             self._arrive(number, arrival)
-            if number % 1000 == 999:
-                progress(number + 1)
         self._until(float("inf"))
         self.system.close()
 
@@ -166,7 +164,7 @@ class Fleet:
 
 
 def summary(fleet: Fleet) -> Row:
-    """What the requests met, in the columns that all fleet benchmarks have."""
+    """What the requests met, in the columns that all fleet benchmarks have. `max_mean_load` is of the seconds that engines were busy."""
     jobs = fleet.jobs
     done = [job for job in jobs if job.end_s]
     ttft = [job.ttft_s for job in done]

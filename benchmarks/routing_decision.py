@@ -28,10 +28,10 @@ _SHARED_TOKENS = 2_000
 
 def main() -> None:
     parser = report.parser("routing_decision", "Time of a routing decision, and of applying KV events.")
-    parser.add_argument("--replicas", type=int, default=64)
+    parser.add_argument("--replicas", type=int, default=64, help="that a decision ranks")
     parser.add_argument("--blocks", type=int, default=1_000_000, help="blocks in the index, over all replicas")
-    parser.add_argument("--block-size", type=int, default=32)
-    parser.add_argument("--decisions", type=int, default=2000)
+    parser.add_argument("--block-size", type=int, default=32, help="tokens in a KV block")
+    parser.add_argument("--decisions", type=int, default=2000, help="that are timed, for each length of prompts")
     options = parser.parse_args()
     if options.quick:
         options.blocks, options.decisions = min(options.blocks, 100_000), min(options.decisions, 200)

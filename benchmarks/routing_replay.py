@@ -20,10 +20,12 @@ from benchmarks.fleet import Clock, Fleet, summary
 from benchmarks.report import Row, say
 from deployments.config import SimulatedEngineConfig
 
-SYSTEMS = ("round_robin", "power_of_two", "ray_prefix_affinity", "dynamo", "ours")
+DEFAULT = "round_robin,power_of_two,ray_prefix_affinity,dynamo,ours"
 BLOCK = 128
+GROUPS = {"count": 150, "each": 5, "prefix": 6_000, "question": 1_200, "answer": 1_000}
+"""llm-d's shape. Prefixes are rounded up to the blocks of 512 tokens that traces are made of."""
 GROUPS_KV_SHARE = 0.73
-"""Of all prompts and answers of llm-d's shape, in the whole fleet."""
+"""Of the shape's prefixes, questions and answers, in the whole fleet."""
 
 BURST, BURST_S = 800, 4.0
 
@@ -32,7 +34,7 @@ class Case(NamedTuple):
     """One replay."""
 
     system: str
-    load: float
+    load: float | None
     rate: float | None
     """Requests a second; None: all at once."""
     options: argparse.Namespace
@@ -41,24 +43,27 @@ class Case(NamedTuple):
 def main() -> None:
     parser = report.parser("routing_replay", "Cached tokens and latencies of a simulated fleet, by way to choose replicas.")
     parser.add_argument("--trace", default="mooncake_conversation", help="a name, a path, `groups` or `burst`")
-    parser.add_argument("--replicas", type=int, default=8)
-    parser.add_argument("--load", default="0.6,0.9", help="shares of the fleet's capacity, comma-separated")
-    parser.add_argument("--systems", default=",".join(SYSTEMS))
-    parser.add_argument("--kv-tokens", type=int, default=896_000, help="that one replica holds")
+    parser.add_argument("--replicas", type=int, default=8, help="engines of the fleet")
+    parser.add_argument("--load", default="0.6,0.9", help="shares of the fleet's capacity, comma-separated; a burst has a rate of its own")
+    parser.add_argument("--systems", default=DEFAULT, help=f"comma-separated, of {', '.join(systems.NAMES)}")
+    parser.add_argument("--kv-tokens", type=int, default=896_000, help="that one replica holds; groups have a size of their own")
     parser.add_argument("--ingresses", type=int, default=1, help="of ours: requests go to them in turn")
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2, help="replays that run at the same time")
     options = parser.parse_args()
     if options.quick:
         options.replicas = min(options.replicas, 4)
+    if unknown := set(options.systems.split(",")) - set(systems.NAMES):
+        parser.error(f"--systems: there is no {min(unknown)}; choose from {', '.join(systems.NAMES)}")
     names = [name for name in options.systems.split(",") if is_there(name)]
     context = get_context("spawn")
     with context.Pool(options.processes, maxtasksperchild=1) as pool:
-        loads, rates = [1.0], [BURST / BURST_S]
+        loads: list[float | None] = [None]
+        rates = [BURST / BURST_S]
         if options.trace != "burst":
             capacity = pool.apply(replay, (Case("round_robin", 0.0, None, options),))["requests_per_s"]
             say(f"capacity: {capacity:.2f} requests/s")
             loads = [float(load) for load in options.load.split(",")]
-            rates = [load * capacity for load in loads]
+            rates = [load * capacity for load in map(float, options.load.split(","))]
         cases = [Case(name, load, rate, options) for load, rate in zip(loads, rates, strict=True) for name in names]
         rows = pool.map(replay, cases, chunksize=1)
     lines = load_trace(options)
@@ -77,7 +82,8 @@ def engine(options: argparse.Namespace) -> SimulatedEngineConfig:
     kv = options.kv_tokens
     if options.trace == "groups":
         lines = load_trace(options)
-        kept = sum({line.ids[0]: line.tokens for line in lines}.values()) + sum(line.answer_tokens + 1_200 for line in lines)
+        prefixes = {line.ids[0]: line.tokens - GROUPS["question"] for line in lines}
+        kept = sum(prefixes.values()) + sum(line.answer_tokens + GROUPS["question"] for line in lines)
         kv = int(kept * GROUPS_KV_SHARE / options.replicas)
     return SimulatedEngineConfig(block_size=BLOCK, kv_blocks=kv // BLOCK, max_model_len=kv // BLOCK * BLOCK, max_running=128)
 
@@ -86,7 +92,7 @@ def load_trace(options: argparse.Namespace) -> list[traces.Line]:
     if options.trace == "burst":
         return traces.burst(BURST, 6_000, 500, 100, BURST_S, options.seed)
     if options.trace == "groups":
-        return traces.groups(150, 5, 6_000, 1_200, 1_000, 1.0, options.seed, 150 if options.quick else None)
+        return traces.groups(**GROUPS, requests_per_s=1.0, seed=options.seed, requests=150 if options.quick else None)
     return traces.mooncake(options.trace, 300 if options.quick else None)
 
 
@@ -102,7 +108,8 @@ def replay(case: Case) -> Row:
     return {"system": case.system, "load": case.load, **summary(fleet)}
 
 
-def bound(lines: list[traces.Line], load: float) -> Row:
+def bound(lines: list[traces.Line], load: float | None) -> Row:
+    """What one cache for the whole fleet would hold, if it forgot nothing."""
     return {"system": "infinite_cache", "load": load, "cached_token_share": traces.shared_share(lines, BLOCK)}
 
 

@@ -4,7 +4,8 @@
     python -m benchmarks.routing_vllm --systems ours,round_robin,ray_kv_aware     # after: benchmarks/rivals/install ray_kv_aware
 
 Each prefix belongs to one of four tenants. In a round, every prefix is asked for once to fill the caches, and then prefixes at random, each
-time with a question of its own. Three rounds, each with prefixes of its own; numbers are medians of the rounds.
+time with a question of its own. Three rounds, each with prefixes of its own; numbers are medians of the rounds. `max_mean_load` is of
+requests; the rival does not say which replica answered.
 """
 
 import argparse
@@ -36,6 +37,7 @@ she there would their we him been has when who will no more if out so up said wh
 WORDS = _COMMON.split()
 MODEL = "mygo-demo"
 BLOCK = 32
+ANSWER_TOKENS = 8
 BYTES_A_TOKEN = 4096
 """KV of the demo model."""
 RIVALS = ROOT / "benchmarks" / "rivals"
@@ -57,13 +59,13 @@ class Asked:
 def main() -> None:
     parser = report.parser("routing_vllm", "Time to the first token and cached tokens on two vLLM replicas, by routing policy.")
     parser.add_argument("--systems", default="ours,round_robin,power_of_two", help="comma-separated")
-    parser.add_argument("--prefixes", type=int, default=24)
+    parser.add_argument("--prefixes", type=int, default=24, help="different beginnings of prompts")
     parser.add_argument("--words", type=int, default=700, help="of each prefix")
-    parser.add_argument("--tenants", type=int, default=4)
+    parser.add_argument("--tenants", type=int, default=4, help="that the prefixes belong to, in turn")
     parser.add_argument("--requests", type=int, default=240, help="of a round, after the caches were filled")
-    parser.add_argument("--concurrency", type=int, default=6)
+    parser.add_argument("--concurrency", type=int, default=6, help="requests that are open at a time")
     parser.add_argument("--kv-tokens", type=int, default=10_240, help="that one replica holds")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of each system")
     options = parser.parse_args()
     if options.quick:
         options.requests, options.rounds = 48, 1
@@ -177,8 +179,8 @@ class Load:
         body = {
             "model": MODEL,
             "messages": [{"role": "system", "content": self._prefixes[prefix]}, {"role": "user", "content": question}],
-            "max_tokens": 8,
-            "min_tokens": 8,
+            "max_tokens": ANSWER_TOKENS,
+            "min_tokens": ANSWER_TOKENS,
             "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -200,7 +202,7 @@ class Load:
         predicted = answer.headers.get("x-mygo-predicted-cached-tokens")
         return Asked(
             ttft_s=(arrivals or [began])[0] - began,
-            tpot_s=(arrivals[-1] - arrivals[0]) / 7 if arrivals else 0.0,
+            tpot_s=(arrivals[-1] - arrivals[0]) / (ANSWER_TOKENS - 1) if arrivals else 0.0,
             prompt_tokens=usage.get("prompt_tokens", 0),
             cached_tokens=details.get("cached_tokens") or 0,
             predicted=None if predicted is None else int(predicted),
@@ -219,7 +221,7 @@ class Load:
             **{f"ttft_p{percent}_s": float(np.percentile(ttft, percent)) for percent in (50, 90, 99)},
             "tpot_p50_s": float(np.percentile([each.tpot_s for each in good], 50)),
             "requests_per_s": len(good) / self._wall_s,
-            "max_mean_load": None if counts == [len(good)] else max(counts) * 2 / sum(counts),
+            "max_mean_load": max(counts) * 2 / sum(counts) if any(each.replica for each in good) else None,
             "prediction_error_blocks": float(np.mean(errors)) / BLOCK if errors else None,
             "requests": len(self._asked),
             "errors": len(self._asked) - len(good),

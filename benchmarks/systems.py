@@ -16,7 +16,9 @@ from cache.prefix.ledger import Ledger
 from cache.prefix.mirror import Change, EngineMirror
 from cache.prefix.profile import PrefillProfile
 from cache.prefix.router import LeastCost, Policy, PowerOfTwo, Prompt, RoundRobin, Routed, Router
+from deployments.accounts import Account, Accounts, read_work, write_work
 from deployments.config import SimulatedEngineConfig
+from deployments.engines.base import Load
 
 
 class Ours:
@@ -30,21 +32,21 @@ class Ours:
         self._names = [str(number) for number in range(replicas)]
         self._changes: list[list[Change]] = [[] for _ in range(replicas)]
         self._mirrors = [EngineMirror(self._keys, changes.append) for changes in self._changes]
-        self._routed: dict[int, Routed] = {}
+        self.routed: dict[int, Routed] = {}
 
     def choose(self, number: int, prompt: array[int], answer_tokens: int) -> int:
         tokens = np.frombuffer(prompt, np.uint32)
         routed = self.router.route(Prompt(self._keys.chain(self._root, tokens), len(prompt)), self._names)
-        self._routed[number] = routed
+        self.routed[number] = routed
         return int(routed.replicas[0])
 
     def sent(self, number: int) -> None: ...
 
     def first_token(self, number: int) -> None:
-        self._routed[number].prefilled()
+        self.routed[number].prefilled()
 
     def ended(self, number: int) -> None:
-        self._routed.pop(number).end()
+        self.routed.pop(number).end()
 
     def events(self, replica: int, events: list[Event]) -> None:
         self._mirrors[replica].apply(KVEventBatch(0.0, events))
@@ -55,13 +57,14 @@ class Ours:
     def close(self) -> None: ...
 
 
-class Several:
-    """Several ingresses with a router each. Each learns of the others' requests as in production: from the replicas, a moment later."""
+class SeveralIngresses:
+    """Several ingresses with a router each; requests go to them in turn. What each is told of the others' requests, and how, is production
+    code: by the replica, when a request reaches it, answers and ends."""
 
-    def __init__(self, ingresses: list[Ours], clock: Clock, names: list[str]) -> None:
+    def __init__(self, ingresses: list[Ours], replicas: int, clock: Clock) -> None:
         self._ingresses = ingresses
-        self._clock = clock
-        self._names = names
+        self._accounts = [Accounts(clock) for _ in range(replicas)]
+        self._open: dict[int, Account] = {}
 
     def _at(self, number: int) -> Ours:
         return self._ingresses[number % len(self._ingresses)]
@@ -70,15 +73,25 @@ class Several:
         return self._at(number).choose(number, prompt, answer_tokens)
 
     def sent(self, number: int) -> None:
-        self._tell()
+        routed = self._at(number).routed.get(number)
+        if routed and routed.work:  # else it has been rejected
+            place = int(routed.replicas[0])
+            self._open[number] = self._accounts[place].admit(str(number % len(self._ingresses)), read_work(write_work(routed.work)))
+            self._tell(place)
 
     def first_token(self, number: int) -> None:
+        place = int(self._at(number).routed[number].replicas[0])
         self._at(number).first_token(number)
-        self._tell()
+        if account := self._open.get(number):
+            account.answered()
+        self._tell(place)
 
     def ended(self, number: int) -> None:
+        place = int(self._at(number).routed[number].replicas[0])
         self._at(number).ended(number)
-        self._tell()
+        if account := self._open.pop(number, None):
+            account.end()
+        self._tell(place)
 
     def events(self, replica: int, events: list[Event]) -> None:
         for ingress in self._ingresses:
@@ -86,15 +99,13 @@ class Several:
 
     def close(self) -> None: ...
 
-    def _tell(self) -> None:
-        now = self._clock()
-        for name in self._names:
-            ledgers = [ingress.router.ledger(name) for ingress in self._ingresses]
-            own = [max(ledger.backlog_s(now) - ledger.others_backlog_s, 0.0) for ledger in ledgers]
-            for ledger, mine in zip(ledgers, own, strict=True):
-                ledger.others_backlog_s = sum(own) - mine
-                ledger.others_waiting = sum(len(each.waiting) for each in ledgers) - len(ledger.waiting)
-                ledger.others_decoding = sum(each.decoding for each in ledgers) - ledger.decoding
+    def _tell(self, place: int) -> None:
+        for number, ingress in enumerate(self._ingresses):
+            activity = self._accounts[place].activity(str(number), Load(0, 0, 0.0), False)
+            ledger = ingress.router.ledger(str(place))
+            ledger.others_backlog_s = activity.others_backlog_s
+            ledger.others_waiting = activity.others_waiting
+            ledger.others_decoding = activity.others_decoding
 
 
 class Anywhere:
@@ -105,6 +116,9 @@ class Anywhere:
 
     def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float, heat: float = 0.0) -> list[int]:
         return self._chance.sample(range(len(ledgers)), len(ledgers))
+
+
+NAMES = ("round_robin", "power_of_two", "random", "ray_prefix_affinity", "dynamo", "ours")
 
 
 def create(name: str, config: SimulatedEngineConfig, replicas: int, clock: Clock, seed: int, ingresses: int = 1) -> System:
@@ -123,5 +137,5 @@ def create(name: str, config: SimulatedEngineConfig, replicas: int, clock: Clock
         "random": lambda profile: Anywhere(random.Random(seed)),
         "power_of_two": lambda profile: PowerOfTwo(random.Random(seed)),
     }
-    all_of_them = [Ours(config, replicas, clock, policies[name]) for _ in range(ingresses if name == "ours" else 1)]
-    return all_of_them[0] if len(all_of_them) == 1 else Several(all_of_them, clock, [str(number) for number in range(replicas)])
+    made = [Ours(config, replicas, clock, policies[name]) for _ in range(ingresses if name == "ours" else 1)]
+    return made[0] if len(made) == 1 else SeveralIngresses(made, replicas, clock)

@@ -134,12 +134,12 @@ class RoutingConfig(Section):
     """Which replica a request goes to."""
 
     policy: Literal["cost", "round_robin", "power_of_two"] = "cost"
-    """`cost`: where the first token is predicted to come soonest, from what each replica holds and has to do. `power_of_two`: the one of
-    two random replicas that has fewer requests. `round_robin`: each in turn."""
+    """`cost`: least predicted time to the first token, plus a penalty for computing again what another replica holds. `power_of_two`: the
+    one of two random replicas that has fewer requests. `round_robin`: each in turn."""
     repeat: Annotated[float, Field(ge=0)] = 6.0
-    """How many times a second of computing again what another replica holds counts. 0 spreads requests most."""
+    """That penalty, in multiples of the seconds that it takes to compute; the requests that used the prefix lately share it. 0: none."""
     max_blocks: Annotated[int, Field(ge=1000)] = 8_000_000
-    """KV blocks that one ingress knows of, over all replicas, at about 170 bytes each."""
+    """KV blocks that one ingress knows of, over all replicas."""
     self_check: bool = True
     """Route by load alone while predictions of cached tokens are far from what engines find."""
 

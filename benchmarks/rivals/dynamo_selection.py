@@ -32,8 +32,6 @@ class DynamoSelection:
         self._service: Any = SelectionService(indexer_threads=1)
         self._publishers = [_Publisher() for _ in range(replicas)]
         self._workers = list(range(replicas))
-        self._answers: dict[int, tuple[int, int]] = {}
-        self._prompts: dict[int, int] = {}
         self._marks = 0
         self._do(self._start(config))
 

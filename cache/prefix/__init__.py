@@ -11,7 +11,10 @@ Nothing here knows of Ray, sockets or HTTP; the clock is injected.
 - `reader.py`   the order of event batches: gaps, restarts
 - `mirror.py`   an engine's cache, seen through its events (beside the engine)
 - `index.py`    which replica holds which block (in every ingress)
+- `pending.py`  blocks that requests under way will leave there
 - `profile.py`  seconds of a prefill, learnt from what engines took
 - `ledger.py`   what is under way on a replica
+- `heat.py`     how often prefixes were asked for lately
 - `router.py`   the decision
+- `drift.py`    whether its predictions can be believed
 """
