@@ -86,14 +86,17 @@ class Routing:
         name: str,
         clock: Callable[[], float],
         observe: Callable[[int, int, int], None] = lambda predicted, cached, tokens: None,
+        trust: Callable[[bool], None] = lambda is_trusted: None,
     ) -> None:
-        """`seed`: of the keys, as the replicas have it; `name`: this ingress's; `observe`: hears of each prediction and what came of it."""
+        """`seed`: of the keys, as the replicas have it; `name`: this ingress's; `observe`: hears of each prediction and what came of it;
+        `trust`: hears when predictions begin or cease to be followed."""
         self.name = name
         self._config = config
         self._directory = directory
         self._client = client
         self._seed = seed
         self._observe = observe
+        self._trust = trust
         self._drift = Drift()
         self.profile = PrefillProfile()
         self._policy = _policy(config, self.profile)
@@ -177,6 +180,7 @@ class Routing:
         self._drift.add(abs(predicted - cached), tokens, self._keys.block_size if self._keys else 1)
         if self.is_trusted != trusted:
             self.router.policy = self._policy if self.is_trusted else self._by_load
+            self._trust(self.is_trusted)
             if trusted:
                 log.error(
                     "engines find other prefixes in their caches than is predicted, so requests go by load alone; compare the replicas' "

@@ -38,6 +38,9 @@ class Metrics(Protocol):
     def prediction(self, predicted: int, cached: int, prompt_tokens: int) -> None:
         """Cached tokens that the router predicted for a request, those that the engine found, and how long the prompt was."""
 
+    def trust(self, is_trusted: bool) -> None:
+        """Whether the router goes by its predictions."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Family:
@@ -54,7 +57,7 @@ class RayMetrics:
     """
 
     def __init__(self) -> None:
-        from ray.serve.metrics import Counter, Histogram
+        from ray.serve.metrics import Counter, Gauge, Histogram
 
         def counter(name: str, description: str, *keys: str) -> _Family:
             return _Family(Counter(name, description, tag_keys=keys), keys)
@@ -81,6 +84,8 @@ class RayMetrics:
             "(predicted), and the absolute difference of the last two (error).",
             "kind",
         )
+        self._trust = Gauge("mygo_prefix_trusted", "1 while requests go by predictions of cached tokens, 0 while these are too far off.")
+        self._trust.set(1)
         self._counts: collections.Counter[tuple[_Family, tuple[str, ...]]] = collections.Counter()
         self._observed: list[tuple[_Family, float, tuple[str, ...]]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -111,6 +116,9 @@ class RayMetrics:
         for kind, tokens in kinds.items():
             self._counts[self._prefix_tokens, (kind,)] += tokens
         self._count(self._predictions, "exact" if predicted == cached else "over" if predicted > cached else "under")
+
+    def trust(self, is_trusted: bool) -> None:
+        self._trust.set(int(is_trusted))
 
     def _count(self, counter: _Family, *values: str) -> None:
         self._counts[counter, values] += 1

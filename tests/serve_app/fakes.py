@@ -290,6 +290,9 @@ class RecordedMetrics:
     def prediction(self, predicted: int, cached: int, prompt_tokens: int) -> None:
         self.predictions.append((predicted, cached, prompt_tokens))
 
+    def trust(self, is_trusted: bool) -> None:
+        self.trusted = is_trusted
+
     def request(self, route: str, status: int, cache: str, duration_s: float, first_byte_s: float | None) -> None:
         self.requests.append((route, status, cache))
         self.first_bytes.append(first_byte_s)
