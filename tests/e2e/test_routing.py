@@ -107,13 +107,13 @@ def test_a_tenants_prefix_is_its_own(http: httpx.Client, system: System) -> None
 
 
 def test_different_prefixes_use_all_replicas(http: httpx.Client, system: System) -> None:
-    assert len({Asked(http, system, chat_of(long_text(), "What is it?")).replica for _ in range(12)}) == 2
+    assert len({Asked(http, system, chat_of(long_text(), "What is it?")).replica for _ in range(12)}) >= 2
 
 
 def test_short_prompts_are_not_predicted_and_use_all_replicas(http: httpx.Client, system: System, chat: dict[str, Any]) -> None:
     answers = [http.post("/v1/chat/completions", json={**chat, **OFF}) for _ in range(20)]
     assert {"x-mygo-predicted-cached-tokens" in answer.headers for answer in answers} == {False}
-    assert len({answer.headers["x-mygo-replica"] for answer in answers}) == 2
+    assert len({answer.headers["x-mygo-replica"] for answer in answers}) >= 2
 
 
 def test_predictions_are_counted(http: httpx.Client, system: System) -> None:
