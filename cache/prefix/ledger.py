@@ -6,6 +6,7 @@ answered yet, less what of the oldest is done.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 
 from cache.prefix.profile import Sample
 
@@ -45,6 +46,8 @@ class Ledger:
     """Of it, the oldest one's."""
     since: float = 0.0
     """When the oldest one became the oldest."""
+    settles_at: float = inf
+    """When the oldest one is taken for done, if its answer comes in one piece."""
     others_backlog_s: float = 0.0
     others_waiting: int = 0
     others_decoding: int = 0
@@ -60,12 +63,10 @@ class Ledger:
 
     def settle(self, now: float) -> None:
         """Takes the prefills of answers in one piece for done when their predicted time is over."""
-        while self.waiting:
+        while self.settles_at <= now:
             oldest = next(iter(self.waiting))
-            if not oldest.is_whole or now - self.since < oldest.seconds:
-                return
             oldest.is_prefilled = True
-            self._leave(oldest, self.since + oldest.seconds)
+            self._leave(oldest, self.settles_at)
             self._begin(self.since)
             self.decoding += 1
 
@@ -80,9 +81,10 @@ class Ledger:
             self.since = now
             self._begin(now)
             self.queued_s = 0.0  # sums of floats leave rests
-            self.oldest_s = work.seconds
         self.waiting[work] = None
         self.queued_s += work.seconds
+        if len(self.waiting) == 1:
+            self._follow_oldest()
 
     def prefilled(self, work: Work, now: float) -> None:
         """The first token of its answer has come."""
@@ -122,7 +124,12 @@ class Ledger:
         self.queued_s -= work.seconds
         if is_oldest:
             self.since = now
-            self.oldest_s = next(iter(self.waiting)).seconds if self.waiting else 0.0
         elif work.is_prefilled:
             self.since = min(self.since + work.seconds, now)  # that much of the time was not the oldest one's
+        self._follow_oldest()
         return is_oldest
+
+    def _follow_oldest(self) -> None:
+        oldest = next(iter(self.waiting), None)
+        self.oldest_s = oldest.seconds if oldest else 0.0
+        self.settles_at = self.since + oldest.seconds if oldest and oldest.is_whole else inf

@@ -79,7 +79,7 @@ class LeastCost:
         self._chance = chance or random.Random()
 
     def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float, heat: float = 0.0) -> list[int]:
-        a, b, c, d, e = self._profile.coefficients  # its `seconds`, inline: a call for each replica takes longer than the rest
+        a, b, c, d, e = self._profile.coefficients  # its `seconds`, inline: calls for each replica would take longer than the rest
         again = self._repeat * (b + d) / (1 + heat)
         most = max(cached)
         draw = self._chance.random
@@ -88,8 +88,9 @@ class LeastCost:
             new = tokens - have
             decoding = ledger.decoding + ledger.others_decoding
             seconds = a + new * (b + c * (have + new / 2) + (d + e * decoding if decoding else 0.0)) + again * (most - have)
-            if ledger.waiting or ledger.others_backlog_s:
-                seconds += ledger.backlog_s(now)
+            if ledger.waiting:  # as in `Ledger.backlog_s`
+                seconds += max(ledger.queued_s - min(now - ledger.since, ledger.oldest_s), 0.0)
+            seconds += ledger.others_backlog_s
             costs.append(seconds + _TIE_S * draw())
         return sorted(range(len(costs)), key=costs.__getitem__)
 
@@ -188,9 +189,9 @@ class Router:
         """Ranks and reserves the first. `replicas` must not be empty."""
         now = self.clock()
         self.pending.expire()
-        ledgers = [self.ledger(replica) for replica in replicas]
+        ledgers = [self._ledgers.get(replica) or self.ledger(replica) for replica in replicas]
         for ledger in ledgers:
-            if ledger.waiting:
+            if ledger.settles_at <= now:
                 ledger.settle(now)
         cached = self._cached(prompt, replicas)
         shared = max(cached) // self.block_size
