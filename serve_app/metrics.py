@@ -85,7 +85,7 @@ class RayMetrics:
             "kind",
         )
         self._trust = Gauge("mygo_prefix_trusted", "1 while requests go by predictions of cached tokens, 0 while these are too far off.")
-        self._trust.set(1)
+        self._is_trusted = True
         self._counts: collections.Counter[tuple[_Family, tuple[str, ...]]] = collections.Counter()
         self._observed: list[tuple[_Family, float, tuple[str, ...]]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -114,11 +114,12 @@ class RayMetrics:
     def prediction(self, predicted: int, cached: int, prompt_tokens: int) -> None:
         kinds = {"prompt": prompt_tokens, "cached": cached, "predicted": predicted, "error": abs(predicted - cached)}
         for kind, tokens in kinds.items():
-            self._counts[self._prefix_tokens, (kind,)] += tokens
+            if tokens:  # Ray refuses to add nothing
+                self._counts[self._prefix_tokens, (kind,)] += tokens
         self._count(self._predictions, "exact" if predicted == cached else "over" if predicted > cached else "under")
 
     def trust(self, is_trusted: bool) -> None:
-        self._trust.set(int(is_trusted))
+        self._is_trusted = is_trusted
 
     def _count(self, counter: _Family, *values: str) -> None:
         self._counts[counter, values] += 1
@@ -136,5 +137,6 @@ class RayMetrics:
         observed, self._observed = self._observed, []
         for (family, values), number in counts.items():
             family.metric.inc(number, tags=dict(zip(family.keys, values, strict=True)))
+        self._trust.set(int(self._is_trusted))  # again and again: Ray forgets a gauge that nobody sets
         for family, value, values in observed:
             family.metric.observe(value, tags=dict(zip(family.keys, values, strict=True)))

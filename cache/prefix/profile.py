@@ -5,7 +5,9 @@ A linear model of the uncached tokens `new`, the `cached` ones before them, and 
     seconds = a + new * (b + c * (cached + new / 2) + d * [running > 0] + e * running)
 
 `b` is what the weights cost, `c` attention over everything before, `d` and `e` the decode steps that share the engine with the chunks.
-Recursive least squares with forgetting (Haykin, Adaptive Filter Theory, ch. 10) follows an engine that changes.
+Least squares over the past, which is forgotten exponentially, with weights that cannot be negative (Lawson and Hanson 1974; solved by
+coordinate descent). The first guess stays in it as a weak prior: so what traffic does not show for long stays what it was guessed to be.
+The recursive form, which keeps the inverse instead, blows up there.
 """
 
 from collections.abc import Sequence
@@ -18,8 +20,8 @@ _FORGETTING = 0.998
 _SCALES = (1.0, 1e-3, 1e-7, 1e-3, 1e-5)
 """Bring the features to the order of one."""
 _FIRST_VARIANCES = (0.01, 1.0, 0.1, 0.1, 0.1)
-_MAX_VARIANCE = 10.0
-"""Of all weights together; while it is reached, nothing is forgotten."""
+"""Of the first guess."""
+_SWEEPS = 10
 _NOISE_S, _NOISE = 0.002, 0.3
 """Standard deviation of a sample, in seconds and as a share of them: short prefills teach as much as long ones."""
 _TRUSTED_AFTER = 20
@@ -58,7 +60,10 @@ class PrefillProfile:
     def __init__(self, tokens_per_s: float = 10_000.0, overhead_s: float = 0.005) -> None:
         """The first guess, until some samples have come."""
         self._weights = np.array([overhead_s, 1 / tokens_per_s, 0.0, 0.0, 0.0]) / _SCALES
-        self._covariance = np.diag(_FIRST_VARIANCES)
+        self._prior = np.diag(1 / np.array(_FIRST_VARIANCES))
+        self._guess = self._prior @ self._weights
+        self._squares = np.zeros_like(self._prior)
+        self._products = np.zeros_like(self._guess)
         self.coefficients = self._unscaled()
         """a to e."""
         self.samples = 0
@@ -69,19 +74,24 @@ class PrefillProfile:
         return a + new * (b + c * (cached + new / 2) + (d + e * running if running else 0.0))
 
     def learn(self, sample: Sample) -> None:
+        if sample.seconds <= 0:  # it came together with the one before, which had all of the time
+            return
         features = np.array(sample.features()) * _SCALES
         predicted = float(features @ self._weights)
         seconds = min(sample.seconds, _OUTLIER * predicted) if self.samples > _TRUSTED_AFTER and predicted > 0 else sample.seconds
-        variance = (_NOISE_S + _NOISE * max(predicted, 0.0)) ** 2
-        spread = self._covariance @ features
-        gain = spread / (_FORGETTING * variance + features @ spread)
-        self._weights = np.maximum(self._weights + gain * (seconds - predicted), 0.0)  # what is left must explain the rest
-        covariance = self._covariance - np.outer(gain, spread)
-        self._covariance = (covariance + covariance.T) / 2
-        if np.trace(self._covariance) < _MAX_VARIANCE:  # what traffic does not show for long would grow without bound
-            self._covariance /= _FORGETTING
+        scaled = features / (_NOISE_S + _NOISE * max(predicted, 0.0)) ** 2
+        self._squares = _FORGETTING * self._squares + np.outer(scaled, features)
+        self._products = _FORGETTING * self._products + scaled * seconds
+        self._solve()
         self.samples += 1
         self.coefficients = self._unscaled()
+
+    def _solve(self) -> None:
+        matrix, target, weights = self._prior + self._squares, self._guess + self._products, self._weights
+        for _ in range(_SWEEPS):
+            for place in range(len(weights)):
+                rest = target[place] - matrix[place] @ weights
+                weights[place] = max(weights[place] + rest / matrix[place, place], 0.0)
 
     def _unscaled(self) -> Coefficients:
         a, b, c, d, e = (self._weights * _SCALES).tolist()

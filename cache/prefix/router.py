@@ -80,14 +80,15 @@ class LeastCost:
 
     def order(self, ledgers: Sequence[Ledger], cached: Sequence[int], tokens: int, now: float, heat: float = 0.0) -> list[int]:
         a, b, c, d, e = self._profile.coefficients  # its `seconds`, inline: calls for each replica would take longer than the rest
-        again = self._repeat * (b + d) / (1 + heat)
+        again = self._repeat / (1 + heat)
         most = max(cached)
         draw = self._chance.random
         costs = []
         for ledger, have in zip(ledgers, cached, strict=True):
             new = tokens - have
             decoding = ledger.decoding + ledger.others_decoding
-            seconds = a + new * (b + c * (have + new / 2) + (d + e * decoding if decoding else 0.0)) + again * (most - have)
+            each = b + (d + e * decoding if decoding else 0.0)
+            seconds = a + new * (each + c * (have + new / 2)) + again * each * (most - have)
             if ledger.waiting:  # as in `Ledger.backlog_s`
                 seconds += max(ledger.queued_s - min(now - ledger.since, ledger.oldest_s), 0.0)
             seconds += ledger.others_backlog_s
