@@ -120,4 +120,9 @@ def test_predictions_are_counted(http: httpx.Client, system: System) -> None:
     text = long_text()
     for number in range(3):
         Asked(http, system, chat_of(text, f"What is word {number}?"))
-    poll("the metric", 40, lambda: 'kind="predicted"' in http.get("/metrics").text)
+
+    def counted() -> bool:
+        text = http.get("/metrics").text
+        return all(name in text for name in ('kind="predicted"', "mygo_prefix_predictions_total", "mygo_prefix_trusted"))
+
+    poll("the metrics", 40, counted)
