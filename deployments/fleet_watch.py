@@ -115,8 +115,10 @@ class FleetWatch:
             self._directory.resume(replica.id)
 
     async def _warm(self, replica: Replica) -> None:
-        await self._warmer.warm(replica)
-        self._warmed.add(replica.id)
+        try:
+            await self._warmer.warm(replica)
+        finally:  # warm or not, it takes requests now
+            self._warmed.add(replica.id)
 
     def _begin(self, replica: Replica, work: Coroutine[Any, Any, None] | None) -> None:
         if work is None:

@@ -21,7 +21,9 @@ MAX_BEHIND = 200_000
 """Blocks that one listener may lag behind; then it gets a snapshot instead."""
 REPLAY_LIMIT_S = 5.0
 RETRY_S = 1.0
+"""Between two attempts to read the events, or to reset the cache."""
 HIGH_WATER_MARK = 100_000
+"""Batches that ZMQ keeps for a reader that does not keep up, as vLLM's publisher does."""
 
 
 class Subscription:

@@ -26,8 +26,6 @@ log = logging.getLogger("ray.serve")
 RENDER_LIMIT_S = 2.0
 _CHARACTERS_A_TOKEN = 4
 """Of English, where tokens are not counted."""
-
-
 _WORTH = 2.0
 """A prompt is rendered if the prefill that may be saved takes so many times longer."""
 _SMOOTHING = 0.05

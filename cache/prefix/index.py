@@ -25,7 +25,8 @@ class Match:
 
 
 class PrefixIndex:
-    """At most `max_blocks` blocks (of one replica each). Beyond them the chains go that were not asked for longest, their ends first."""
+    """At most `max_blocks` blocks (of one replica each). Beyond them the chains go that were not asked for longest. Of those that were
+    asked for, the ends go first; of those that never were, the oldest blocks, and their ends are not matched from then on."""
 
     def __init__(self, max_blocks: int = 8_000_000) -> None:
         self._max = max_blocks
@@ -151,7 +152,7 @@ class PrefixIndex:
         held = self._held[slot][tier]
         known = [key for key in keys if key in held]
         held.difference_update(known)
-        self._clear(tier, 1 << slot, known)
+        self._clear(tier, self._bits[slot], known)
 
     def _clear(self, tier: int, bit: int, keys: Sequence[int]) -> None:
         masks = self._masks[tier]

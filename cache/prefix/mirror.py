@@ -103,7 +103,7 @@ class EngineMirror:
 
     def _new_keys(self, event: BlockStored) -> list[int] | None:
         size, count = event.block_size, len(event.block_hashes)
-        if not count or len(event.token_ids) != count * size:
+        if not count or len(event.token_ids) != count * size or len(event.extra_keys or event.block_hashes) != count:
             self.skipped += count
             return None
         extra = event.extra_keys or [None] * count
