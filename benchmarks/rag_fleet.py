@@ -96,7 +96,7 @@ class Documents:
         plan = self._planner.plan(
             self.ours.keys,
             self.ours.root,
-            Pieces(empty, documents, tail, request.documents),
+            Pieces(empty, documents, tail, [str(document) for document in request.documents]),
             Ranks(request.scores, self._max_displacement),
             replicas,
         )
@@ -142,20 +142,24 @@ def main() -> None:
         options.requests, options.documents, options.kv_tokens = 600, 1000, 40_000
     if unknown := set(options.systems.split(",")) - set(SYSTEMS):
         parser.error(f"--systems: there is no {min(unknown)}; choose from {', '.join(SYSTEMS)}")
-    shapes = list(product(*(map(int, text.split(",")) for text in (options.k, options.replicas, options.drift))))
+    shapes = list(product(*(numbers(text) for text in (options.k, options.replicas, options.drift))))
     loads = [float(load) for load in options.load.split(",")]
     with get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
-        full = pool.map(replay, [Case("round_robin", *shape, 0.0, None, options) for shape in shapes], chunksize=1)
+        full = pool.map(replay, [Case("round_robin", k, replicas, drift, 0.0, None, options) for k, replicas, drift in shapes], chunksize=1)
         capacities = [row["requests_per_s"] for row in full]
         say(f"capacity, requests/s: {', '.join(f'{capacity:.2f}' for capacity in capacities)}")
         cases = [
-            Case(name, *shape, load, load * capacity, options)
-            for shape, capacity in zip(shapes, capacities, strict=True)
+            Case(name, k, replicas, drift, load, load * capacity, options)
+            for (k, replicas, drift), capacity in zip(shapes, capacities, strict=True)
             for load in loads
             for name in options.systems.split(",")
         ]
         rows = pool.map(replay, cases, chunksize=1)
     report.show("rag_fleet", options, rows)
+
+
+def numbers(text: str) -> list[int]:
+    return [int(each) for each in text.split(",")]
 
 
 def replay(case: Case) -> Row:

@@ -28,7 +28,7 @@ class Pieces:
     head: Tokens
     documents: Sequence[Tokens]
     tail: Tokens
-    names: Sequence[int]
+    names: Sequence[str]
     """What tells one document from another, under the same salt."""
 
     def joined(self, order: Order) -> Tokens:

@@ -1,7 +1,7 @@
 """The knowledge tree: which documents, in which order, are cached behind a prompt's head, on which replica.
 
-RAGCache (Jin et al., arXiv 2404.12457) keeps a tree of documents beside the KV cache. Here it is the prefix index, seen by documents: a node
-is a list of documents behind a head, and is cached where all its blocks are. So nothing can diverge from what engines hold.
+RAGCache (Jin et al., arXiv 2404.12457) keeps a tree of documents beside the KV cache. Here it is the prefix index, seen by documents: a
+node is a list of documents behind a head, and is cached where all its blocks are. So nothing can diverge from what engines hold.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.order import Ranks, displacement
+from retrieval.order import Order, Ranks, displacement
 
 SCORES = st.lists(st.sampled_from([0.1, 0.3, 0.5, 0.7]), min_size=1, max_size=6).map(lambda scores: sorted(scores, reverse=True))
 
@@ -21,7 +21,7 @@ def test_a_beginning_is_allowed_if_and_only_if_an_order_in_bounds_has_it(scores:
     ranks = Ranks(scores, bound)
     everything = list(permutations(range(len(scores))))
     possible = {order[:length] for order in everything if is_in_bounds(order, scores, bound) for length in range(1, len(scores) + 1)}
-    allowed = {()}
+    allowed: set[Order] = {()}
     for _ in scores:
         allowed |= {(*one, hit) for one in allowed for hit in range(len(scores)) if hit not in one and ranks.allows(one, hit)}
     assert allowed - {()} == possible

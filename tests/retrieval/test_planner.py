@@ -28,7 +28,7 @@ def tokens(first: int, count: int) -> Tokens:
 
 def pieces(lengths: list[int], head: int = 6, tail: int = 3) -> Pieces:
     documents = [tokens(1000 * (number + 1), length) for number, length in enumerate(lengths)]
-    return Pieces(tokens(0, head), documents, tokens(900_000, tail), list(range(len(lengths))))
+    return Pieces(tokens(0, head), documents, tokens(900_000, tail), [str(number) for number in range(len(lengths))])
 
 
 class Fleet:
@@ -120,8 +120,8 @@ def test_another_salt_sees_nothing(fleet: Fleet) -> None:
 
 def test_what_nobody_holds_is_put_hottest_first(fleet: Fleet) -> None:
     one, both = pieces([9, 9]), pieces([9, 9, 9])
-    fleet.planner.plan(KEYS, ROOT, Pieces(one.head, [one.documents[1]], one.tail, [2]), free(1), REPLICAS).routed.end()
-    assert fleet.planner.plan(KEYS, ROOT, Pieces(both.head, both.documents, both.tail, [0, 1, 2]), free(3), REPLICAS).order[0] == 2
+    fleet.planner.plan(KEYS, ROOT, Pieces(one.head, [one.documents[1]], one.tail, ["2"]), free(1), REPLICAS).routed.end()
+    assert fleet.planner.plan(KEYS, ROOT, Pieces(both.head, both.documents, both.tail, ["0", "1", "2"]), free(3), REPLICAS).order[0] == 2
 
 
 def test_what_was_planned_counts_as_held(fleet: Fleet) -> None:
@@ -142,8 +142,8 @@ def test_what_was_planned_counts_as_held(fleet: Fleet) -> None:
 )
 def test_no_order_finds_more(lengths: list[int], held: list[tuple[str, list[int], int]], head: int, bound: int) -> None:
     fleet, these = Fleet(), pieces(lengths, head)
-    for replica, order, most in held:
-        fleet.holds(replica, these, tuple(hit for hit in order if hit < len(lengths)), most)
+    for replica, places, most in held:
+        fleet.holds(replica, these, tuple(hit for hit in places if hit < len(lengths)), most)
     scores = [float(-place) for place in range(len(lengths))]
     ranks = Ranks(scores, bound)
     found = fleet.walk(these, ranks)
