@@ -1,7 +1,7 @@
 """Requests with retrieved documents, generated: which documents, in which order, how long, when.
 
 Few documents serve most requests: their popularity is Zipf's law with the exponent that gives the hottest 3 % of them 60 % of all accesses.
-Documents belong to subjects. A request is about one document, its topic, and also retrieves others of its `NEIGHBOURS`, which are of the same
+Documents belong to subjects. A request is about one document, its topic, and also retrieves some of its `NEIGHBOURS`, of the same
 subject; the more popular subjects change if the hot set drifts.
 """
 
