@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import Any, Generic
+from typing import Generic
 
 from retrieval.eviction.base import EvictionPolicy, K, Use
 
@@ -32,10 +32,6 @@ class Block(Generic[K]):
     """Of its latest use, in the order of all uses."""
     queued: int = -1
     """The `number` with which it is in the heap; -1: it is not."""
-
-    @property
-    def cost(self) -> float:
-        return self.cost_sum / self.computed if self.computed else 0.0
 
 
 class RankedPolicy(EvictionPolicy[K]):
@@ -213,6 +209,3 @@ class RankedPolicy(EvictionPolicy[K]):
     def _everything(self) -> Iterator[Block[K]]:
         yield from self._blocks.values()
         yield from self._ghosts.values()
-
-
-Ranked = RankedPolicy[Any]
