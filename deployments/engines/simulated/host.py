@@ -73,9 +73,8 @@ class HostTier:
         """Copies what is missing of the blocks before `end`, all of which are on the device. Without room the next call tries again."""
         if end <= use.seen:
             return
-        names = [sequence.hash(index) for index in range(use.seen, end)]
-        missing = [index for index, name in enumerate(names, use.seen) if name not in self.policy]
-        if missing and not self._make_room(missing, names, use.seen):
+        missing = [index for index in range(use.seen, end) if sequence.hash(index) not in self.policy]
+        if missing and not self._make_room(missing, sequence, end):
             return
         for index in missing:
             self.policy.insert(sequence.hash(index), sequence.hash(index - 1) if index else None)
@@ -98,12 +97,12 @@ class HostTier:
         events, self._events = self._events, []
         return events
 
-    def _make_room(self, missing: list[int], names: list[bytes], first: int) -> bool:
-        self.policy.missed([names[index - first] for index in missing])
+    def _make_room(self, missing: list[int], sequence: TokenSequence, end: int) -> bool:
+        self.policy.missed([sequence.hash(index) for index in missing])
         excess = len(self.policy) + len(missing) - self._capacity
         if excess <= 0:
             return True
-        victims = self.policy.evict(excess, frozenset(names))
+        victims = self.policy.evict(excess, {sequence.hash(index) for index in range(end)})
         if victims is None:
             return False
         self._events.append(BlockRemoved(block_hashes=list(victims), medium=MEDIUM_CPU, group_idx=0))
