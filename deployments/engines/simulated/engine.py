@@ -123,7 +123,7 @@ class SimulatedEngine:
 
     async def reset_prefix_cache(self) -> bool:
         self._work.set()  # so that an idle engine publishes the event
-        return self._scheduler.cache.reset()
+        return self._scheduler.reset()
 
     def _close(self, generation: Generation) -> None:
         self._open.discard(generation)
