@@ -29,11 +29,14 @@ from benchmarks.systems import Ours
 from cache.prefix.profile import PrefillProfile
 from cache.prefix.router import LeastCost, Policy, RoundRobin
 from deployments.config import SimulatedEngineConfig
+from retrieval.eviction.factory import PolicyName
 from retrieval.order import Ranks, displacement
 from retrieval.planner import Pieces, Planner
 
 SYSTEMS = ("round_robin", "kv_aware_retrieval_order", "id_sorted", "greedy_order", "ours_lru", "ours_lfu", "ours")
 BLOCK = 16
+HOST_POLICIES: dict[str, PolicyName] = {"ours_lfu": "lfu", "ours": "pgdsf"}
+"""What evicts blocks from the host's memory; on the device it is always the least recently used that goes, as in vLLM."""
 SLO = 5.0
 """Multiples of the idle engine's time to the first token."""
 WARM_UP = 0.3
@@ -133,13 +136,14 @@ def main() -> None:
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="comma-separated")
     parser.add_argument("--requests", type=int, default=8000)
     parser.add_argument("--documents", type=int, default=20_000)
-    parser.add_argument("--kv-tokens", type=int, default=250_000, help="that one replica holds")
+    parser.add_argument("--kv-tokens", type=int, default=125_000, help="that one replica holds on the device")
+    parser.add_argument("--host-tokens", type=int, default=250_000, help="that one replica holds in the host's memory")
     parser.add_argument("--answer", type=int, default=6, help="median length of an answer, in tokens")
     parser.add_argument("--max-displacement", type=int, default=4, help="places that a document may be from its rank, under ours")
     parser.add_argument("--processes", type=int, default=2, help="replays that run at the same time")
     options = parser.parse_args()
     if options.quick:
-        options.requests, options.documents, options.kv_tokens = 600, 1000, 40_000
+        options.requests, options.documents, options.kv_tokens, options.host_tokens = 600, 1000, 20_000, 40_000
     if unknown := set(options.systems.split(",")) - set(SYSTEMS):
         parser.error(f"--systems: there is no {min(unknown)}; choose from {', '.join(SYSTEMS)}")
     shapes = list(product(*(numbers(text) for text in (options.k, options.replicas, options.drift))))
@@ -165,15 +169,25 @@ def numbers(text: str) -> list[int]:
 def replay(case: Case) -> Row:
     options, clock = case.options, Clock()
     workload = Workload(options.documents, seed=options.seed)
-    config = SimulatedEngineConfig(
-        block_size=BLOCK, kv_blocks=options.kv_tokens // BLOCK, max_model_len=options.kv_tokens // BLOCK * BLOCK, max_running=128
-    )
+    config = engine(case.system, options)
     documents = Documents(case.system, workload, config, case.replicas, clock, options.max_displacement)
     fleet = RagFleet(config, case.replicas, documents.ours, clock, documents=documents)
     began = time.perf_counter()
     fleet.run(arrivals(workload, case))
     say(f"{case.system}, k {case.k}, {case.replicas} replicas, drift {case.drift}, load {case.load}: {time.perf_counter() - began:.0f} s")
     return row(case, workload, fleet, documents)
+
+
+def engine(system: str, options: argparse.Namespace) -> SimulatedEngineConfig:
+    blocks = options.kv_tokens // BLOCK
+    return SimulatedEngineConfig(
+        block_size=BLOCK,
+        kv_blocks=blocks,
+        max_model_len=blocks * BLOCK,
+        max_running=128,
+        host_blocks=options.host_tokens // BLOCK,
+        host_policy=HOST_POLICIES.get(system, "lru"),
+    )
 
 
 def arrivals(workload: Workload, case: Case) -> Iterator[RagArrival]:
@@ -183,7 +197,7 @@ def arrivals(workload: Workload, case: Case) -> Iterator[RagArrival]:
 
 
 def row(case: Case, workload: Workload, fleet: Fleet, documents: Documents) -> Row:
-    skip = int(WARM_UP * case.options.requests)
+    skip = int(WARM_UP * case.options.requests) if case.rate else 0
     jobs = [job for job in fleet.jobs if job.number >= skip and job.end_s]
     made = summary(fleet, skip)
     idle_s = float(np.median([job.prompt_tokens for job in jobs])) / fleet.config.prefill_tokens_per_s
