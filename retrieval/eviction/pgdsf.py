@@ -8,6 +8,9 @@ evicted: so what is not used any more is overtaken sooner or later, whatever it 
 from retrieval.eviction.base import K, Use
 from retrieval.eviction.ranked import Block, RankedPolicy
 
+FIRST_USE = 0.05
+"""What a block's first use counts. In RAGCache it is 1, like any other; but most blocks are never used again, and in a cache that is small
+against what passes through it they take the room of those that are."""
 _LEARNING = 0.05
 
 
@@ -25,7 +28,7 @@ class Pgdsf(RankedPolicy[K]):
 
     def _priority(self, block: Block[K]) -> float:
         cost = block.cost_sum / block.computed if block.computed else self._usual_cost
-        return self.clock + block.weight * block.frequency * cost
+        return self.clock + block.weight * (block.frequency - 1 + FIRST_USE) * cost
 
     def _evicted(self, block: Block[K]) -> None:
         self.clock = max(self.clock, block.priority)
