@@ -13,6 +13,7 @@ from cache.prefix.profile import PrefillProfile
 from cache.prefix.router import LeastCost, Policy, PowerOfTwo, Prompt, RoundRobin, Routed, Router
 from deployments.accounts import write_work
 from deployments.config import RoutingConfig
+from deployments.head_start import HeadStart, call_of
 from deployments.rendering import DocumentChat, Renderer
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
@@ -20,6 +21,7 @@ from deployments.reports import INGRESS_HEADER, WORK_HEADER
 from deployments.warming import HotPrefix, Warmer
 from retrieval.order import Order
 from retrieval.planner import Planner
+from retrieval.speculation import Gate
 
 log = logging.getLogger("ray.serve")
 
@@ -104,6 +106,7 @@ class Routing:
         self.warmer = Warmer(client, self.router)
         self._renderer = Renderer(client, clock)
         self._planner = Planner(self.router, clock)
+        self.gate = Gate()
 
     @property
     def is_trusted(self) -> bool:
@@ -134,6 +137,26 @@ class Routing:
             self.warmer.remember(HotPrefix(keys, tokens[:shared].copy(), salt, routed.heat))
         return Ranking([by_id[name] for name in routed.replicas], call, self, _routed=routed)
 
+    async def head_start(self, salt: str, chat: DocumentChat) -> HeadStart | None:
+        """Begins with the prefill of documents that are provisional, if that pays. `chat`: the request with them."""
+        replicas = self._directory.replicas
+        if not replicas or self._config.policy != "cost" or not self.is_trusted or not self.gate.is_worth_planning:
+            return None
+        pieces = await self._renderer.pieces(replicas, chat)
+        by_id = {replica.id: replica for replica in self._directory.replicas}
+        if pieces is None or not by_id:
+            return None
+        keys = self._keys_of(replicas[0].block_size)
+        provisional = replace(pieces, tail=pieces.tail[:0])  # ranks and question are not shared
+        plan = self._planner.plan(keys, keys.root(salt), provisional, chat.ranks, list(by_id))
+        start = HeadStart(plan, self.router.clock)
+        asked = plan.routed.replicas[0]
+        if not self.gate.opens(plan.seconds, plan.backlog_s):
+            plan.routed.end()
+            return None
+        start.begin(self._client, by_id[asked], self.name, call_of(plan.tokens, salt))
+        return start
+
     async def lengths(self, chat: DocumentChat) -> tuple[int, list[int]] | None:
         """Tokens of the prompt without the documents, and of each document; None if they cannot be told."""
         replicas = self._directory.replicas
@@ -149,7 +172,11 @@ class Routing:
         if pieces is None or not by_id:
             return None
         keys = self._keys_of(replicas[0].block_size)
+        if chat.head_start:
+            chat.head_start.leave()
         plan = self._planner.plan(keys, keys.root(salt), pieces, chat.ranks, list(by_id), is_whole)
+        if chat.head_start:
+            self.gate.spent(*chat.head_start.spent(plan))
         call = _with_tokens(replicas[0], chat.ordered(plan.order), plan.tokens)
         return Ranking([by_id[name] for name in plan.routed.replicas], call, self, plan.order, plan.routed)
 

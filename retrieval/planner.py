@@ -41,6 +41,13 @@ class Plan:
     tokens: Tokens
     """The prompt, in that order."""
     routed: Routed
+    backlog_s: float
+    """Of other work, before it, on the first replica."""
+
+    @property
+    def seconds(self) -> float:
+        """Predicted time of its prefill."""
+        return self.routed.work.seconds if self.routed.work else 0.0
 
 
 class Planner:
@@ -62,4 +69,5 @@ class Planner:
         order = ranks.completed(paths.get(ranked[0], Path()).order, heats)
         joined = pieces.joined(order)
         prompt = Prompt(keys.chain(root, joined), tokens, is_whole)
-        return Plan(order, joined, router.take(prompt, ranked, router.cached(prompt, ranked)))
+        backlog_s = router.ledger(ranked[0]).backlog_s(router.clock())
+        return Plan(order, joined, router.take(prompt, ranked, router.cached(prompt, ranked)), backlog_s)

@@ -106,7 +106,8 @@ async def test_a_tokenizer_that_joins_otherwise_leaves_documents_in_order(caplog
         encode = engine.encode
 
         async def other(texts: Any) -> Any:
-            return [[7, *tokens] if "Document" in text else tokens for text, tokens in zip(texts, await encode(texts), strict=True)]
+            encoded: Any = await encode(texts)
+            return [[7, *tokens] if "Document" in text else tokens for text, tokens in zip(texts, encoded, strict=True)]
 
         engine.encode = other  # type: ignore[method-assign]
         for numbers in ((1, 2), (2, 1)):
