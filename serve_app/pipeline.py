@@ -157,7 +157,10 @@ class Pipeline:
         if asked.top_k > limit:
             raise InvalidRequestError(f"retrieval.top_k must be at most {limit}.", param="retrieval.top_k", code="invalid_value")
         messages = request.body["messages"]
-        hits = await self.documents.search(namespace, asked.vector_store_ids, last_question(messages), asked.top_k)
+        found = await self.documents.search(
+            namespace, asked.vector_store_ids, last_question(messages), asked.top_k, asked.filter, asked.score_threshold
+        )
+        hits = found.hits
         documents = tuple(hit.chunk.id for hit in hits)
         return replace(request, body={**request.body, "messages": assemble(messages, hits)}, documents=documents)
 

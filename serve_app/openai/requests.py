@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, inspect
 
+from retrieval.filters import Filter, parse_filter
 from serve_app.errors import InvalidRequestError
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -41,6 +42,13 @@ class CacheOptions(msgspec.Struct, forbid_unknown_fields=True):
 class RetrievalOptions(msgspec.Struct, forbid_unknown_fields=True):
     vector_store_ids: Annotated[list[str], Meta(min_length=1, max_length=10)]
     top_k: Annotated[int, Meta(ge=1)] = 5
+    filters: dict[str, Any] | None = None
+    score_threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+    @property
+    def filter(self) -> Filter | None:
+        """`filters` as it is applied. Raises `QueryError`."""
+        return None if self.filters is None else parse_filter(self.filters, "retrieval.filters")
 
 
 class Sampling(msgspec.Struct, kw_only=True):
@@ -261,6 +269,8 @@ def _characters_of_prompt(prompt: Any) -> int:
 def parse_chat(body: bytes) -> Generation:
     value = parse_object(body)
     request = check(value, ChatRequest)
+    if request.retrieval:
+        _ = request.retrieval.filter  # refused before anything is done for the request
     return _generation("chat", value, request, request.retrieval, request.max_completion_tokens or request.max_tokens)
 
 
