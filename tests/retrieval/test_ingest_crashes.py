@@ -101,7 +101,7 @@ def test_ten_thousand_chunks_killed_in_the_middle(tmp_path: Path, tier: Retrieva
 def test_kills_at_any_moment_lose_and_double_nothing(tmp_path: Path, tier: RetrievalTier, seed: int) -> None:
     rng = random.Random(seed)
     store_id = tier.service.create_store("a", "").id
-    texts = {upload(tier, text.encode(), f"{i}.txt").id: text for i in range(6) if (text := text_of(3000 + 2000 * i, f"f{i}w"))}
+    texts = {upload(tier, text.encode(), f"{i}.txt").id: text for i in range(6) if (text := text_of(1000 + 1000 * i, f"f{i}w"))}
     tier.attachments.create_batch("a", store_id, [Attachment(each) for each in texts])
     whole = {file_id: parts_of(text) for file_id, text in texts.items()}
 
