@@ -94,10 +94,17 @@ class Retrieval:
         except _REFUSALS as error:
             return Refused(error)
 
-    async def __del__(self) -> None:
-        """Serve awaits this when the replica is to stop. Files that are being read go on in the next process."""
+    async def close(self) -> None:
+        """Files that are being read go on in the next process."""
+        if self._opening is not None:
+            await self._opening
         if self._tier is not None:
             await asyncio.to_thread(self._tier.close)
+        self._threads.shutdown()
+
+    async def __del__(self) -> None:
+        """Serve awaits this when the replica is to stop."""
+        await self.close()
 
 
 def retrieval_deployment(

@@ -30,6 +30,7 @@ class FileStore:
         self._contents = directory / "contents"
         self._config = config
         self._clock = clock
+        self._make(self._contents)
         self._uploads = Uploads(directory / "uploads", config, clock)
         # Between a row and its bytes: no upload may find bytes that a deletion is about to take away.
         self._lock = threading.Lock()
@@ -131,9 +132,17 @@ class FileStore:
                 if path.name not in known:
                     path.unlink(missing_ok=True)
 
-    def _keep_bytes(self, source: Path, target: Path) -> None:
+    def _make(self, directory: Path) -> None:
+        """For its owner only, as are those above it that are not there yet."""
         try:
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for each in (*reversed(directory.parents), directory):
+                each.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot write the directory {directory}: {error.strerror}: see to the data directory") from error
+
+    def _keep_bytes(self, source: Path, target: Path) -> None:
+        self._make(target.parent)
+        try:
             source.replace(target)  # over equal bytes, if they are there
             directory = os.open(target.parent, os.O_RDONLY)
             try:

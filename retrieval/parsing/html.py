@@ -28,14 +28,15 @@ def read_html(text: str, max_bytes: int) -> str:
     if not _TAG.search(text):
         raise ParseError("the file is not what its name says: its name says HTML, its content has no tags")
     tree = LexborHTMLParser(text)
-    title = _SPACE.sub(" ", tree.css_first("title").text()).strip() if tree.css_first("title") else ""
+    titles = tree.css("title")
+    title = _SPACE.sub(" ", titles[0].text()).strip() if titles else ""
     for node in tree.css(_UNSEEN):
         node.decompose()
     body = tree.body
     pieces = _Pieces(max_bytes)
     if body is not None:
         pieces.walk(body)
-    seen = _MANY.sub("\n\n", _TRAILING.sub("\n", "".join(pieces.found))).strip()
+    seen = _MANY.sub("\n\n", _TRAILING.sub("\n", "".join(pieces.found))).strip(" \t\n")
     return f"{title}\n\n{seen}" if title and not seen.lstrip("\f").startswith(title) else seen
 
 
