@@ -178,7 +178,8 @@ class Attachments:
             store = store_row(connection, scope, store_id)
             self._batch(connection, store, batch)
             of_batch = and_(documents.c.store == store.seq, documents.c.batch == batch, documents.c.pending.is_not(None))
-            for pending in connection.scalars(select(documents.c.pending).where(of_batch)).all():
+            waiting: Sequence[Any] = connection.scalars(select(documents.c.pending).where(of_batch)).all()
+            for pending in waiting:
                 give_up(connection, pending, {"status": "cancelled"}, self._clock())
             cancelled = update(batches).where(batches.c.store == store.seq, batches.c.id == batch).values(cancelled=True)
             connection.execute(cancelled)
@@ -208,7 +209,8 @@ class Attachments:
         if row is None:
             raise UnknownBatchError("no batch of this id in the collection")
         query = select(documents.c.status, func.count()).where(documents.c.store == store.seq, documents.c.batch == batch)
-        counts: dict[Status, int] = {row[0]: row[1] for row in connection.execute(query.group_by(documents.c.status))}
+        found: Sequence[rows.AnyRow] = connection.execute(query.group_by(documents.c.status)).all()
+        counts: dict[Status, int] = {row[0]: row[1] for row in found}
         return BatchInfo(row.id, row.created_at, row.cancelled, counts)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from cache.embedders.base import Embedder
@@ -156,8 +157,8 @@ class Ingest:
         stored = self._patiently(lambda: self._queue.begin_cut(job, digest, len(parts)))
         for first in range(stored, len(parts), BATCH_CHUNKS):
             texts = parts[first : first + BATCH_CHUNKS]
-            vectors = self._patiently(lambda texts=texts: self._embedder.embed(texts))
-            self._patiently(lambda at=first, texts=texts, vectors=vectors: self._queue.add_chunks(job, at, texts, vectors))
+            vectors = self._patiently(partial(self._embedder.embed, texts))
+            self._patiently(partial(self._queue.add_chunks, job, first, texts, vectors))
         vector_bytes = 4 * self._embedder.dimension * len(parts)
         self._patiently(lambda: self._queue.complete(job, text, parts, vector_bytes, self._clock()))
 

@@ -104,7 +104,8 @@ def _slice(found: Sequence[rows.AnyRow]) -> Slice:
 def changes(connection: Connection, store: StoreRow, since: int) -> Changes:
     columns = (documents.c.id, documents.c.revision, documents.c.chunks, documents.c.attributes)
     query = select(*columns).where(documents.c.store == store.seq, documents.c.version > since, documents.c.revision.is_not(None))
-    seen = [SeenDocument(*row) for row in connection.execute(query)]
+    found: Sequence[rows.AnyRow] = connection.execute(query).all()
+    seen = [SeenDocument(*row) for row in found]
     if -1 < since < store.horizon:
         return Changes(store.version, seen, None)
     ended = select(revisions.c.seq).where(revisions.c.store == store.seq, revisions.c.ended > since)

@@ -48,7 +48,8 @@ def raised(connection: Connection, namespace: str, store_id: str) -> StoreRow:
 
 def new_revision(connection: Connection, store: int, document_id: str, **values: Any) -> int:
     row = {"store": store, "document_id": document_id, "swept": False, "embedded": 0, **values}
-    seq: int = connection.execute(insert(revisions).values(row)).inserted_primary_key[0]
+    key: Any = connection.execute(insert(revisions).values(row)).inserted_primary_key
+    seq: int = key[0]
     return seq
 
 

@@ -128,7 +128,7 @@ class DocumentStore:
         query = query.join_from(documents, revisions, revisions.c.seq == documents.c.revision)
         with self.database.read() as connection:
             store = store_row(connection, namespace, store_id)
-            row = connection.execute(query.where(rows.is_document(store.seq, document_id))).first()
+            row: rows.AnyRow | None = connection.execute(query.where(rows.is_document(store.seq, document_id))).first()
         return Document(*row) if row else None
 
     def version(self, namespace: str, store_id: str) -> int:

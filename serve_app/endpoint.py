@@ -6,7 +6,8 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -58,13 +59,6 @@ class HttpRequest:
     query: str = ""
     arrival: Arrival | None = None
     """What `serve_app.front` knows of it already."""
-    pieces: AsyncIterator[bytes] = field(default_factory=lambda: _no_pieces())
-    """The body of an `Upload`, as it comes; `body` is empty then."""
-
-
-async def _no_pieces() -> AsyncIterator[bytes]:
-    for piece in ():
-        yield piece
 
 
 Handler = Callable[[HttpRequest], Awaitable[Reply]]
@@ -72,9 +66,9 @@ Handler = Callable[[HttpRequest], Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A handler that reads the body itself, piece by piece, to its end. What it is given is at most `max_bytes`."""
+    """A handler that reads the body itself, piece by piece, to its end; its request's `body` is empty. It is given at most `max_bytes`."""
 
-    handler: Handler
+    handler: Callable[[HttpRequest, AsyncIterator[bytes]], Awaitable[Reply]]
     max_bytes: int
 
 
@@ -86,9 +80,8 @@ class Endpoint:
 
     def __init__(self, route: str, handler: Handler | Upload, max_body_bytes: int, exchanges: Exchanges) -> None:
         self._route = route
-        self._upload = handler if isinstance(handler, Upload) else None
-        self._handler = handler.handler if isinstance(handler, Upload) else handler
-        self._max_body_bytes = self._upload.max_bytes if self._upload else max_body_bytes
+        self._handler = handler
+        self._max_body_bytes = max_body_bytes
         self._exchanges = exchanges
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -107,12 +100,12 @@ class Endpoint:
                 scope.get("query_string", b"").decode("latin-1"),
                 arrived.arrival if arrived else None,
             )
-            if self._upload:
-                request.pieces = read_pieces(receive, headers, self._max_body_bytes)
-                await self._answer(request, send, exchange)
+            if isinstance(self._handler, Upload):
+                pieces = read_pieces(receive, headers, self._handler.max_bytes)
+                await self._answer(partial(self._handler.handler, request, pieces), request, send, exchange)
             else:
                 request.body = await self._body(receive, headers, 0 if scope.get(LATE) else BODY_TIMEOUT_S)
-                await until_disconnect(receive, self._answer(request, send, exchange))
+                await until_disconnect(receive, self._answer(partial(self._handler, request), request, send, exchange))
         except ApiError as error:
             await self._send(_error_reply(error), send, exchange)
         except (ClientDisconnectedError, OSError):
@@ -131,9 +124,9 @@ class Endpoint:
         except TimeoutError:
             raise SlowBodyError(f"The body did not arrive within {BODY_TIMEOUT_S:.0f} seconds.", code="body_timeout") from None
 
-    async def _answer(self, request: HttpRequest, send: Send, exchange: Exchange) -> None:
+    async def _answer(self, handle: Callable[[], Awaitable[Reply]], request: HttpRequest, send: Send, exchange: Exchange) -> None:
         try:
-            reply = await self._handler(request)
+            reply = await handle()
         except ClientDisconnectedError:
             raise
         except Exception as error:

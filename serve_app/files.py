@@ -31,11 +31,11 @@ class FileRoutes:
             "/v1/files/{file_id}/content": {"GET": self.content},
         }
 
-    async def create(self, request: HttpRequest) -> Reply:
+    async def create(self, request: HttpRequest, pieces: AsyncIterator[bytes]) -> Reply:
         self._documents.service()
         incoming = _Incoming(self._documents, request)
         try:
-            async for event in read_form(request.headers.get("content-type"), request.pieces):
+            async for event in read_form(request.headers.get("content-type"), pieces):
                 await incoming.take(event)
             return json_reply(_file(await incoming.finish()))
         finally:

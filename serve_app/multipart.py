@@ -1,12 +1,15 @@
 """Reads a `multipart/form-data` body as it comes: short fields, and one file, whose bytes are never held together."""
 
 from collections.abc import AsyncIterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from serve_app.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks  # it is there for type checkers only
 
 MAX_FIELD_BYTES = 1024
 MAX_PARTS = 16
@@ -62,7 +65,7 @@ class _Parts:
         self._field: str | None = None
         self._text = b""
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> "MultipartCallbacks":
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._header_field,

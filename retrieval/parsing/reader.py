@@ -36,9 +36,18 @@ def _apart(path: Path, kind: Kind, config: FilesConfig) -> str:
     task = Task(str(path), kind, config.max_text_bytes, config.max_pages, seconds, config.parse_memory_bytes)
     command = [sys.executable, "-m", "retrieval.parsing.worker", json.dumps(task)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    limits = {"timeout": seconds + GRACE_S, "env": environment, "cwd": ROOT}
+    nothing = subprocess.DEVNULL
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False, **limits)
+        done = subprocess.run(
+            command,
+            stdin=nothing,
+            stdout=subprocess.PIPE,
+            stderr=nothing,
+            check=False,
+            timeout=seconds + GRACE_S,
+            env=environment,
+            cwd=ROOT,
+        )
         answer = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError):  # it was ended by a limit, or has died
         raise ParseError("the file could not be read within the limits of time and memory") from None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cache.embedders.fake import HashedWordsEmbedder
+from cache.entry import Vector
 from cache.errors import EmbedderError
 from retrieval import ingest
 from retrieval.documents import Attachment, Cutting, Document
@@ -404,7 +405,7 @@ def test_a_version_is_read_in_slices_and_followed_by_its_changes(tier: Retrieval
     ids = [attach(tier, store_id, f"{LONG} {number}") for number in range(3)]
     drain(tier)
     version = store.version("a", store_id)
-    held = {}
+    held: dict[int, tuple[int, Vector]] = {}
     after = 0
     for turn in range(1000):
         part = store.slices("a", store_id, after, 50)

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def first_release(path: Path) -> None:
     connection.executescript(FIRST_RELEASE)
     for namespace in "ab":
         for store in ("vs_1", "vs_2"):
-            row = (namespace, store, f"{namespace} {store}", "e", 1.0, 7, '{"k": "v"}')
+            row: tuple[Any, ...] = (namespace, store, f"{namespace} {store}", "e", 1.0, 7, '{"k": "v"}')
             connection.execute("INSERT INTO vector_stores VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         for document in ("doc_1", "doc_2"):
             row = (namespace, "vs_1", document, 2.0, 4, 2, json.dumps({"n": 1.5}), f"{namespace} {document}")

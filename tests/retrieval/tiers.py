@@ -42,7 +42,8 @@ class QuickEncoder(Encoder):
         self.encoded += texts
         numbers = [int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) for text in texts]
         vectors = np.array([np.random.default_rng(number).standard_normal(8) for number in numbers], np.float32).reshape(-1, 8)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
 
 
 class Clock:
