@@ -18,6 +18,9 @@ from retrieval.errors import BusyError, SupersededError
 from retrieval.revisions import StoreRow, end_revisions, new_revision, publish, raised, store_row
 from retrieval.schema import chunks, documents, revisions, stores
 
+WAITING = documents.c.pending > 0
+"""Not "is not null": for that SQLite would read all documents."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -80,7 +83,7 @@ class IngestQueue:
 
     def require_room(self, connection: Connection, more: int) -> None:
         """Raises `BusyError` if no more files may wait."""
-        waiting = connection.scalar(select(func.count()).where(documents.c.pending.is_not(None))) or 0
+        waiting = connection.scalar(select(func.count()).where(WAITING)) or 0
         if waiting + more > self._max_waiting:
             raise BusyError(f"{self._max_waiting} files may wait to be read")
 
@@ -91,7 +94,7 @@ class IngestQueue:
         """
         first = func.min(documents.c.pending).label("first")
         query = select(stores.c.namespace, first).join_from(documents, stores, stores.c.seq == documents.c.store)
-        query = query.where(documents.c.pending.is_not(None))
+        query = query.where(WAITING)
         if running:
             query = query.where(documents.c.pending.not_in(running))
         with self._database.read() as connection:

@@ -7,7 +7,7 @@ ended is deleted later, bit by bit (`sweep`), so that no change takes longer the
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, false, insert, or_, select, true, update
 
 from cache.database import Database
 from retrieval.errors import UnknownStoreError
@@ -91,7 +91,7 @@ def publish(connection: Connection, store: StoreRow, document_id: str, revision:
 def sweep(database: Database, now: float) -> bool:
     """Deletes some of what has ended. False: nothing is left to be deleted yet."""
     is_due = or_(revisions.c.version.is_(None), revisions.c.ended_at < now - READERS_S)
-    query = select(revisions.c.seq).where(revisions.c.swept.is_(False), revisions.c.ended_at.is_not(None), is_due).limit(1)
+    query = select(revisions.c.seq).where(revisions.c.swept == false(), revisions.c.ended_at >= 0, is_due).limit(1)
     with database.read() as connection:
         ended = connection.scalar(query)
     if ended is None:
@@ -106,7 +106,7 @@ def sweep(database: Database, now: float) -> bool:
 
 def _forget(database: Database, now: float) -> bool:
     """Deletes rows of revisions that ended long ago, and notes up to which version that is."""
-    is_old: ColumnElement[bool] = and_(revisions.c.swept.is_(True), revisions.c.ended_at < now - KNOWN_S)
+    is_old: ColumnElement[bool] = and_(revisions.c.swept == true(), revisions.c.ended_at < now - KNOWN_S)
     query = select(revisions.c.seq, revisions.c.store, revisions.c.version, revisions.c.ended).where(is_old)
     with database.read() as connection:
         if connection.execute(query.limit(1)).first() is None:

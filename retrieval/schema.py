@@ -153,7 +153,7 @@ documents = Table(
     "retrieval_documents",
     metadata,
     DocumentColumns,
-    Index("ix_retrieval_documents_sums", "store", "status", "usage", "chunks"),
+    Index("ix_retrieval_documents_sums", "store", "status", "revision", "usage", "chunks"),
     Index("ix_retrieval_documents_version", "store", "version"),
     Index("ix_retrieval_documents_pending", "pending"),
     Index("ix_retrieval_documents_file", "file_namespace", "id"),

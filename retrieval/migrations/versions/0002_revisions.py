@@ -165,7 +165,7 @@ def _create_tables() -> None:
 
 INDEXES: dict[str, tuple[str, list[str], bool]] = {
     "uq_retrieval_stores_id": ("retrieval_stores", ["namespace", "id"], True),
-    "ix_retrieval_documents_sums": ("retrieval_documents", ["store", "status", "usage", "chunks"], False),
+    "ix_retrieval_documents_sums": ("retrieval_documents", ["store", "status", "revision", "usage", "chunks"], False),
     "ix_retrieval_documents_version": ("retrieval_documents", ["store", "version"], False),
     "ix_retrieval_documents_pending": ("retrieval_documents", ["pending"], False),
     "ix_retrieval_documents_file": ("retrieval_documents", ["file_namespace", "id"], False),
