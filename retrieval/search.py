@@ -2,16 +2,21 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
 import faiss
 import numpy as np
 
 from cache.entry import Vector
-from retrieval.documents import SearchHit
+from retrieval.documents import Attributes, SearchHit
 from retrieval.errors import StorageError, UnknownStoreError
 from retrieval.store import DocumentStore, Snapshot
 
 BUILD_LOCKS = 16
+WIDER = 8
+"""How many times as many chunks are looked at when too few of the last ones were acceptable."""
+
+Where = Callable[[Attributes], bool]
 
 
 class Collection:
@@ -23,8 +28,18 @@ class Collection:
         self._index = faiss.IndexFlatIP(snapshot.vectors.shape[1])
         self._index.add(snapshot.vectors)
 
-    def search(self, vector: Vector, top_k: int) -> list[SearchHit]:
-        k = min(top_k, len(self._chunks))
+    def search(self, vector: Vector, top_k: int, where: Where | None = None) -> list[SearchHit]:
+        """Only chunks whose attributes `where` accepts: it is looked further until there are enough of them, or no more."""
+        if where is None or not self._chunks:
+            return self._nearest(vector, min(top_k, len(self._chunks)))
+        wide = top_k
+        while True:
+            wide = min(WIDER * wide, len(self._chunks))
+            hits = [hit for hit in self._nearest(vector, wide) if where(hit.chunk.attributes)]
+            if len(hits) >= top_k or wide == len(self._chunks):
+                return hits[:top_k]
+
+    def _nearest(self, vector: Vector, k: int) -> list[SearchHit]:
         if k == 0:
             return []
         if vector.shape != (self._index.d,):
@@ -47,13 +62,14 @@ class VectorSearch:
         self._lock = threading.Lock()
         self._build_locks = [threading.Lock() for _ in range(BUILD_LOCKS)]
 
-    def search(self, namespace: str, store_id: str, vector: Vector, top_k: int) -> tuple[list[SearchHit], int]:
+    def search(self, namespace: str, store_id: str, vector: Vector, top_k: int, where: Where | None = None) -> tuple[list[SearchHit], int]:
         """At most `top_k` hits of a unit vector, best first, ties by chunk id, and the version that all of them are of.
 
+        `where` says of a chunk's attributes whether it may be one of them.
         That version is the newest one at the time of the call, or newer. Raises `UnknownStoreError`, `StorageError`.
         """
         collection = self._collection((namespace, store_id))
-        return collection.search(vector, top_k), collection.version
+        return collection.search(vector, top_k, where), collection.version
 
     def __len__(self) -> int:
         """How many collections are loaded."""

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from cache.embedders.fake import HashedWordsEmbedder
 from retrieval.config import RetrievalConfig
-from retrieval.documents import Document, new_document
+from retrieval.documents import Document, new_document, new_id
 from retrieval.errors import ChunkSizeError, DocumentError, QueryError, UnknownStoreError
 from retrieval.search import VectorSearch
-from retrieval.service import RetrievalService, random_store_id
+from retrieval.service import RetrievalService
 from retrieval.store import DocumentStore
 
 EMBEDDER = HashedWordsEmbedder()
@@ -225,9 +225,11 @@ def test_search_equals_brute_force(service: RetrievalService, store: DocumentSto
     np.testing.assert_allclose([hit.score for hit in found], [score for score, _ in expected], atol=1e-6)
 
 
-def test_random_ids_have_openai_s_form() -> None:
-    assert random_store_id() != random_store_id()
-    assert len(random_store_id()) == len("vs_") + 24
+def test_ids_have_openai_s_form_and_are_in_the_order_of_their_time() -> None:
+    ids = [new_id("vs_", now) for now in (1.7e9, 1.7e9 + 0.002, 1.8e9)]
+    assert ids == sorted(ids)
+    assert new_id("vs_", 1.7e9) != ids[0]
+    assert len(ids[0]) == len("vs_") + 24
 
 
 def test_chunks_that_the_encoder_would_cut_are_refused(store: DocumentStore) -> None:
