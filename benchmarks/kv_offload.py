@@ -3,10 +3,10 @@
     python -m benchmarks.kv_offload
     python -m benchmarks.kv_offload --k 5 --order greedy --host 4 --requests 4000
 
-The documents are those of `rag_workload.py`. Scheduler, block cache, host tier and policies are the production code; prefills cost about what
-they cost an 8-billion-parameter model on one H200. `retrieval` order puts the best document first, `greedy` the best of those whose KV is there
-for what comes before. The first part of the requests fills the tiers and is not counted. `saved_share` is of the seconds that all prompts would
-take without a cache. Afterwards the policies' operations are timed, with 100,000 blocks.
+The documents are those of `rag_workload.py`. Scheduler, block cache, host tier and policies are the production code, and prefills take as
+long as those of an 8-billion-parameter model on one H200. `retrieval` order puts the best document first, `greedy` the best of those whose KV
+is there for what comes before. The first part of the requests fills the tiers and is not counted. `saved_share` is of the seconds that all
+prompts would take without a cache. Afterwards the policies' operations are timed, with 100,000 blocks.
 """
 
 import argparse
