@@ -4,8 +4,8 @@
     python -m benchmarks.kv_offload --k 5 --order greedy --host 4 --requests 4000
 
 The documents are those of `rag_workload.py`. Scheduler, block cache, host tier and policies are the production code, and prefills take as
-long as those of an 8-billion-parameter model on one H200. `retrieval` order puts the best document first, `greedy` the best of those whose KV
-is there for what comes before. The first part of the requests fills the tiers and is not counted. `saved_share` is of the seconds that all
+long as those of an 8-billion-parameter model on one H200. `retrieval` order puts the best document first, `greedy` the best one whose KV is
+there for what comes before. The first part of the requests fills the tiers and is not counted. `saved_share` is of the seconds that all
 prompts would take without a cache. Afterwards the policies' operations are timed, with 100,000 blocks.
 """
 
@@ -30,7 +30,7 @@ from retrieval.eviction.base import EvictionPolicy, Use
 from retrieval.eviction.costs import LinearCost
 from retrieval.eviction.factory import POLICIES, PolicyName
 
-BLOCK = 32
+BLOCK = 64
 PAIR_S = 1.6e-9
 """Of attention: 524,000 operations for each pair of tokens, where a token's weights take 16 billion."""
 UTILISATION = 0.6
