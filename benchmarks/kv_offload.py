@@ -1,7 +1,7 @@
 """Eviction policies of the host tier, on one simulated engine in virtual time: how much prefill each saves.
 
     python -m benchmarks.kv_offload
-    python -m benchmarks.kv_offload --k 5 --order greedy --host 4 --requests 4000
+    python -m benchmarks.kv_offload --k 5 --order retrieval,greedy --host 4
 
 The documents are those of `rag_workload.py`. Scheduler, block cache, host tier and policies are the production code, and prefills take as
 long as those of an 8-billion-parameter model on one H200. `retrieval` order puts the best document first, `greedy` the best one whose KV is
@@ -54,9 +54,9 @@ class Case(NamedTuple):
 def main() -> None:
     parser = report.parser("kv_offload", "Prefill seconds that the host tier saves, by eviction policy.")
     parser.add_argument("--k", default="1,2,5", help="documents of a request, comma-separated")
-    parser.add_argument("--order", default="retrieval,greedy", help="of the documents in a prompt, comma-separated")
+    parser.add_argument("--order", default="greedy", help="of the documents in a prompt: retrieval, greedy, or both with a comma")
     parser.add_argument("--host", default="1,2,4", help="sizes of the host tier in multiples of the device's, comma-separated")
-    parser.add_argument("--requests", type=int, default=10_000, help="the first 30 %% fill the tiers")
+    parser.add_argument("--requests", type=int, default=5_000, help="the first 30 %% fill the tiers")
     parser.add_argument("--drift-every", type=int, default=1000, help="requests until the hot set drifts, in the cases with drift")
     parser.add_argument("--device-tokens", type=int, default=250_000, help="that the device's KV cache holds")
     parser.add_argument("--processes", type=int, default=2, help="cases that run at the same time")
