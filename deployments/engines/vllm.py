@@ -167,7 +167,7 @@ class VllmEngine:
             return None
 
     async def reset_prefix_cache(self) -> bool:
-        return bool(await self._llm.reset_prefix_cache())
+        return bool(await self._llm.reset_prefix_cache(reset_connector=True))
 
     async def check_health(self) -> None:
         if self._llm is None or self._llm.errored:
