@@ -11,9 +11,6 @@ are. And what was evicted is remembered for long. A weight multiplies the uses: 
 from retrieval.eviction.base import K, Use
 from retrieval.eviction.ranked import Block, RankedPolicy
 
-FIRST_USE = 0.05
-"""What a block's first use counts. In RAGCache it is 1, like any other; but most blocks are never used again, and in a cache that is small
-against what passes through it they take the room of those that are."""
 _LEARNING = 0.05
 
 
