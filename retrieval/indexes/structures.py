@@ -30,7 +30,7 @@ ALLOWED_ROWS = 16_384
 """Among selected rows lists are read until so many of them have been seen."""
 STAGES = (16, 4, 2, 1)
 """One of so many lists has been read after each stage."""
-LINKS, BUILD_EF, SEARCH_EF, FIRST_EF = 16, 128, 160, 32
+LINKS, BUILD_EF, SEARCH_EF, FIRST_EF = 16, 100, 600, 64
 """HNSW: links of a row in the graph; candidates that are followed to make it, by a search, and by a search's first stage."""
 
 
