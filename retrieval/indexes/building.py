@@ -16,7 +16,7 @@ from retrieval.indexes.structures import TRAINED_OF_LIST, Hnsw, Ivf, Structure, 
 Kind = Literal["auto", "flat", "hnsw", "ivf"]
 
 FLAT_ROWS = 16_384
-"""So many rows of 384 components are compared one by one in about 2 ms."""
+"""So many rows of 384 components are compared one by one in a millisecond."""
 MIN_COVERED = 64
 """Fewer rows are not worth a structure."""
 MIN_SAMPLE, SAMPLE_SEED = 8192, 0

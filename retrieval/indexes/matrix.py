@@ -37,8 +37,10 @@ class Part:
             return np.empty(0, np.int64)
         places = np.searchsorted(self.rows, rows, sorter=self._order)
         places = np.minimum(places, len(self) - 1)
-        found: Positions = places if self._order is None else self._order[places]
-        return found[self.rows[found] == rows]
+        if self._order is not None:
+            places = self._order[places]
+        found: Positions = places[self.rows[places] == rows]
+        return found
 
     def products(self, vector: Vector, start: int) -> Products:
         """With all vectors from `start` on."""

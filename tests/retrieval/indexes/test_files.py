@@ -108,7 +108,7 @@ def test_a_damaged_file_is_refused(files: IndexFiles, name: str, damage: str) ->
         path.unlink()
     else:
         data[len(data) // 2] ^= 1
-        path.write_bytes({"flipped": data, "shorter": data[:-1], "longer": data + b"x", "empty": b""}[damage])
+        path.write_bytes({"flipped": bytes(data), "shorter": bytes(data[:-1]), "longer": bytes(data) + b"x", "empty": b""}[damage])
     with pytest.raises(IndexFileError, match="make it anew"):
         files.open_newest(8, "e")
 
