@@ -27,8 +27,8 @@ import numpy as np
 from benchmarks.report import Row, parser, say, show
 from cache.entry import Vectors
 from cache.vectors.codes import inner_products, load_faiss
-from retrieval.indexes.base import ChunkIndex, Found, RowIds, Slice
-from retrieval.indexes.building import Kind, build
+from retrieval.indexes.base import ChunkIndex, Found, Kind, RowIds, Slice
+from retrieval.indexes.building import build
 from retrieval.indexes.faiss_index import FaissChunkIndex
 from retrieval.indexes.files import IndexFiles
 from retrieval.indexes.settling import follow

@@ -1,13 +1,14 @@
 """The contract of chunk indexes: one version of a collection's vectors, to be searched."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from cache.entry import Vector, Vectors
 
+Kind = Literal["auto", "flat", "hnsw", "ivf"]
 RowIds = npt.NDArray[np.int64]
 """Numbers of chunks' rows in SQL, shape (n,). No number is ever given to a second chunk."""
 Flags = npt.NDArray[np.bool_]

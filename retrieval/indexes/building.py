@@ -1,19 +1,15 @@
 """Makes indexes from all vectors of a collection."""
 
-from typing import Literal
-
 import numpy as np
 
 from cache.entry import Vectors
 from cache.errors import VectorIndexError
-from retrieval.indexes.base import Slices
+from retrieval.indexes.base import Kind, Slices
 from retrieval.indexes.checks import check_slice
 from retrieval.indexes.faiss_index import Contents, FaissChunkIndex
 from retrieval.indexes.files import IndexFiles
 from retrieval.indexes.matrix import Matrix, Part
 from retrieval.indexes.structures import TRAINED_OF_LIST, Hnsw, Ivf, Structure, lists_for
-
-Kind = Literal["auto", "flat", "hnsw", "ivf"]
 
 FLAT_ROWS = 16_384
 """So many rows of 384 components are compared one by one in a millisecond."""

@@ -13,8 +13,8 @@ import pytest
 from cache.entry import Vector
 from cache.errors import VectorIndexError
 from retrieval.indexes import faiss_index
-from retrieval.indexes.base import ChunkIndex, Found
-from retrieval.indexes.building import Kind, build
+from retrieval.indexes.base import ChunkIndex, Found, Kind
+from retrieval.indexes.building import build
 from retrieval.indexes.files import IndexFiles
 from retrieval.indexes.milvus import MilvusChunks
 from tests.cache.databases import milvus_url

@@ -12,8 +12,8 @@ import pytest
 
 from cache.errors import VectorIndexError
 from retrieval.indexes import faiss_index
-from retrieval.indexes.base import Slice
-from retrieval.indexes.building import Kind, build, renewed
+from retrieval.indexes.base import Kind, Slice
+from retrieval.indexes.building import build, renewed
 from retrieval.indexes.errors import IndexFileError
 from retrieval.indexes.faiss_index import FaissChunkIndex
 from retrieval.indexes.files import HEADER, LIVE, ROWS, STRUCTURE, VECTORS, IndexFiles

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.indexes import faiss_index, structures
-from retrieval.indexes.base import ChunkIndex
-from retrieval.indexes.building import Kind, build
+from retrieval.indexes.base import ChunkIndex, Kind
+from retrieval.indexes.building import build
 from retrieval.indexes.faiss_index import FaissChunkIndex
 from retrieval.indexes.structures import Wanted
 from tests.retrieval.indexes.test_contract import assert_agrees
