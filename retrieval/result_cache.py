@@ -21,7 +21,7 @@ from cache.entry import Vector
 from cache.vectors.codes import inner_products
 from retrieval.indexes.base import Found
 
-OVERHEAD_BYTES, FOUND_BYTES = 800, 136
+OVERHEAD_BYTES, FOUND_BYTES = 440, 130
 """What an entry takes besides its vector and its text, in objects and places in dictionaries, and what each row that was found takes."""
 
 

@@ -1,6 +1,7 @@
 """k-means on GPUs, where FAISS has been built for them and finds some.
 
-What takes minutes in a large index is k-means. Searches stay on the CPU, where one takes milliseconds, so they are the same either way.
+What takes minutes in a large index is k-means. The index that comes of it is the same kind of file, and searches, which take milliseconds,
+stay on the CPU.
 """
 
 import logging

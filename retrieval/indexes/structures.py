@@ -100,9 +100,10 @@ class Ivf:
             quantiser, bits = faiss.IndexFlatIP(dimension), faiss.ScalarQuantizer.QT_8bit
             index = faiss.IndexIVFScalarQuantizer(quantiser, dimension, lists_for(count), bits, inner_product, False)
             index.cp.niter, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = ITERATIONS, TRAINED_OF_LIST, 1
-            index.clustering_index = clustering_index(faiss, dimension)
+            index.clustering_index = helper = clustering_index(faiss, dimension)  # a name keeps it: FAISS only points to it
             index.train(np.ascontiguousarray(sample))
             index.clustering_index = None
+            del helper
             return cls(_added(index, vectors))
 
     @property
