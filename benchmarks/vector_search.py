@@ -10,6 +10,7 @@ touch, and one list in a hundred has all neighbours.) `uniform` vectors have no 
 Further rows of `ours` have `allowed_share` (a filter that so many rows pass at random) or `stage`: the share of queries whose five best are
 final after it, and the share of a search's time that has passed then. `build_peak_mb` is anonymous memory, `memory_mb` what the index
 keeps, and `disk_mb` its files, of which searches map the vectors and read some dozens. Generating the vectors does not count as building.
+Columns with `cpu` are a core's time, which other work on the machine changes less.
 """
 
 import argparse
@@ -85,14 +86,14 @@ class World:
         self._of_theme = random.integers(0, CONCEPTS, (THEMES, OF_THEME))
         self.rows, self._seed, self._mixed = rows, seed, data == "clustered"
         self.seconds = 0.0
-        """Spent on making vectors."""
+        """Of a core, spent on making vectors."""
 
     def slices(self) -> Iterator[Slice]:
         for start in range(0, self.rows, BLOCK):
-            began = time.monotonic()
+            began = time.thread_time()
             count = min(BLOCK, self.rows - start)
             made = np.arange(start, start + count), self._drawn(np.random.default_rng((self._seed, 1, start)), count, NOISE)
-            self.seconds += time.monotonic() - began
+            self.seconds += time.thread_time() - began
             yield made
 
     def queries(self, count: int) -> Vectors:
@@ -141,15 +142,17 @@ def _truth(world: World, queries: Vectors, kept: Callable[[RowIds], Any] | None 
 def _measured(kind: str, world: World, queries: Vectors, truth: list[RowIds], options: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as directory:
         say(f"making {kind} of {world.rows:,} vectors")
-        began, drawing = time.monotonic(), world.seconds
+        began, working, drawing = time.monotonic(), time.process_time(), world.seconds
         with _peak() as peak:
             index = _made(kind, world, Path(directory), options.threads)
-        took = time.monotonic() - began - (world.seconds - drawing)
+        drew = world.seconds - drawing
+        took, worked = time.monotonic() - began - drew, time.process_time() - working - drew
         row = {
             "system": kind,
             "kind": index.kind,
             "rows": world.rows,
             "build_s": took,
+            "build_cpu_s": worked,
             "build_peak_mb": peak[0] / 1e6,
             "memory_mb": index.bytes / 1e6,
             "disk_mb": sum(path.stat().st_size for path in Path(directory).rglob("*") if path.is_file()) / 1e6,
@@ -207,14 +210,16 @@ def _made(kind: str, world: World, directory: Path, threads: int) -> FaissChunkI
 def _searched(search: Callable[[Any], list[Found]], queries: Vectors, truth: Sequence[RowIds]) -> Row:
     for query in queries[:WARM_UP]:
         search(query)
-    seconds, shares = [], []
+    seconds, worked, shares = [], [], []
     for query, expected in zip(queries, truth, strict=False):
-        began = time.perf_counter()
+        began, working = time.perf_counter(), time.thread_time()
         found = search(query)
         seconds.append(time.perf_counter() - began)
+        worked.append(time.thread_time() - working)
         shares.append(len({hit.row for hit in found} & {*expected.tolist()}) / max(1, len(expected)))
     p50, p99 = np.quantile(seconds, (0.5, 0.99)) * 1e3
-    return {"recall": float(np.mean(shares)), "search_p50_ms": float(p50), "search_p99_ms": float(p99)}
+    cpu = float(np.median(worked)) * 1e3
+    return {"recall": float(np.mean(shares)), "search_p50_ms": float(p50), "search_p99_ms": float(p99), "search_cpu_p50_ms": cpu}
 
 
 def _staged(index: ChunkIndex, queries: Vectors) -> list[Row]:

@@ -15,8 +15,6 @@ from retrieval.indexes.checks import check_slice
 from retrieval.indexes.matrix import Matrix, Part, Positions, Products
 from retrieval.indexes.structures import Structure, Wanted
 
-FEW = 4096
-"""So many rows are compared one by one sooner than a structure is searched for them: 2 ms where all are in memory."""
 ROUNDED = 1e-5
 """More than two scores that are equal once they are rounded differ by."""
 SPARE = 32
@@ -112,7 +110,7 @@ class FaissChunkIndex:
     def select(self, rows: RowIds) -> Selection:
         positions = self._live(self.contents.matrix.positions(np.asarray(rows, np.int64)))
         structure, wanted = self.contents.structure, None
-        if structure is not None and len(positions) > FEW:
+        if structure is not None and len(positions) > structure.few:
             flags = np.zeros(self._covered, np.bool_)
             flags[positions[positions < self._covered]] = True
             wanted = structure.prepared(Wanted.of(flags))

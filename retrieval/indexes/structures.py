@@ -24,14 +24,18 @@ MIN_LISTS, ROWS_OF_ROOT = 16, 4
 """Lists: `ROWS_OF_ROOT` times the square root of the rows."""
 TRAINED_OF_LIST, ITERATIONS = 40, 10
 """Vectors for each list that k-means sees, and how often it sees them."""
-PROBES, PROBED_PART = 128, 32
+PROBES, PROBED_PART = 160, 25
 """Lists that a search reads: so many, or one of `PROBED_PART` if that is more."""
-ALLOWED_ROWS = 16_384
+FEW = 32_768
+"""Selected rows of 384 components that are compared one by one, wherever their vectors are, in some 3 ms."""
+ALLOWED_ROWS = 8192
 """Among selected rows lists are read until so many of them have been seen."""
 STAGES = (16, 4, 2, 1)
 """One of so many lists has been read after each stage."""
 LINKS, BUILD_EF, SEARCH_EF, FIRST_EF = 16, 100, 600, 64
 """HNSW: links of a row in the graph; candidates that are followed to make it, by a search, and by a search's first stage."""
+RARE = 16
+"""A walk among fewer selected rows than one of so many meets too many others, and takes longer than comparing them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,10 @@ class Wanted:
 
 class Structure(Protocol):
     """Thread-safe, and never changes."""
+
+    @property
+    def few(self) -> int:
+        """So many positions are compared one by one sooner than they are searched for."""
 
     @property
     def kind(self) -> str:
@@ -105,6 +113,10 @@ class Ivf:
             index.clustering_index = None
             del helper
             return cls(_added(index, vectors))
+
+    @property
+    def few(self) -> int:
+        return FEW
 
     @property
     def bytes(self) -> int:
@@ -186,6 +198,10 @@ class Hnsw:
             index.hnsw.efConstruction = BUILD_EF
             index.train(np.ascontiguousarray(sample))
             return cls(_added(index, vectors))
+
+    @property
+    def few(self) -> int:
+        return max(FEW, self.count // RARE)
 
     @property
     def bytes(self) -> int:

@@ -12,7 +12,7 @@ import pytest
 
 from cache.entry import Vector
 from cache.errors import VectorIndexError
-from retrieval.indexes import faiss_index
+from retrieval.indexes import faiss_index, structures
 from retrieval.indexes.base import ChunkIndex, Found, Kind
 from retrieval.indexes.building import build
 from retrieval.indexes.files import IndexFiles
@@ -75,7 +75,7 @@ def milvus() -> Iterator[Make]:
 
 @pytest.fixture(params=[*LOCAL, "milvus"])
 def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    monkeypatch.setattr(faiss_index, "FEW", 20)  # so that what is for many rows happens with hundreds
+    monkeypatch.setattr(structures, "FEW", 20)  # so that what is for many rows happens with hundreds
     monkeypatch.setattr(faiss_index, "MIN_TAIL", 30)
     if request.param in LOCAL:
         return LOCAL[request.param](tmp_path)

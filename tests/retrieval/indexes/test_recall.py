@@ -48,7 +48,7 @@ def test_nineteen_of_twenty_are_found(large: FaissChunkIndex, vectors: Truth, mo
 
 @pytest.mark.parametrize("step", [2, 10, 50, 400])
 def test_also_among_few_selected_rows(large: FaissChunkIndex, vectors: Truth, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faiss_index, "FEW", 100)
+    monkeypatch.setattr(structures, "FEW", 100)
     monkeypatch.setattr(structures, "PROBES", 64)
     monkeypatch.setattr(structures, "ALLOWED_ROWS", 1000)
     assert found(large, vectors, [*vectors][::step]) >= 0.95
@@ -56,7 +56,7 @@ def test_also_among_few_selected_rows(large: FaissChunkIndex, vectors: Truth, st
 
 def test_also_among_rows_that_are_far_away(large: FaissChunkIndex, vectors: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """A filter on a topic that is not the query's."""
-    monkeypatch.setattr(faiss_index, "FEW", 100)
+    monkeypatch.setattr(structures, "FEW", 100)
     monkeypatch.setattr(structures, "PROBES", 64)
     monkeypatch.setattr(structures, "ALLOWED_ROWS", 500)
     topic = units(7, 1, DIMENSION)[0] - QUERIES[0]
@@ -117,7 +117,7 @@ def test_any_changes_end_where_comparing_all_does(kind: Kind, script: list[tuple
     truth: Truth = {row: POOL[row % 200] for row in range(start)}
     rows = count(start)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(faiss_index, "FEW", 15)
+        patch.setattr(structures, "FEW", 15)
         patch.setattr(faiss_index, "MIN_TAIL", 20)
         index: FaissChunkIndex = build(slices(truth, 70), version=1, dimension=8, embedder="e", kind=kind)
         for version, (adds, removes, k, seed) in enumerate(script, 2):
