@@ -53,7 +53,7 @@ class Retrieval:
 
     async def check_health(self) -> None:
         """Serve awaits this before it sends the first request. Files that an earlier process has not finished wait for no request."""
-        if self._opening is None:
+        if self._tier is None and (self._opening is None or self._opening.done()):
             self._opening = asyncio.ensure_future(self._open_early())
 
     async def _open_early(self) -> None:

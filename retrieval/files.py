@@ -17,6 +17,7 @@ from retrieval.uploads import Uploads
 
 PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
 """OpenAI's. Here all of them are files that can be read into collections."""
+ORPHAN_S = 3600.0
 MAX_PART_BYTES = 1024 * 1024
 _COLUMNS = [files.c[name] for name in ("id", "name", "purpose", "bytes", "created_at")]
 
@@ -124,12 +125,12 @@ class FileStore:
         return self._contents / namespace / digest
 
     def _remove_orphans(self) -> None:
-        """Bytes whose process ended before their row was there, or after it was gone."""
+        """Bytes whose process ended before their row was there, or after it was gone. Young ones may get a row yet."""
         for directory in self._contents.glob("*"):
             with self._database.read() as connection:
                 known = set(connection.scalars(select(files.c.sha256).where(files.c.namespace == directory.name)))
             for path in directory.iterdir():
-                if path.name not in known:
+                if path.name not in known and self._clock() - path.stat().st_mtime > ORPHAN_S:
                     path.unlink(missing_ok=True)
 
     def _make(self, directory: Path) -> None:

@@ -1,9 +1,9 @@
-"""Files that are on their way in, part by part. They are in this process's care: another one begins with none."""
+"""Files that are on their way in, part by part. They are in this process's care: what an earlier one left is deleted once it is old."""
 
+import contextlib
 import hashlib
 import os
 import secrets
-import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,17 +30,17 @@ class Uploads:
     """Thread-safe. Calls block on I/O and may raise `StorageError`. An upload that is silent for too long is gone."""
 
     def __init__(self, directory: Path, config: FilesConfig, clock: Callable[[], float]) -> None:
-        """Deletes what an earlier process has left in `directory`."""
+        """`clock` gives seconds since the epoch."""
         self._directory = directory
         self._config = config
         self._clock = clock
         self._open: dict[str, Upload] = {}
         self._lock = threading.Lock()
-        shutil.rmtree(directory, ignore_errors=True)
         try:
-            directory.mkdir(mode=0o700, parents=True)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise _unwritable(error) from error
+        self.expire()
 
     def begin(self, namespace: str) -> str:
         """The id of a new upload. Raises `BusyError`."""
@@ -98,12 +98,16 @@ class Uploads:
             upload.path.unlink(missing_ok=True)
 
     def expire(self) -> None:
-        """Drops what is silent."""
+        """Drops what is silent, also of a process that is gone: of one that is ending beside this one it may still be written."""
         now = self._clock()
         with self._lock:
             silent = [(each.namespace, id_) for id_, each in self._open.items() if now - each.touched > self._config.upload_timeout_s]
         for namespace, upload_id in silent:
             self.drop(namespace, upload_id)
+        for path in self._directory.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if path.name not in self._open and now - path.stat().st_mtime > self._config.upload_timeout_s:
+                    path.unlink()
 
     def __len__(self) -> int:
         return len(self._open)

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 
 from deployments.engines.base import Message, Receive, Send
 from deployments.errors import DeploymentError
+from retrieval.errors import BusyError
 from serve_app.errors import ApiError, InvalidRequestError, SlowBodyError, TooLargeError, to_api_error
 from serve_app.exchanges import Exchange, Exchanges
 from serve_app.pipeline import Arrival
@@ -131,7 +132,7 @@ class Endpoint:
             raise
         except Exception as error:
             api_error = to_api_error(error)
-            if api_error.status >= 500 and not isinstance(error, DeploymentError):
+            if api_error.status >= 500 and not isinstance(error, DeploymentError | BusyError):
                 log.exception("request failed", extra={"id": request.id, "path": self._route})
             reply = _error_reply(api_error)
         await self._send(reply, send, exchange)

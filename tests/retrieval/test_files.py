@@ -1,5 +1,6 @@
 """Uploads and files in the core: who owns what, and what is left of it."""
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -125,16 +126,21 @@ def test_a_tenants_files_have_a_limit_of_their_own(files: FileStore) -> None:
     put(files, bytes(100))
 
 
-def test_a_new_process_finds_the_files_and_nothing_that_was_left_behind(files: FileStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("age_s", "is_left"), [(30, True), (7200, False)])
+def test_a_new_process_finds_the_files_and_nothing_old_that_was_left_behind(
+    files: FileStore, tmp_path: Path, age_s: float, is_left: bool
+) -> None:
+    """What is young may be of a process that is ending beside it."""
     file_id = put(files, b"kept")
     upload = files.begin_upload("a")
     files.append_upload("a", upload, 0, b"x")
     orphan = files.path("a", file_id).with_name("0" * 64)
     orphan.write_bytes(b"a row never came")
+    for path in (orphan, files.path("a", file_id), *uploads(files)):
+        os.utime(path, (NOW - age_s, NOW - age_s))
     again = open_files(tmp_path)
     assert again.read_file("a", file_id, 0, 10) == b"kept"
-    assert uploads(again) == []
-    assert not orphan.exists()
+    assert (len(uploads(again)) == 1, orphan.exists()) == (is_left, is_left)
     again._database.close()
 
 
