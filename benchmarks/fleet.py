@@ -139,14 +139,18 @@ class Fleet:
             at_s=arrival.at_s,
         )
         try:
-            self.replicas[place].scheduler.add(job)
+            self._add(job)
         except ValueError:
             self.rejected += 1
             self.system.ended(number)
             return
         self.jobs.append(job)
-        if not self.replicas[place].is_busy:
-            self._step(place)
+
+    def _add(self, job: Job) -> None:
+        """Raises `ValueError` if it fits no engine."""
+        self.replicas[job.replica].scheduler.add(job)
+        if not self.replicas[job.replica].is_busy:
+            self._step(job.replica)
 
     def _step(self, place: int) -> None:
         replica, now = self.replicas[place], self.clock.now

@@ -31,7 +31,7 @@ from cache.prefix.router import LeastCost, Policy, RoundRobin
 from deployments.config import SimulatedEngineConfig
 from retrieval.eviction.factory import PolicyName
 from retrieval.order import Ranks, displacement
-from retrieval.planner import Pieces, Planner
+from retrieval.planner import Pieces, Plan, Planner
 
 SYSTEMS = ("round_robin", "kv_aware_retrieval_order", "id_sorted", "greedy_order", "ours_lru", "ours_lfu", "ours")
 BLOCK = 32
@@ -66,7 +66,7 @@ class Documents:
         self, name: str, workload: Workload, config: SimulatedEngineConfig, replicas: int, clock: Clock, displacement: int
     ) -> None:
         self._name = name
-        self._workload = workload
+        self.workload = workload
         self._max_displacement = displacement
         self.ours = Ours(config, replicas, clock, round_robin if name in ("round_robin", "greedy_order") else LeastCost)
         self._planner = Planner(self.ours.router, clock)
@@ -76,36 +76,37 @@ class Documents:
         """Of all documents of each request."""
         self.displaced: list[int] = []
         self.decision_s = 0.0
+        self.last: Plan | None = None
 
     def choose(self, arrival: RagArrival) -> tuple[int, array[int]]:
         request = arrival.request
-        self.tokens.append(int(self._workload.documents[list(request.documents)].sum()))
+        self.tokens.append(int(self.workload.documents[list(request.documents)].sum()))
         if self._name.startswith("ours") or self._name == "greedy_order":
             return self._planned(request)
         order = tuple(sorted(range(len(request.documents)), key=request.documents.__getitem__)) if self._name == "id_sorted" else None
-        prompt = self._workload.prompt(request, order and [request.documents[hit] for hit in order])
+        prompt = self.workload.prompt(request, order and [request.documents[hit] for hit in order])
         return self.ours.choose(request.number, prompt, request.answer_tokens), prompt
 
     def _planned(self, request: RagRequest) -> tuple[int, array[int]]:
-        documents = [np.frombuffer(self._workload.tokens(document), np.uint32) for document in request.documents]
+        self.last = plan = self.plan(request)
+        self.displaced.append(displacement(plan.order))
+        self.ours.routed[request.number] = plan.routed
+        return int(plan.routed.replicas[0]), array("I", plan.tokens.astype(np.uint32).tobytes())
+
+    def plan(self, request: RagRequest, with_question: bool = True) -> Plan:
+        documents = [np.frombuffer(self.workload.tokens(document), np.uint32) for document in request.documents]
         empty = np.empty(0, np.uint32)
-        tail = np.frombuffer(self._workload.prompt(request, ()), np.uint32)
+        tail = np.frombuffer(self.workload.prompt(request, ()), np.uint32) if with_question else empty
         replicas = self._replicas
         if self._name == "greedy_order":
             self._turn += 1
             replicas = [replicas[self._turn % len(replicas)]]
+        pieces = Pieces(empty, documents, tail, [str(document) for document in request.documents])
+        ranks = Ranks(request.scores, self._max_displacement)
         began = time.process_time()  # other replays run on the same cores
-        plan = self._planner.plan(
-            self.ours.keys,
-            self.ours.root,
-            Pieces(empty, documents, tail, [str(document) for document in request.documents]),
-            Ranks(request.scores, self._max_displacement),
-            replicas,
-        )
+        plan = self._planner.plan(self.ours.keys, self.ours.root, pieces, ranks, replicas)
         self.decision_s += time.process_time() - began
-        self.displaced.append(displacement(plan.order))
-        self.ours.routed[request.number] = plan.routed
-        return int(plan.routed.replicas[0]), array("I", plan.tokens.astype(np.uint32).tobytes())
+        return plan
 
 
 @dataclass(slots=True)

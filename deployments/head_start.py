@@ -36,14 +36,16 @@ class HeadStart:
 
     plan: Plan
     clock: Callable[[], float]
-    _task: "asyncio.Task[None] | None" = None
-    _began: float = 0.0
-    _share: float | None = field(default=None)
+    _began: float = field(init=False)
+    _task: "asyncio.Task[None] | None" = field(init=False, default=None)
+    _share: float | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._began = self.clock()
 
     def begin(self, client: ReplicaClient, replica: Replica, ingress: str, call: Call) -> None:
         work = self.plan.routed.work
         headers = {**call.headers, **({INGRESS_HEADER: ingress, WORK_HEADER: write_work(work)} if work else {})}
-        self._began = self.clock()
         self._task = asyncio.ensure_future(self._compute(client, replica, replace(call, headers=headers)))
 
     async def _compute(self, client: ReplicaClient, replica: Replica, call: Call) -> None:
@@ -51,9 +53,10 @@ class HeadStart:
             answer = await client.probe(call, replica)
             try:
                 async for _ in answer.chunks():
-                    pass
+                    self.plan.routed.prefilled()
             finally:
                 await answer.close()
+            self.plan.routed.end()
         except DeploymentError as error:
             log.info("a head start was refused", extra={"replica": replica.id, "error": type(error).__name__})
 
@@ -62,8 +65,8 @@ class HeadStart:
         if self._share is not None:
             return
         work = self.plan.routed.work
-        is_done = self._task is not None and self._task.done()
-        self._share = 1.0 if is_done or not work or not work.seconds else min((self.clock() - self._began) / work.seconds, 1.0)
+        is_done = not work or not work.seconds or work.is_over
+        self._share = 1.0 if is_done else min((self.clock() - self._began) / work.seconds, 1.0)
         if self._task:
             self._task.cancel()
         self.plan.routed.leave(self._share)
