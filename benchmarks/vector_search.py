@@ -7,10 +7,11 @@ behind it. Vectors are mixtures: each has a theme, some of the theme's concepts 
 several lists; a query is another such mixture with more noise. (Plain clusters of Gaussian noise are no test: in 384 dimensions they hardly
 touch, and one list in a hundred has all neighbours.) `uniform` vectors have no structure at all, and no neighbours worth finding.
 
-Further rows of `ours` have `allowed_share` (a filter that so many rows pass at random), or `stage`: the share of queries whose five best are
-final after it, and the share of a search's time that has passed then, or `added` and `removed`: the time of a next version. `build_peak_mb`
-is anonymous memory, `memory_mb` what the index keeps, and `disk_mb` its files, of which searches map the vectors and read some dozens.
-Generating the vectors does not count as building. Columns with `cpu` are a core's time, which other work on the machine changes less.
+Further rows of `ours` have `allowed_share` (a filter that so many rows pass at random), or `stage`: the share of queries whose five best
+are final after it, and the share of a search's time that has passed then, or `added` and `removed`: the time of a next version.
+`build_peak_mb` is anonymous memory, `memory_mb` what the index keeps, and `disk_mb` its files, of which searches map the vectors and read
+some dozens. Generating the vectors does not count as building. Columns with `cpu` are a core's time, which other work on the machine
+changes less.
 """
 
 import argparse
