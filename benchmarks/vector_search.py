@@ -7,10 +7,11 @@ behind it. Vectors are mixtures: each has a theme, some of the theme's concepts 
 several lists; a query is another such mixture with more noise. (Plain clusters of Gaussian noise are no test: in 384 dimensions they hardly
 touch, and one list in a hundred has all neighbours.) `uniform` vectors have no structure at all, and no neighbours worth finding.
 
-Further rows of `ours` have `allowed_share` (a filter that so many rows pass at random) or `stage`: the share of queries whose five best are
-final after it, and the share of a search's time that has passed then. `build_peak_mb` is anonymous memory, `memory_mb` what the index
-keeps, and `disk_mb` its files, of which searches map the vectors and read some dozens. Generating the vectors does not count as building.
-Columns with `cpu` are a core's time, which other work on the machine changes less.
+Further rows of `ours` have `allowed_share` (a filter that so many rows pass at random), or `stage`: the share of queries whose five best
+are final after it, and the share of a search's time that has passed then, or `added` and `removed`: the time of a next version.
+`build_peak_mb` is anonymous memory, `memory_mb` what the index keeps, and `disk_mb` its files, of which searches map the vectors and read
+some dozens. Generating the vectors does not count as building. Columns with `cpu` are a core's time, which other work on the machine
+changes less.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from cache.entry import Vectors
 from cache.vectors.codes import inner_products, load_faiss
 from retrieval.indexes.base import ChunkIndex, Found, Kind, RowIds, Slice
 from retrieval.indexes.building import build
-from retrieval.indexes.faiss_index import FaissChunkIndex
+from retrieval.indexes.faiss_index import MIN_TAIL, TAIL_SHARE, FaissChunkIndex
 from retrieval.indexes.files import IndexFiles
 from retrieval.indexes.settling import follow
 from retrieval.indexes.structures import PROBES, TRAINED_OF_LIST, lists_for
@@ -162,7 +163,7 @@ def _measured(kind: str, world: World, queries: Vectors, truth: list[RowIds], op
             row |= _searched(lambda query: index.search(query, TOP), asked, truth)
             if kind != "ours" or not isinstance(index, FaissChunkIndex):
                 return [row]
-            return [row, *_staged(index, queries), *_filtered(index, world, queries)]
+            return [row, *_staged(index, queries), *_filtered(index, world, queries), *_changed(index, world)]
 
 
 class PqIndex:
@@ -244,6 +245,18 @@ def _filtered(index: FaissChunkIndex, world: World, queries: Vectors) -> list[Ro
         made = (time.perf_counter() - began) * 1e3
         found = _searched(lambda query, selection=selection: index.search(query, TOP, selection), some, truth)  # type: ignore[misc]
         rows.append({"system": "ours", "allowed_share": share, "select_ms": made, **found})
+    return rows
+
+
+def _changed(index: FaissChunkIndex, world: World) -> list[Row]:
+    """The time of a next version: with rows behind the structure, with rows that it takes, and without some."""
+    rows: list[Row] = []
+    taken = max(MIN_TAIL, world.rows // TAIL_SHARE) + 1
+    for added, removed in ((1_000, 0), (taken, 0), (0, 1_000)):
+        vectors = world.queries(added)
+        began = time.perf_counter()
+        index.changed(2, [(np.arange(world.rows, world.rows + added), vectors)], np.arange(removed))
+        rows.append({"system": "ours", "added": added, "removed": removed, "change_s": time.perf_counter() - began})
     return rows
 
 

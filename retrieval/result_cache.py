@@ -29,7 +29,7 @@ class ResultCacheConfig(Section):
     """Searches whose results are remembered, for as long as no collection of theirs changes."""
 
     enabled: bool = True
-    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """A search takes the results of one whose query has at least the cosine 1 - `tolerance` to its own. 0: of equal texts only."""
     max_entries: Annotated[int, Field(ge=1)] = 10_000
     max_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024

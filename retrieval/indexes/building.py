@@ -6,13 +6,11 @@ from cache.entry import Vectors
 from cache.errors import VectorIndexError
 from retrieval.indexes.base import Kind, Slices
 from retrieval.indexes.checks import check_slice
-from retrieval.indexes.faiss_index import Contents, FaissChunkIndex
+from retrieval.indexes.faiss_index import FLAT_ROWS, Contents, FaissChunkIndex
 from retrieval.indexes.files import IndexFiles
 from retrieval.indexes.matrix import Matrix, Part
 from retrieval.indexes.structures import TRAINED_OF_LIST, Hnsw, Ivf, Structure, lists_for
 
-FLAT_ROWS = 16_384
-"""So many rows of 384 components are compared one by one in a millisecond."""
 MIN_COVERED = 64
 """Fewer rows are not worth a structure."""
 MIN_SAMPLE, SAMPLE_SEED = 8192, 0

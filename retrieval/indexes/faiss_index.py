@@ -17,6 +17,8 @@ from retrieval.indexes.structures import Structure, Wanted
 
 ROUNDED = 1e-5
 """More than two scores that are equal once they are rounded differ by."""
+FLAT_ROWS = 16_384
+"""So many rows of 384 components are compared one by one in a millisecond."""
 SPARE = 32
 """Rows that are compared exactly beyond those that are asked for."""
 MIN_TAIL, TAIL_SHARE = 4096, 50
@@ -52,7 +54,7 @@ class Contents:
     """A flag for each position that has not been removed; None: none has been."""
     structure: Structure | None = None
     made_for: int = 0
-    """How many rows there were when the structure was made."""
+    """How many rows there were when the kind was chosen, and the structure made."""
 
 
 class FaissChunkIndex:
@@ -91,8 +93,8 @@ class FaissChunkIndex:
     def renewal_is_due(self) -> bool:
         """Whether making it anew would be worth its cost: searches then are faster, and find more."""
         contents, size = self.contents, len(self.contents.matrix)
-        grown = contents.structure is not None and size > GROWN * contents.made_for
-        return grown or size - self._count > REMOVED * size
+        enough = FLAT_ROWS if contents.structure is None else 0
+        return size > max(enough, GROWN * contents.made_for) or size - self._count > REMOVED * size
 
     @cached_property
     def rows(self) -> RowIds:

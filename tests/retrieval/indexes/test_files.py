@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cache.errors import VectorIndexError
-from retrieval.indexes import faiss_index
+from retrieval.indexes import building, faiss_index
 from retrieval.indexes.base import Kind, Slice
 from retrieval.indexes.building import build, renewed
 from retrieval.indexes.errors import IndexFileError
@@ -70,10 +70,16 @@ def test_a_renewal_leaves_out_what_was_removed(files: IndexFiles) -> None:
     assert again.search(QUERY, 10) == shrunk.search(QUERY, 10)
 
 
-def test_an_index_that_has_doubled_is_to_be_renewed() -> None:
+def test_an_index_that_has_doubled_is_to_be_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
     more = dict(zip(range(1000, 1301), units(3, 301), strict=True))
     assert made(None).changed(8, slices(more), NONE).renewal_is_due
-    assert not made(None, "flat").changed(8, slices(more), NONE).renewal_is_due
+    flat = made(None, "auto").changed(8, slices(more), NONE)
+    assert not flat.renewal_is_due
+    for module in (faiss_index, building):
+        monkeypatch.setattr(module, "FLAT_ROWS", 500)
+    assert flat.renewal_is_due
+    assert renewed(flat).kind == "ivf"
+    assert not renewed(flat).renewal_is_due
 
 
 def test_the_newest_version_counts_and_the_others_go(files: IndexFiles) -> None:
