@@ -137,6 +137,7 @@ class Fleet:
             number=number,
             replica=place,
             at_s=arrival.at_s,
+            max_offload_tokens=self._offloaded(arrival),
         )
         try:
             self._add(job)
@@ -145,6 +146,10 @@ class Fleet:
             self.system.ended(number)
             return
         self.jobs.append(job)
+
+    def _offloaded(self, arrival: Arrival) -> int | None:
+        """Tokens of the prompt that are worth keeping in the host's memory; None: all."""
+        return None
 
     def _add(self, job: Job) -> None:
         """Raises `ValueError` if it fits no engine."""

@@ -71,6 +71,7 @@ class Documents:
         self.ours = Ours(config, replicas, clock, round_robin if name in ("round_robin", "greedy_order") else LeastCost)
         self._planner = Planner(self.ours.router, clock)
         self._turn = 0
+        self.is_planned = name.startswith("ours")
         self._replicas = [str(number) for number in range(replicas)]
         self.tokens: list[int] = []
         """Of all documents of each request."""
@@ -119,6 +120,10 @@ class RagFleet(Fleet):
         assert self.documents  # noqa: S101
         assert isinstance(arrival, RagArrival)  # noqa: S101
         return self.documents.choose(arrival)
+
+    def _offloaded(self, arrival: Arrival) -> int | None:
+        assert self.documents  # noqa: S101
+        return self.documents.tokens[-1] if self.documents.is_planned else None
 
 
 def round_robin(profile: PrefillProfile) -> Policy:

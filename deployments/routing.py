@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
@@ -19,8 +20,9 @@ from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.reports import INGRESS_HEADER, WORK_HEADER
 from deployments.warming import HotPrefix, Warmer
+from retrieval.eviction import hints
 from retrieval.order import Order
-from retrieval.planner import Planner
+from retrieval.planner import Plan, Planner
 from retrieval.speculation import Gate
 
 log = logging.getLogger("ray.serve")
@@ -125,7 +127,7 @@ class Routing:
         tokens = await self._renderer.prompt(replicas, call) if self._is_worth_it(replicas[0], characters) else None
         prompt = self._prompt(replicas[0].block_size, tokens, salt, characters, is_whole)
         if tokens is not None and len(tokens):
-            call = _with_tokens(replicas[0], call, tokens)
+            call = _with_tokens(replicas[0], call, tokens, {})
         replicas = self._directory.replicas  # rendering took a moment
         if not replicas:
             return Ranking([], call, self)
@@ -177,7 +179,7 @@ class Routing:
         plan = self._planner.plan(keys, keys.root(salt), pieces, chat.ranks, list(by_id), is_whole)
         if chat.head_start:
             self.gate.spent(*chat.head_start.spent(plan))
-        call = _with_tokens(replicas[0], chat.ordered(plan.order), plan.tokens)
+        call = _with_tokens(replicas[0], chat.ordered(plan.order), plan.tokens, self._hints(plan))
         return Ranking([by_id[name] for name in plan.routed.replicas], call, self, plan.order, plan.routed)
 
     def _is_worth_it(self, replica: Replica, characters: int) -> bool:
@@ -199,6 +201,15 @@ class Routing:
             self.router.block_size = block_size
         return self._keys
 
+    def _hints(self, plan: Plan) -> dict[str, Any]:
+        """For engines that keep KV in the host's memory: the question is not worth it, and how documents are to be weighed."""
+        if not plan.spans:
+            return {}
+        return {
+            "max_offload_tokens": plan.spans[-1][1],
+            hints.FIELD: {"documents": plan.spans, "profile": self.profile.coefficients[:3]},
+        }
+
     def observe(self, predicted: int, cached: int, tokens: int) -> None:
         self._observe(predicted, cached, tokens)
         if not self._config.self_check or self._config.policy != "cost":
@@ -218,11 +229,13 @@ class Routing:
                 log.info("engines find the prefixes that are predicted again")
 
 
-def _with_tokens(replica: Replica, call: Call, tokens: Tokens) -> Call:
+def _with_tokens(replica: Replica, call: Call, tokens: Tokens, parameters: dict[str, Any]) -> Call:
     """vLLM takes tokens that were rendered elsewhere, for chats only, and does not render again. Clients may not set this field."""
-    if not replica.reuses_tokens or not call.path.startswith("/v1/chat/"):
+    if replica.reuses_tokens and call.path.startswith("/v1/chat/"):
+        parameters = {**parameters, "prompt_token_ids": tokens.tolist()}
+    if not parameters:
         return call
-    return replace(call, body=call.body[:-1] + b',"kv_transfer_params":{"prompt_token_ids":' + msgspec.json.encode(tokens.tolist()) + b"}}")
+    return replace(call, body=call.body[:-1] + b',"kv_transfer_params":' + msgspec.json.encode(parameters) + b"}")
 
 
 def _policy(config: RoutingConfig, profile: PrefillProfile) -> Policy:

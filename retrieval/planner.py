@@ -8,6 +8,7 @@ first has the best chance to be shared.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -31,6 +32,11 @@ class Pieces:
     names: Sequence[str]
     """What tells one document from another, under the same salt."""
 
+    def spans(self, order: Order) -> list[tuple[int, int]]:
+        """Where each document begins and ends in the prompt."""
+        ends = accumulate((len(self.documents[hit]) for hit in order), initial=len(self.head))
+        return list(pairwise(ends))
+
     def joined(self, order: Order) -> Tokens:
         return np.concatenate([self.head, *(self.documents[hit] for hit in order), self.tail])
 
@@ -40,6 +46,8 @@ class Plan:
     order: Order
     tokens: Tokens
     """The prompt, in that order."""
+    spans: Sequence[tuple[int, int]]
+    """Where each document begins and ends in it."""
     routed: Routed
     backlog_s: float
     """Of other work, before it, on the first replica."""
@@ -70,4 +78,4 @@ class Planner:
         joined = pieces.joined(order)
         prompt = Prompt(keys.chain(root, joined), tokens, is_whole)
         backlog_s = router.ledger(ranked[0]).backlog_s(router.clock())
-        return Plan(order, joined, router.take(prompt, ranked, router.cached(prompt, ranked)), backlog_s)
+        return Plan(order, joined, pieces.spans(order), router.take(prompt, ranked, router.cached(prompt, ranked)), backlog_s)
