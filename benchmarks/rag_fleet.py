@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--load", default="0.6,0.9", help="shares of the fleet's capacity, comma-separated")
     parser.add_argument("--drift", default="0", help="requests until the hot documents change, comma-separated; 0: never")
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="comma-separated")
-    parser.add_argument("--requests", type=int, default=8000)
+    parser.add_argument("--requests", type=int, default=3000, help="for each replica")
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--kv-tokens", type=int, default=125_000, help="that one replica holds on the device")
     parser.add_argument("--host-tokens", type=int, default=250_000, help="that one replica holds in the host's memory")
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="replays that run at the same time")
     options = parser.parse_args()
     if options.quick:
-        options.requests, options.documents, options.kv_tokens, options.host_tokens = 600, 1000, 20_000, 40_000
+        options.requests, options.documents, options.kv_tokens, options.host_tokens = 150, 1000, 20_000, 40_000
     if unknown := set(options.systems.split(",")) - set(SYSTEMS):
         parser.error(f"--systems: there is no {min(unknown)}; choose from {', '.join(SYSTEMS)}")
     shapes = list(product(*(numbers(text) for text in (options.k, options.replicas, options.drift))))
@@ -196,13 +196,13 @@ def engine(system: str, options: argparse.Namespace) -> SimulatedEngineConfig:
 
 
 def arrivals(workload: Workload, case: Case) -> Iterator[RagArrival]:
-    traffic = Traffic(case.options.requests, case.k, case.rate or 1.0, drift_every=case.drift, answer_median=case.options.answer)
+    traffic = Traffic(case.options.requests * case.replicas, case.k, case.rate or 1.0, drift_every=case.drift, answer_median=case.options.answer)
     for request in workload.requests(traffic):
         yield RagArrival(request.at_s if case.rate else 0.0, array("I"), request.answer_tokens, request)
 
 
 def row(case: Case, workload: Workload, fleet: Fleet, documents: Documents) -> Row:
-    skip = int(WARM_UP * case.options.requests) if case.rate else 0
+    skip = int(WARM_UP * case.options.requests * case.replicas) if case.rate else 0
     jobs = [job for job in fleet.jobs if job.number >= skip and job.end_s]
     made = summary(fleet, skip)
     idle_s = float(np.median([job.prompt_tokens for job in jobs])) / fleet.config.prefill_tokens_per_s

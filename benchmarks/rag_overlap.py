@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--agreement", type=float, default=0.9, help="chance that the provisional result is final")
     parser.add_argument("--k", type=int, default=5, help="documents of a request")
     parser.add_argument("--replicas", type=int, default=4)
-    parser.add_argument("--requests", type=int, default=3000)
+    parser.add_argument("--requests", type=int, default=750, help="for each replica")
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--kv-tokens", type=int, default=125_000, help="that one replica holds on the device")
     parser.add_argument("--host-tokens", type=int, default=250_000, help="that one replica holds in the host's memory")
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="replays that run at the same time")
     options = parser.parse_args()
     if options.quick:
-        options.requests, options.documents, options.kv_tokens, options.host_tokens = 400, 1000, 20_000, 40_000
+        options.requests, options.documents, options.kv_tokens, options.host_tokens = 100, 1000, 20_000, 40_000
         options.search_ms, options.load = "50", "0.2"
     with get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
         full = rag_fleet.Case("round_robin", options.k, options.replicas, 0, 0.0, None, options)
@@ -176,7 +176,7 @@ def replay(case: Case) -> Row:
         starts_early=case.system == "ours",
     )
     fleet.run(rag_fleet.arrivals(workload, rag_fleet.Case("ours", options.k, options.replicas, 0, case.load, case.rate, options)))
-    skip = int(WARM_UP * options.requests)
+    skip = int(WARM_UP * options.requests * options.replicas)
     made = summary(fleet, skip)
     jobs = [job for job in fleet.jobs if job.number >= skip and job.end_s]
     prefilled = sum(job.prompt_tokens - (job.cached_tokens or 0) for job in fleet.jobs)
