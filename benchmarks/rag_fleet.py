@@ -196,7 +196,9 @@ def engine(system: str, options: argparse.Namespace) -> SimulatedEngineConfig:
 
 
 def arrivals(workload: Workload, case: Case) -> Iterator[RagArrival]:
-    traffic = Traffic(case.options.requests * case.replicas, case.k, case.rate or 1.0, drift_every=case.drift, answer_median=case.options.answer)
+    traffic = Traffic(
+        case.options.requests * case.replicas, case.k, case.rate or 1.0, drift_every=case.drift, answer_median=case.options.answer
+    )
     for request in workload.requests(traffic):
         yield RagArrival(request.at_s if case.rate else 0.0, array("I"), request.answer_tokens, request)
 

@@ -103,7 +103,7 @@ class OverlapFleet(RagFleet):
         if start:
             start[0].leave()
             if start[1].state is not State.ENDED:
-                self._at(self.clock.now, self.documents.ours.routed.pop, start[1].number, None)
+                del self.documents.ours.routed[start[1].number]
             self.replicas[start[1].replica].scheduler.abort(start[1])
         self.gate.seen((1 - self.first) * self.search_s, lasting)
         RagFleet._arrive(self, number, replace(arrival, at_s=self.clock.now))

@@ -65,8 +65,8 @@ class HeadStart:
         if self._share is not None:
             return
         work = self.plan.routed.work
-        is_done = not work or not work.seconds or work.is_over
-        self._share = 1.0 if is_done else min((self.clock() - self._began) / work.seconds, 1.0)
+        runs = work is not None and not work.is_over and work.seconds > 0
+        self._share = min((self.clock() - self._began) / work.seconds, 1.0) if work and runs else 1.0
         if self._task:
             self._task.cancel()
         self.plan.routed.leave(self._share)

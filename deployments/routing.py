@@ -2,10 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
-
-import msgspec
+from dataclasses import dataclass
 
 from cache.prefix.drift import Drift
 from cache.prefix.index import PrefixIndex
@@ -14,16 +11,15 @@ from cache.prefix.profile import PrefillProfile
 from cache.prefix.router import LeastCost, Policy, PowerOfTwo, Prompt, RoundRobin, Routed, Router
 from deployments.accounts import write_work
 from deployments.config import RoutingConfig
-from deployments.head_start import HeadStart, call_of
+from deployments.document_plans import DocumentPlans, with_tokens
+from deployments.head_start import HeadStart
 from deployments.rendering import DocumentChat, Renderer
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.reports import INGRESS_HEADER, WORK_HEADER
+from deployments.turns import BACKLOG_S, Turnstile
 from deployments.warming import HotPrefix, Warmer
-from retrieval.eviction import hints
 from retrieval.order import Order
-from retrieval.planner import Plan, Planner
-from retrieval.speculation import Gate
 
 log = logging.getLogger("ray.serve")
 
@@ -64,6 +60,7 @@ class Ranking:
         """The first token has come."""
         if self._routed:
             self._routed.prefilled()
+            self._routing.turnstile.wake()
 
     def found(self, cached: int, prompt_tokens: int) -> None:
         """What the engine says it found in its cache. Predictions are held against it."""
@@ -74,6 +71,7 @@ class Ranking:
         """Calling it twice is harmless."""
         if self._routed:
             self._routed.end()
+            self._routing.turnstile.wake()
 
 
 class Routing:
@@ -107,8 +105,9 @@ class Routing:
         self.router = Router(self._policy, self.profile, PrefixIndex(config.max_blocks), 1, clock)
         self.warmer = Warmer(client, self.router)
         self._renderer = Renderer(client, clock)
-        self._planner = Planner(self.router, clock)
-        self.gate = Gate()
+        self.turnstile = Turnstile(config.reorder_window, self._has_room)
+        self._documents = DocumentPlans(self.router, self._renderer, directory, client, self.turnstile, name)
+        self.gate = self._documents.gate
 
     @property
     def is_trusted(self) -> bool:
@@ -121,43 +120,37 @@ class Routing:
         replicas = self._directory.replicas
         if not replicas:
             return Ranking([], call, self)
-        planned = await self._plan(replicas, salt, is_whole, chat) if chat else None
-        if planned:
+        if chat and self._may_plan(replicas) and (planned := await self._planned(replicas, salt, is_whole, chat)):
             return planned
         tokens = await self._renderer.prompt(replicas, call) if self._is_worth_it(replicas[0], characters) else None
         prompt = self._prompt(replicas[0].block_size, tokens, salt, characters, is_whole)
         if tokens is not None and len(tokens):
-            call = _with_tokens(replicas[0], call, tokens, {})
-        replicas = self._directory.replicas  # rendering took a moment
-        if not replicas:
-            return Ranking([], call, self)
-        by_id = {replica.id: replica for replica in replicas}
-        routed = self.router.route(prompt, list(by_id))
+            call = with_tokens(replicas[0], call, tokens)
+        async with self.turnstile.turn(prompt.tokens, lambda: max(self.router.cached(prompt, [replica.id for replica in replicas]))):
+            by_id = {replica.id: replica for replica in self._directory.replicas}  # rendering took a moment
+            if not by_id:
+                return Ranking([], call, self)
+            routed = self.router.route(prompt, list(by_id))
         if tokens is not None and routed.heat >= _HOT:
             shared = max(routed.cached)
             keys = prompt.keys[: shared // self.router.block_size]
             self.warmer.remember(HotPrefix(keys, tokens[:shared].copy(), salt, routed.heat))
         return Ranking([by_id[name] for name in routed.replicas], call, self, _routed=routed)
 
+    async def _planned(self, replicas: Sequence[Replica], salt: str, is_whole: bool, chat: DocumentChat) -> Ranking | None:
+        """None: the documents stay in the order of their ranks."""
+        found = await self._documents.plan(self._keys_of(replicas[0].block_size), replicas, salt, is_whole, chat)
+        if found is None:
+            return None
+        plan, call, by_id = found
+        return Ranking([by_id[name] for name in plan.routed.replicas], call, self, plan.order, plan.routed)
+
     async def head_start(self, salt: str, chat: DocumentChat) -> HeadStart | None:
         """Begins with the prefill of documents that are provisional, if that pays. `chat`: the request with them."""
         replicas = self._directory.replicas
-        if not replicas or self._config.policy != "cost" or not self.is_trusted or not self.gate.is_worth_planning:
+        if not replicas or not self._may_plan(replicas):
             return None
-        pieces = await self._renderer.pieces(replicas, chat)
-        by_id = {replica.id: replica for replica in self._directory.replicas}
-        if pieces is None or not by_id:
-            return None
-        keys = self._keys_of(replicas[0].block_size)
-        provisional = replace(pieces, tail=pieces.tail[:0])  # ranks and question are not shared
-        plan = self._planner.plan(keys, keys.root(salt), provisional, chat.ranks, list(by_id))
-        start = HeadStart(plan, self.router.clock)
-        asked = plan.routed.replicas[0]
-        if not self.gate.opens(plan.seconds, plan.backlog_s):
-            plan.routed.end()
-            return None
-        start.begin(self._client, by_id[asked], self.name, call_of(plan.tokens, salt))
-        return start
+        return await self._documents.head_start(self._keys_of(replicas[0].block_size), replicas, salt, chat)
 
     async def lengths(self, chat: DocumentChat) -> tuple[int, list[int]] | None:
         """Tokens of the prompt without the documents, and of each document; None if they cannot be told."""
@@ -165,22 +158,8 @@ class Routing:
         pieces = await self._renderer.pieces(replicas, chat) if replicas else None
         return None if pieces is None else (len(pieces.head) + len(pieces.tail), [len(tokens) for tokens in pieces.documents])
 
-    async def _plan(self, replicas: Sequence[Replica], salt: str, is_whole: bool, chat: DocumentChat) -> Ranking | None:
-        """None: the documents stay in the order of their ranks."""
-        if self._config.policy != "cost" or not self.is_trusted or not replicas[0].block_size:
-            return None
-        pieces = await self._renderer.pieces(replicas, chat)
-        by_id = {replica.id: replica for replica in self._directory.replicas}  # rendering took a moment
-        if pieces is None or not by_id:
-            return None
-        keys = self._keys_of(replicas[0].block_size)
-        if chat.head_start:
-            chat.head_start.leave()
-        plan = self._planner.plan(keys, keys.root(salt), pieces, chat.ranks, list(by_id), is_whole)
-        if chat.head_start:
-            self.gate.spent(*chat.head_start.spent(plan))
-        call = _with_tokens(replicas[0], chat.ordered(plan.order), plan.tokens, self._hints(plan))
-        return Ranking([by_id[name] for name in plan.routed.replicas], call, self, plan.order, plan.routed)
+    def _may_plan(self, replicas: Sequence[Replica]) -> bool:
+        return self._config.policy == "cost" and self.is_trusted and replicas[0].block_size > 0
 
     def _is_worth_it(self, replica: Replica, characters: int) -> bool:
         """Rendering costs every request a round trip; what it can save is the prefill of the whole prompt."""
@@ -201,14 +180,9 @@ class Routing:
             self.router.block_size = block_size
         return self._keys
 
-    def _hints(self, plan: Plan) -> dict[str, Any]:
-        """For engines that keep KV in the host's memory: the question is not worth it, and how documents are to be weighed."""
-        if not plan.spans:
-            return {}
-        return {
-            "max_offload_tokens": plan.spans[-1][1],
-            hints.FIELD: {"documents": plan.spans, "profile": self.profile.coefficients[:3]},
-        }
+    def _has_room(self) -> bool:
+        now = self.router.clock()
+        return any(self.router.ledger(replica.id).backlog_s(now) <= BACKLOG_S for replica in self._directory.replicas)
 
     def observe(self, predicted: int, cached: int, tokens: int) -> None:
         self._observe(predicted, cached, tokens)
@@ -227,15 +201,6 @@ class Routing:
                 )
             else:
                 log.info("engines find the prefixes that are predicted again")
-
-
-def _with_tokens(replica: Replica, call: Call, tokens: Tokens, parameters: dict[str, Any]) -> Call:
-    """vLLM takes tokens that were rendered elsewhere, for chats only, and does not render again. Clients may not set this field."""
-    if replica.reuses_tokens and call.path.startswith("/v1/chat/"):
-        parameters = {**parameters, "prompt_token_ids": tokens.tolist()}
-    if not parameters:
-        return call
-    return replace(call, body=call.body[:-1] + b',"kv_transfer_params":' + msgspec.json.encode(parameters) + b"}")
 
 
 def _policy(config: RoutingConfig, profile: PrefillProfile) -> Policy:

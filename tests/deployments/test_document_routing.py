@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cache.prefix.router import Prompt
 from deployments.config import RoutingConfig
 from deployments.rendering import DocumentChat
 from deployments.replica_client import Call
@@ -64,10 +65,10 @@ async def test_the_order_follows_what_is_held_and_the_prediction_is_exact() -> N
 async def test_every_replica_is_asked_in_its_own_order() -> None:
     async with nodes_of("a", "b") as nodes, ingress_of(*nodes) as ingress:
         first, *_ = await ask(ingress, hits_of(1, 2))
-        ingress.router.ledger(first).others_backlog_s = 60.0  # so that the other one is chosen
+        busy = ingress.router.route(Prompt([], 1_000_000), [first])  # so that the other one is chosen
         second, ranking, _ = await ask(ingress, hits_of(3, 2))
         assert (second != first, ranking.order) == (True, (1, 0))  # what was asked for more often comes first
-        ingress.router.ledger(first).others_backlog_s = 0.0
+        busy.end()
         again, ranking, found = await ask(ingress, hits_of(2, 1), "One?")
         assert (again, ranking.order) == (first, (1, 0))
         again, ranking, found = await ask(ingress, hits_of(2, 3), "Two?")
