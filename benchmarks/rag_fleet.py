@@ -14,7 +14,7 @@ import argparse
 import time
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import product
 from multiprocessing import get_context
 from typing import NamedTuple
@@ -28,7 +28,9 @@ from benchmarks.report import Row, say
 from benchmarks.systems import Ours
 from cache.prefix.profile import PrefillProfile
 from cache.prefix.router import LeastCost, Policy, RoundRobin
+from cache.prefix.turns import Turns
 from deployments.config import SimulatedEngineConfig
+from deployments.turns import BACKLOG_S
 from retrieval.eviction.factory import PolicyName
 from retrieval.order import Ranks, displacement
 from retrieval.planner import Pieces, Plan, Planner
@@ -70,6 +72,7 @@ class Documents:
         self._max_displacement = displacement
         self.ours = Ours(config, replicas, clock, round_robin if name in ("round_robin", "greedy_order") else LeastCost)
         self._planner = Planner(self.ours.router, clock)
+        self._clock = clock
         self._turn = 0
         self.is_planned = name.startswith("ours")
         self._replicas = [str(number) for number in range(replicas)]
@@ -94,16 +97,29 @@ class Documents:
         self.ours.routed[request.number] = plan.routed
         return int(plan.routed.replicas[0]), array("I", plan.tokens.astype(np.uint32).tobytes())
 
-    def plan(self, request: RagRequest, with_question: bool = True) -> Plan:
+    def has_room(self) -> bool:
+        """As `deployments.routing` sees it."""
+        now = self._clock()
+        return any(self.ours.router.ledger(replica).backlog_s(now) <= BACKLOG_S for replica in self._replicas)
+
+    def cached(self, request: RagRequest) -> tuple[int, int]:
+        """Tokens that some replica holds of the prompt, and all of them."""
+        pieces, ranks = self._pieces(request, True)
+        return self._planner.cached(self.ours.keys, self.ours.root, pieces, ranks), len(pieces)
+
+    def _pieces(self, request: RagRequest, with_question: bool) -> tuple[Pieces, Ranks]:
         documents = [np.frombuffer(self.workload.tokens(document), np.uint32) for document in request.documents]
         empty = np.empty(0, np.uint32)
         tail = np.frombuffer(self.workload.prompt(request, ()), np.uint32) if with_question else empty
+        pieces = Pieces(empty, documents, tail, [str(document) for document in request.documents])
+        return pieces, Ranks(request.scores, self._max_displacement)
+
+    def plan(self, request: RagRequest, with_question: bool = True) -> Plan:
         replicas = self._replicas
         if self._name == "greedy_order":
             self._turn += 1
             replicas = [replicas[self._turn % len(replicas)]]
-        pieces = Pieces(empty, documents, tail, [str(document) for document in request.documents])
-        ranks = Ranks(request.scores, self._max_displacement)
+        pieces, ranks = self._pieces(request, with_question)
         began = time.process_time()  # other replays run on the same cores
         plan = self._planner.plan(self.ours.keys, self.ours.root, pieces, ranks, replicas)
         self.decision_s += time.process_time() - began
@@ -115,6 +131,26 @@ class RagFleet(Fleet):
     """A fleet whose prompts are put together when the replica is chosen."""
 
     documents: Documents | None = None
+    turns: Turns[int] | None = None
+    _held: dict[int, RagArrival] = field(default_factory=dict)
+
+    def _arrive(self, number: int, arrival: Arrival) -> None:
+        assert self.documents  # noqa: S101
+        assert isinstance(arrival, RagArrival)  # noqa: S101
+        if self.turns is None or (not self._held and self.documents.has_room()):
+            Fleet._arrive(self, number, arrival)
+            return
+        self._held[number] = arrival
+        cached, tokens = self.documents.cached(arrival.request)
+        self.turns.add(number, cached, tokens - cached)
+
+    def _step(self, place: int) -> None:
+        Fleet._step(self, place)
+        while self.turns and self.documents and self.documents.has_room():
+            number = self.turns.pop()
+            arrival = self._held.pop(number)
+            Fleet._arrive(self, number, replace(arrival, at_s=self.clock.now))
+            self.jobs[-1].at_s = arrival.at_s
 
     def _choose(self, number: int, arrival: Arrival) -> tuple[int, array[int]]:
         assert self.documents  # noqa: S101
@@ -145,6 +181,9 @@ def main() -> None:
     parser.add_argument("--host-tokens", type=int, default=250_000, help="that one replica holds in the host's memory")
     parser.add_argument("--answer", type=int, default=6, help="median length of an answer, in tokens")
     parser.add_argument("--max-displacement", type=int, default=4, help="places that a document may be from its rank, under ours")
+    parser.add_argument(
+        "--reorder-window", type=int, default=0, help="of ours: by how many others a request may be overtaken before it is sent"
+    )
     parser.add_argument("--processes", type=int, default=2, help="replays that run at the same time")
     options = parser.parse_args()
     if options.quick:
@@ -176,7 +215,8 @@ def replay(case: Case) -> Row:
     workload = Workload(options.documents, seed=options.seed)
     config = engine(case.system, options)
     documents = Documents(case.system, workload, config, case.replicas, clock, options.max_displacement)
-    fleet = RagFleet(config, case.replicas, documents.ours, clock, documents=documents)
+    turns = Turns[int](options.reorder_window) if options.reorder_window and case.system == "ours" else None
+    fleet = RagFleet(config, case.replicas, documents.ours, clock, documents=documents, turns=turns)
     began = time.perf_counter()
     fleet.run(arrivals(workload, case))
     say(f"{case.system}, k {case.k}, {case.replicas} replicas, drift {case.drift}, load {case.load}: {time.perf_counter() - began:.0f} s")
