@@ -109,7 +109,9 @@ class OverlapFleet(RagFleet):
         RagFleet._arrive(self, number, replace(arrival, at_s=self.clock.now))
         self.jobs[-1].at_s = arrival.at_s
         if start and self.documents.last:
-            self.gate.spent(*start[0].spent(self.documents.last))
+            used, wasted = start[0].spent(self.documents.last)
+            routed = self.documents.last.routed
+            self.gate.spent(used + wasted + routed.prompt.tokens - routed.predicted, wasted)
             self._count(*start)
 
     def _count(self, start: HeadStart, job: Job) -> None:

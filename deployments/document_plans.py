@@ -13,7 +13,9 @@ from deployments.rendering import DocumentChat, Renderer
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.turns import Turnstile
+from deployments.watchers import RoutingWatcher
 from retrieval.eviction import hints
+from retrieval.order import displacement
 from retrieval.planner import Plan, Planner
 from retrieval.speculation import Gate
 
@@ -22,7 +24,14 @@ class DocumentPlans:
     """One for each ingress, in its event loop."""
 
     def __init__(
-        self, router: Router, renderer: Renderer, directory: ReplicaDirectory, client: ReplicaClient, turnstile: Turnstile, name: str
+        self,
+        router: Router,
+        renderer: Renderer,
+        directory: ReplicaDirectory,
+        client: ReplicaClient,
+        turnstile: Turnstile,
+        watcher: RoutingWatcher,
+        name: str,
     ) -> None:
         """`name`: this ingress's."""
         self._router = router
@@ -30,6 +39,7 @@ class DocumentPlans:
         self._directory = directory
         self._client = client
         self._turnstile = turnstile
+        self._watcher = watcher
         self._name = name
         self._planner = Planner(router, router.clock)
         self.gate = Gate()
@@ -49,8 +59,11 @@ class DocumentPlans:
             if chat.head_start:
                 chat.head_start.leave()
             plan = self._planner.plan(keys, root, pieces, chat.ranks, list(by_id), is_whole)
+        self._watcher.planned(displacement(plan.order))
         if chat.head_start:
-            self.gate.spent(*chat.head_start.spent(plan))
+            used, wasted = chat.head_start.spent(plan)
+            self.gate.spent(used + wasted + plan.routed.prompt.tokens - plan.routed.predicted, wasted)
+            self._watcher.head_start(used, wasted)
         call = with_tokens(replicas[0], chat.ordered(plan.order), plan.tokens, self._hints(plan))
         return plan, call, by_id
 

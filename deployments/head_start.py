@@ -71,13 +71,13 @@ class HeadStart:
             self._task.cancel()
         self.plan.routed.leave(self._share)
 
-    def spent(self, final: Plan) -> tuple[float, float]:
-        """Tokens that it and the final prompt's prefill computed, and those of them that were for nothing."""
+    def spent(self, final: Plan) -> tuple[int, int]:
+        """Tokens that it has computed for the final plan's prompt, and those for nothing. To be asked when it has been left."""
         routed = self.plan.routed
-        begun = (self._share or 0.0) * (len(self.plan.tokens) - routed.predicted)
-        useful = max(_common(self.plan.tokens, final.tokens) - routed.predicted, 0) if routed.asked == final.routed.asked else 0
-        wasted = max(begun - useful, 0.0)
-        return wasted + len(final.tokens) - routed.predicted, wasted
+        begun = int((self._share or 0.0) * (len(self.plan.tokens) - routed.predicted))
+        common = _common(self.plan.tokens, final.tokens) if routed.asked == final.routed.asked else 0
+        used = min(begun, max(common - routed.predicted, 0))
+        return used, begun - used
 
 
 def _common(one: Tokens, other: Tokens) -> int:

@@ -19,6 +19,7 @@ from deployments.replicas import Replica, ReplicaDirectory
 from deployments.reports import INGRESS_HEADER, WORK_HEADER
 from deployments.turns import BACKLOG_S, Turnstile
 from deployments.warming import HotPrefix, Warmer
+from deployments.watchers import NoWatcher, RoutingWatcher
 from retrieval.order import Order
 
 log = logging.getLogger("ray.serve")
@@ -85,18 +86,15 @@ class Routing:
         seed: bytes,
         name: str,
         clock: Callable[[], float],
-        observe: Callable[[int, int, int], None] = lambda predicted, cached, tokens: None,
-        trust: Callable[[bool], None] = lambda is_trusted: None,
+        watcher: RoutingWatcher | None = None,
     ) -> None:
-        """`seed`: of the keys, as the replicas have it; `name`: this ingress's; `observe`: hears of each prediction and what came of it;
-        `trust`: hears when predictions begin or cease to be followed."""
+        """`seed`: of the keys, as the replicas have it; `name`: this ingress's."""
         self.name = name
         self._config = config
         self._directory = directory
         self._client = client
         self._seed = seed
-        self._observe = observe
-        self._trust = trust
+        self._watcher = watcher or NoWatcher()
         self._drift = Drift()
         self.profile = PrefillProfile()
         self._policy = _policy(config, self.profile)
@@ -106,7 +104,7 @@ class Routing:
         self.warmer = Warmer(client, self.router)
         self._renderer = Renderer(client, clock)
         self.turnstile = Turnstile(config.reorder_window, self._has_room)
-        self._documents = DocumentPlans(self.router, self._renderer, directory, client, self.turnstile, name)
+        self._documents = DocumentPlans(self.router, self._renderer, directory, client, self.turnstile, self._watcher, name)
         self.gate = self._documents.gate
 
     @property
@@ -185,14 +183,14 @@ class Routing:
         return any(self.router.ledger(replica.id).backlog_s(now) <= BACKLOG_S for replica in self._directory.replicas)
 
     def observe(self, predicted: int, cached: int, tokens: int) -> None:
-        self._observe(predicted, cached, tokens)
+        self._watcher.prediction(predicted, cached, tokens)
         if not self._config.self_check or self._config.policy != "cost":
             return
         trusted = self.is_trusted
         self._drift.add(abs(predicted - cached), tokens, self._keys.block_size if self._keys else 1)
         if self.is_trusted != trusted:
             self.router.policy = self._policy if self.is_trusted else self._by_load
-            self._trust(self.is_trusted)
+            self._watcher.trust(self.is_trusted)
             if trusted:
                 log.error(
                     "engines find other prefixes in their caches than is predicted, so requests go by load alone; compare the replicas' "

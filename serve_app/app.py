@@ -64,9 +64,7 @@ class Ingress:
         self._uses = Uses(remote_cache)
         self._client = DirectReplicaClient(directory, llm, channel, config.ingress.read_timeout_s)
         replica = serve.get_replica_context().replica_tag
-        self._routing = Routing(
-            config.routing, directory, self._client, prefix_seed(channel), replica, time.monotonic, metrics.prediction, metrics.trust
-        )
+        self._routing = Routing(config.routing, directory, self._client, prefix_seed(channel), replica, time.monotonic, metrics)
         self._pipeline = Pipeline(
             config=config,
             authenticator=Authenticator(secret, config.environment),

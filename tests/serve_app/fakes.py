@@ -318,6 +318,10 @@ class RecordedMetrics:
     def trust(self, is_trusted: bool) -> None:
         self.trusted = is_trusted
 
+    def planned(self, displacement: int) -> None: ...
+
+    def head_start(self, used: int, wasted: int) -> None: ...
+
     def request(self, route: str, status: int, cache: str, duration_s: float, first_byte_s: float | None) -> None:
         self.requests.append((route, status, cache))
         self.first_bytes.append(first_byte_s)
@@ -381,7 +385,7 @@ class World:
             embedding=self.embedding,
             documents=self.retrieval if self.config.retrieval.enabled else None,
             directory=self.directory,
-            routing=Routing(self.config.routing, self.directory, self.replicas, b"seed", "ingress", self.clock, self.metrics.prediction),
+            routing=Routing(self.config.routing, self.directory, self.replicas, b"seed", "ingress", self.clock, self.metrics),
             client=self.replicas,
             metrics=self.metrics,
             learner=self.learner,

@@ -28,7 +28,8 @@ def answered(style: Style = "numbers", text: str = TEXT) -> dict[str, Any]:
 async def said(body: bytes | AsyncIterator[bytes]) -> tuple[str, list[dict[str, Any]]]:
     """The text of a stream, and its annotations."""
     raw = body if isinstance(body, bytes) else b"".join([chunk async for chunk in body])
-    text, annotations = "", []
+    text = ""
+    annotations: list[dict[str, Any]] = []
     for payload in sse.payloads(raw):
         if payload != b"[DONE]":
             for choice in json.loads(payload)["choices"]:
