@@ -77,6 +77,17 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """A search whose provisional result is there; `end_search` waits for the final one, of the same versions."""
+
+    result: SearchResult
+    is_final: bool
+    """Then the search has ended already."""
+    ticket: str
+    """Empty if it is final."""
+
+
+@dataclass(frozen=True, slots=True)
 class VectorStoreInfo:
     """A collection. `version` rises with every change of what a search may find; `created_at` is in seconds since the epoch.
 

@@ -9,6 +9,7 @@ RetrievalError
 ├── InputError            what was given cannot be taken; `field` names what is at fault, the message says why
 │   ├── DocumentError     a document, file or collection
 │   └── QueryError        a search
+├── UnknownTicketError    a search that was begun is not known any more: begin it again
 ├── OversizeError         a file is longer than what is kept
 ├── BusyError             too much waits already; try again
 ├── ChunkSizeError        chunks are to be longer than what the encoder reads
@@ -72,6 +73,10 @@ class DocumentError(InputError):
 
 class QueryError(InputError):
     """A search cannot be made."""
+
+
+class UnknownTicketError(RetrievalError):
+    """A search that was begun is not known, or no longer: it was ended, took too long, or the process is another one. Begin it again."""
 
 
 class OversizeError(RetrievalError):

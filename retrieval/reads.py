@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, select
 
 from cache.database import Database
 from cache.entry import Vectors
@@ -57,9 +58,28 @@ class Changes:
     `gone` is None if that has been forgotten: the collection is to be read anew. It may name revisions that were never seen.
     """
 
+    store: int
+    """The collection's number, as in `State`."""
     version: int
     documents: list[SeenDocument]
     gone: list[int] | None
+
+
+class State(NamedTuple):
+    """Which collection this is, and its version: a number is never given to a second one, an id may be."""
+
+    store: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """All that a search sees at one moment, without vectors and texts: the chunks' numbers, rising, and the revision of each."""
+
+    state: State
+    numbers: Numbers
+    revisions: Numbers
+    documents: list[SeenDocument]
 
 
 _VECTORS = select(chunks.c.seq, chunks.c.revision, chunks.c.embedding)
@@ -96,20 +116,46 @@ def read_revision(connection: Connection, store: int, revision: int, first: int,
     return _slice(connection.execute(query.order_by(chunks.c.ordinal).limit(limit)).all())
 
 
+def inventory(connection: Connection, store: StoreRow) -> Inventory:
+    query = select(chunks.c.seq, chunks.c.revision).join_from(chunks, revisions, revisions.c.seq == chunks.c.revision)
+    found = connection.execute(query.where(rows.VISIBLE, chunks.c.store == store.seq).order_by(chunks.c.seq))
+    pairs = np.fromiter((number for row in found for number in row), np.int64).reshape(-1, 2)
+    seen = _seen(connection, documents.c.store == store.seq)
+    return Inventory(State(store.seq, store.version), pairs[:, 0].copy(), pairs[:, 1].copy(), seen)
+
+
+def vectors_of(connection: Connection, store: int, numbers: Sequence[int]) -> Slice:
+    query = _VECTORS.where(chunks.c.store == store).order_by(chunks.c.seq)
+    return _slice(_among(connection, query, chunks.c.seq, numbers))
+
+
+def revisions_of(connection: Connection, store: int, numbers: Sequence[int]) -> Slice:
+    return _slice(_among(connection, _VECTORS.where(chunks.c.store == store), chunks.c.revision, numbers))
+
+
+def _among(connection: Connection, query: Select[*tuple[Any, ...]], column: Any, numbers: Sequence[int]) -> list[rows.AnyRow]:
+    """What the query selects where the column is one of the numbers, which are too many for one statement."""
+    parts = [numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH)]
+    return [row for part in parts for row in connection.execute(query.where(column.in_([int(each) for each in part])))]
+
+
+def _seen(connection: Connection, condition: ColumnElement[bool]) -> list[SeenDocument]:
+    columns = (documents.c.id, documents.c.revision, documents.c.chunks, documents.c.attributes)
+    found: Sequence[rows.AnyRow] = connection.execute(select(*columns).where(condition, documents.c.revision.is_not(None))).all()
+    return [SeenDocument(*row) for row in found]
+
+
 def _slice(found: Sequence[rows.AnyRow]) -> Slice:
     numbers, owners = (np.array([row[column] for row in found], np.int64) for column in (0, 1))
     return Slice(numbers, owners, rows.vectors(found))
 
 
 def changes(connection: Connection, store: StoreRow, since: int) -> Changes:
-    columns = (documents.c.id, documents.c.revision, documents.c.chunks, documents.c.attributes)
-    query = select(*columns).where(documents.c.store == store.seq, documents.c.version > since, documents.c.revision.is_not(None))
-    found: Sequence[rows.AnyRow] = connection.execute(query).all()
-    seen = [SeenDocument(*row) for row in found]
+    seen = _seen(connection, and_(documents.c.store == store.seq, documents.c.version > since))
     if -1 < since < store.horizon:
-        return Changes(store.version, seen, None)
+        return Changes(store.seq, store.version, seen, None)
     ended = select(revisions.c.seq).where(revisions.c.store == store.seq, revisions.c.ended > since)
-    return Changes(store.version, seen, list(connection.scalars(ended)))
+    return Changes(store.seq, store.version, seen, list(connection.scalars(ended)))
 
 
 def chunks_of(connection: Connection, store: int, numbers: Sequence[int]) -> dict[int, Chunk]:
@@ -117,6 +163,4 @@ def chunks_of(connection: Connection, store: int, numbers: Sequence[int]) -> dic
     tables = chunks.join(revisions, revisions.c.seq == chunks.c.revision)
     tables = tables.outerjoin(documents, (documents.c.store == chunks.c.store) & (documents.c.id == revisions.c.document_id))
     query = select(chunks.c.seq, *columns).select_from(tables).where(chunks.c.store == store)
-    parts = [numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH)]
-    found = [row for part in parts for row in connection.execute(query.where(chunks.c.seq.in_([int(each) for each in part])))]
-    return {row.seq: rows.chunk(row) for row in found}
+    return {row.seq: rows.chunk(row) for row in _among(connection, query, chunks.c.seq, numbers)}

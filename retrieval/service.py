@@ -1,5 +1,6 @@
 """Documents and search as one object: what a deployment holds, and calls from several threads."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -7,11 +8,11 @@ from cache.embedders.base import Embedder
 from retrieval.chunking import split
 from retrieval.config import RetrievalConfig
 from retrieval.documents import (
+    Begun,
     Chunk,
     Document,
     DocumentInfo,
     Page,
-    SearchHit,
     SearchResult,
     VectorStoreInfo,
     check_attributes,
@@ -22,9 +23,14 @@ from retrieval.documents import (
 )
 from retrieval.errors import ChunkSizeError, QueryError
 from retrieval.filters import Filter
+from retrieval.result_cache import Counts
 from retrieval.scopes import Scopes
 from retrieval.search import VectorSearch
+from retrieval.searcher import Searcher
+from retrieval.sources import FaissSource, IndexSource
 from retrieval.store import DocumentStore
+from retrieval.texts import Texts
+from retrieval.view import Asked
 
 MAX_QUERIES = 16
 """Of one search."""
@@ -46,9 +52,11 @@ class RetrievalService:
         clock: Callable[[], float],
         new_store_id: Callable[[], str] | None = None,
         scopes: Scopes | None = None,
+        source: IndexSource | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock` gives seconds since the epoch. Without `scopes` there are no groups. Raises `ChunkSizeError` for chunks that the encoder
-        would cut.
+        """`clock` gives seconds since the epoch, `monotonic` any that never go back. Without `scopes` there are no groups; without a
+        `source` indexes are in memory only. Raises `ChunkSizeError` for chunks that the encoder would cut.
         """
         if config.chunk_tokens > embedder.max_tokens:
             raise ChunkSizeError(
@@ -60,7 +68,10 @@ class RetrievalService:
         self._clock = clock
         self._new_store_id = new_store_id or (lambda: new_id("vs_", clock()))
         self._scopes = scopes or Scopes(store, {})
-        self._search = VectorSearch(store, config.max_loaded_stores)
+        source = source or FaissSource(config.index, embedder.dimension, embedder.name)
+        self._indexes = VectorSearch(store, source, config.max_loaded_stores)
+        texts = Texts(store, config.max_text_bytes)
+        self._searcher = Searcher(self._indexes, texts, self._scopes, embedder, config, monotonic)
 
     def create_store(
         self, namespace: str, name: str, metadata: Mapping[str, str] | None = None, group: str | None = None
@@ -91,7 +102,9 @@ class RetrievalService:
         return self._named(self._store.get_store(scope, store_id), scope)
 
     def delete_store(self, namespace: str, store_id: str) -> None:
-        self._store.delete_store(self._scopes.of(namespace, store_id), store_id)
+        scope = self._scopes.of(namespace, store_id)
+        self._store.delete_store(scope, store_id)
+        self._indexes.forget(scope, store_id)
 
     def add_documents(self, namespace: str, store_id: str, documents: Sequence[Document]) -> list[str]:
         """All of the documents or, on an error, none; a reader sees all of them or none. Returns their ids, in their order.
@@ -134,23 +147,47 @@ class RetrievalService:
         least `score_threshold`. A chunk that several collections hold is one hit. Raises `QueryError` for a blank query or a `top_k` out of
         range.
         """
+        return self._searcher.search(namespace, store_ids, self._asked(query, top_k, filters, score_threshold))
+
+    def begin_search(
+        self,
+        namespace: str,
+        store_ids: Sequence[str],
+        query: str | Sequence[str],
+        top_k: int,
+        filters: Filter | None = None,
+        score_threshold: float | None = None,
+    ) -> Begun:
+        """As `search`, which takes no longer than this and `end_search` together; but this returns as soon as there is a first result."""
+        return self._searcher.begin(namespace, store_ids, self._asked(query, top_k, filters, score_threshold))
+
+    def end_search(self, namespace: str, ticket: str) -> SearchResult:
+        """The final result of a search that this namespace has begun less than `retrieval.tickets.TICKET_S` ago, once.
+
+        Raises `UnknownTicketError`.
+        """
+        return self._searcher.end(namespace, ticket)
+
+    @property
+    def result_counts(self) -> Counts:
+        """What has become of searches in the result cache."""
+        return self._searcher.counts
+
+    def _asked(self, query: str | Sequence[str], top_k: int, filters: Filter | None, score_threshold: float | None) -> Asked:
         if not 1 <= top_k <= self._config.max_top_k:
             raise QueryError(f"top_k is {top_k}; allowed: 1 to {self._config.max_top_k}", "top_k")
         queries = [query] if isinstance(query, str) else list(query)
         if not 1 <= len(queries) <= MAX_QUERIES or not all(each.strip() for each in queries):
             raise QueryError(f"a search has 1 to {MAX_QUERIES} queries, each with text", "query")
-        scopes = {store_id: self._scopes.of(namespace, store_id) for store_id in store_ids}
-        where = filters.matches if filters is not None else None
-        hits: list[SearchHit] = []
-        versions: dict[str, int] = {}
-        for vector in self._embedder.embed(queries):
-            for store_id, scope in scopes.items():
-                found, versions[store_id] = self._search.search(scope, store_id, vector, top_k, where)
-                hits += found
-        close = [hit for hit in _merged(hits) if score_threshold is None or hit.score >= score_threshold]
-        return SearchResult(close[:top_k], versions, scopes)
+        return Asked(queries, top_k, filters, score_threshold)
+
+    def start(self) -> None:
+        """What makes searches faster begins in the background."""
+        self._indexes.start()
 
     def close(self) -> None:
+        self._searcher.close()
+        self._indexes.close()
         self._store.close()
 
     def _named(self, info: VectorStoreInfo, scope: str) -> VectorStoreInfo:
@@ -161,11 +198,3 @@ class RetrievalService:
         config = self._config
         texts = split(document.text, self._embedder.count_tokens, config.chunk_tokens, config.chunk_overlap_tokens)
         return [Chunk(chunk_id(document.id, i), document.id, i, text, document.attributes) for i, text in enumerate(texts)]
-
-
-def _merged(hits: Sequence[SearchHit]) -> list[SearchHit]:
-    """Best first. Collections may hold other texts under one chunk id, so an equal id alone does not make two hits one."""
-    distinct: dict[tuple[str, str], SearchHit] = {}
-    for hit in sorted(hits, key=lambda hit: (-hit.score, hit.chunk.id)):
-        distinct.setdefault((hit.chunk.id, hit.chunk.text), hit)
-    return list(distinct.values())

@@ -11,7 +11,7 @@ from retrieval import reads, rows
 from retrieval.documents import Chunk, Document, DocumentInfo, Page, VectorStoreInfo
 from retrieval.errors import StorageError, UnknownStoreError
 from retrieval.migrate import open_database
-from retrieval.reads import Changes, Slice, Snapshot
+from retrieval.reads import Changes, Inventory, Slice, Snapshot, State
 from retrieval.revisions import StoreRow, end_documents, end_store, new_revision, publish, raised, store_row, sweep
 from retrieval.schema import chunks, documents, revisions, stores
 
@@ -24,8 +24,9 @@ class DocumentStore:
     Every call names a namespace and sees nothing outside of it: a collection of another namespace raises `UnknownStoreError`,
     like one that does not exist. A change of what a search may find is one transaction, which also raises the collection's version.
 
-    A reader that keeps an index of its own takes `version`, then `slices` from 0 until none come, then `changes` since that version, with
-    `slice_of` each revision that it lacks; and from then on `changes` since the version that those have led to.
+    A reader that keeps an index of its own takes the `inventory` of a version and its `vectors_of`, and from then on the `changes` since
+    the version that it has, with `revisions_of` what it lacks. Or, without an inventory: `version`, then `slices` from 0 until none come,
+    then `changes` since that version.
     """
 
     def __init__(self, url: str, embedder: str) -> None:
@@ -135,6 +136,16 @@ class DocumentStore:
         with self.database.read() as connection:
             return store_row(connection, namespace, store_id).version
 
+    def state(self, namespace: str, store_id: str) -> State:
+        with self.database.read() as connection:
+            row = store_row(connection, namespace, store_id)
+            return State(row.seq, row.version)
+
+    def all_ids(self) -> list[tuple[str, str]]:
+        """Of every collection: its namespace and its id."""
+        with self.database.read() as connection:
+            return [(row.namespace, row.id) for row in connection.execute(select(stores.c.namespace, stores.c.id))]
+
     def load(self, namespace: str, store_id: str) -> Snapshot:
         with self.database.read() as connection:
             snapshot, embedder = reads.snapshot(connection, namespace, store_id)
@@ -155,6 +166,20 @@ class DocumentStore:
         """At most `limit` chunks of one revision, from the one of the ordinal `first` on."""
         with self.database.read() as connection:
             return reads.read_revision(connection, self._readable(connection, namespace, store_id).seq, revision, first, limit)
+
+    def inventory(self, namespace: str, store_id: str) -> Inventory:
+        with reads.one_moment(self.database) as connection:
+            return reads.inventory(connection, self._readable(connection, namespace, store_id))
+
+    def vectors_of(self, namespace: str, store_id: str, numbers: Sequence[int]) -> Slice:
+        """Chunks by their numbers. Those that were deleted are missing; they are kept for a while after they have ended."""
+        with self.database.read() as connection:
+            return reads.vectors_of(connection, self._readable(connection, namespace, store_id).seq, numbers)
+
+    def revisions_of(self, namespace: str, store_id: str, revisions: Sequence[int]) -> Slice:
+        """All chunks of these revisions, in no order. Those that were deleted are missing."""
+        with self.database.read() as connection:
+            return reads.revisions_of(connection, self._readable(connection, namespace, store_id).seq, revisions)
 
     def chunks_of(self, namespace: str, store_id: str, numbers: Sequence[int]) -> dict[int, Chunk]:
         """Chunks by their numbers. Those that were deleted are missing; they are kept for a while after they have ended."""

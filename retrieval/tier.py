@@ -14,6 +14,7 @@ from retrieval.ingest import Ingest
 from retrieval.ingest_queue import IngestQueue
 from retrieval.scopes import Group, Scopes
 from retrieval.service import RetrievalService
+from retrieval.sources import IndexSource
 from retrieval.store import DocumentStore
 
 _DOCUMENTS = ("update_store", "list_stores", "get_store", "delete_store", "add_documents", "delete_document", "list_documents")
@@ -35,11 +36,13 @@ class RetrievalTier:
         clock: Callable[[], float],
         groups: Mapping[str, Group] | None = None,
         pause: Callable[[float], object] | None = None,
+        source: IndexSource | None = None,
     ) -> None:
-        """`directory`: where files are kept. Nothing is read into collections until `start`. Raises `ChunkSizeError`, `StorageError`."""
+        """`directory`: where files are kept; `source`: where indexes are, if not in memory only. Nothing is read into collections until
+        `start`. Raises `ChunkSizeError`, `StorageError`."""
         scopes = Scopes(store, groups or {})
         queue = IngestQueue(store.database, config.files.max_waiting)
-        self.service = RetrievalService(store, embedder, config, clock, scopes=scopes)
+        self.service = RetrievalService(store, embedder, config, clock, scopes=scopes, source=source)
         self.files = FileStore(store.database, directory, config.files, clock)
         self.attachments = Attachments(store, self.files, queue, scopes, config, embedder.max_tokens, clock)
         self.ingest = Ingest(store, self.files, queue, embedder, config.files, clock, pause)
@@ -79,6 +82,7 @@ class RetrievalTier:
         return self.service.get_store(namespace, info.id)
 
     def start(self) -> None:
+        self.service.start()
         self.ingest.start()
 
     def close(self) -> None:

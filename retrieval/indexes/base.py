@@ -52,6 +52,10 @@ class ChunkIndex(Protocol):
     def kind(self) -> str:
         """`flat`, `hnsw`, `ivf` or `milvus`."""
 
+    @property
+    def rows(self) -> RowIds:
+        """All rows that can be found, in ascending order: to be compared with those in SQL."""
+
     def __len__(self) -> int:
         """How many rows can be found."""
 

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +23,8 @@ SPARE = 32
 """Rows that are compared exactly beyond those that are asked for."""
 MIN_TAIL, TAIL_SHARE = 4096, 50
 """Rows behind the structure, compared one by one, are put into it when they are so many, and one of so many of those in it."""
+MOST_GROWN = 65_536
+"""More rows than these would take longer than some seconds: they stay behind the structure until somebody asks for `extended`."""
 GROWN, REMOVED = 2.0, 0.25
 """An index is worth being made anew with so many times the rows that its structure was made for, or so large a part of them removed."""
 
@@ -61,7 +63,8 @@ class FaissChunkIndex:
     """A `ChunkIndex` in this process; `retrieval.indexes.building` makes it.
 
     `changed` takes time in proportion to what is added, and to what was added since the structure last took rows; it
-    takes them when they are a fiftieth of it, which at a million rows of 384 components copies 0.4 GB and takes a second or two.
+    takes them when they are a fiftieth of it, which at a million rows of 384 components copies 0.4 GB and takes a second or two. More than
+    `MOST_GROWN` rows it leaves behind the structure (`tail_is_long`), where a search compares them in 60 ms a million.
     A removed row keeps its place until the index is made anew (`renewal_is_due`).
     """
 
@@ -95,6 +98,19 @@ class FaissChunkIndex:
         contents, size = self.contents, len(self.contents.matrix)
         enough = FLAT_ROWS if contents.structure is None else 0
         return size > max(enough, GROWN * contents.made_for) or size - self._count > REMOVED * size
+
+    @property
+    def tail_is_long(self) -> bool:
+        """Whether `extended` would make searches faster."""
+        return self.contents.structure is not None and len(self.contents.matrix) - self._covered > self._longest_tail
+
+    def extended(self) -> "FaissChunkIndex":
+        """The same version with all rows in the structure. Takes a second for each 20,000 that are behind it, at a million rows."""
+        contents = self.contents
+        if contents.structure is None:
+            return self
+        structure = contents.structure.extended(vectors for _, vectors in contents.matrix.slices(start=self._covered))
+        return FaissChunkIndex(replace(contents, structure=structure))
 
     @cached_property
     def rows(self) -> RowIds:
@@ -162,9 +178,13 @@ class FaissChunkIndex:
     def _grown(self, matrix: Matrix) -> Structure | None:
         """The structure, with the rows behind it if they are many."""
         structure, tail = self.contents.structure, len(matrix) - self._covered
-        if structure is None or tail <= max(MIN_TAIL, self._covered // TAIL_SHARE):
+        if structure is None or not self._longest_tail < tail <= MOST_GROWN:
             return structure
         return structure.extended(vectors for _, vectors in matrix.slices(start=self._covered))
+
+    @property
+    def _longest_tail(self) -> int:
+        return max(MIN_TAIL, self._covered // TAIL_SHARE)
 
     def _checked(self, vector: Vector, allowed: Selection | None) -> Chosen | None:
         check_vector(vector, self.dimension)

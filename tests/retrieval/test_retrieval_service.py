@@ -11,8 +11,10 @@ from cache.embedders.fake import HashedWordsEmbedder
 from retrieval.config import RetrievalConfig
 from retrieval.documents import Document, new_document, new_id
 from retrieval.errors import ChunkSizeError, DocumentError, QueryError, UnknownStoreError
+from retrieval.indexes.config import IndexConfig
 from retrieval.search import VectorSearch
 from retrieval.service import RetrievalService
+from retrieval.sources import FaissSource
 from retrieval.store import DocumentStore
 
 EMBEDDER = HashedWordsEmbedder()
@@ -200,17 +202,17 @@ def test_concurrent_writers_lose_nothing(service: RetrievalService) -> None:
 
 
 def test_loaded_collections_are_bounded(service: RetrievalService, store: DocumentStore) -> None:
-    search = VectorSearch(store, max_loaded=2)
+    search = VectorSearch(store, FaissSource(IndexConfig(), EMBEDDER.dimension, EMBEDDER.name), max_loaded=2)
     ids = [service.create_store("a", "").id for _ in range(3)]
     for store_id in ids:
         service.add_documents("a", store_id, [BEES])
     query = EMBEDDER.embed(["honey"])[0]
     for store_id in [*ids, *ids]:
-        assert search.search("a", store_id, query, 1)[0]
+        assert search.open("a", store_id).search(query, 1)
         assert len(search) <= 2
     service.delete_store("a", ids[2])
     with pytest.raises(UnknownStoreError):
-        search.search("a", ids[2], query, 1)
+        search.open("a", ids[2])
     assert len(search) == 1
 
 
