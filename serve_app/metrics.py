@@ -13,7 +13,7 @@ MAX_OBSERVED = 256
 """Gathered values of histograms; then they are given to Ray at once: more would hold up requests for milliseconds."""
 
 STAGE_BUCKETS_S = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]
-DISPLACEMENT_BUCKETS = [0.0, 1.0, 2.0, 3.0, 4.0, 8.0, 16.0, 50.0]
+DISPLACEMENT_BUCKETS = [0.5, 1.5, 2.5, 3.5, 4.5, 8.5, 16.5]  # Ray takes no 0
 LATENCY_BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0]
 
 
