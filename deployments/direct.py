@@ -20,6 +20,8 @@ from deployments.channel.frames import Request
 from deployments.engines.base import Message, Receive, Send
 from deployments.errors import ChannelError, OversizeError, PartError
 from deployments.replicas import ReplicaDirectory
+from retrieval import errors as retrieval_errors
+from retrieval.errors import RetrievalError
 
 log = logging.getLogger("ray.serve")
 
@@ -57,11 +59,29 @@ def _method(function: Any) -> _Method:
     return _Method(msgspec.msgpack.Decoder(arguments, dec_hook=_typed), msgspec.msgpack.Decoder(returned, dec_hook=_typed))
 
 
+_PARTS = ((cache_errors, CacheError), (retrieval_errors, RetrievalError))
+_ERRORS: dict[str, type[Exception]] = {
+    name: kind for module, base in _PARTS for name, kind in vars(module).items() if isinstance(kind, type) and issubclass(kind, base)
+}
+
+
 class _Raised(msgspec.Struct, array_like=True):
-    """An error of the cache tier, by name: such errors are part of a contract."""
+    """An error of the cache or retrieval tier, by name: such errors are part of a contract."""
 
     name: str
-    message: str
+    arguments: list[str]
+    """What it is made anew from, wherever it travels."""
+
+    @classmethod
+    def of(cls, error: Exception) -> "_Raised":
+        """Of a kind that the other end may not know, the nearest base that it does."""
+        name = next(kind.__name__ for kind in type(error).__mro__ if _ERRORS.get(kind.__name__) is kind)
+        reduced: Any = error.__reduce__()
+        return cls(name, [str(each) for each in reduced[1]])
+
+    def error(self) -> Exception:
+        kind = _ERRORS.get(self.name)
+        return CacheError(*self.arguments) if kind is None else kind(*self.arguments)
 
 
 class DirectApp:
@@ -85,8 +105,8 @@ class DirectApp:
     async def _result(self, name: str, method: _Method, body: bytes) -> tuple[int, bytes]:
         try:
             return _OK, _encode(await getattr(self._target, name)(*method.arguments.decode(body)))
-        except CacheError as error:
-            return _RAISED, _encode(_Raised(type(error).__name__, str(error)))
+        except (CacheError, RetrievalError) as error:
+            return _RAISED, _encode(_Raised.of(error))
 
 
 class DirectCalls:
@@ -105,7 +125,7 @@ class DirectCalls:
         self._turn = 0
 
     async def call(self, name: str, *args: Any) -> Any:
-        """Raises what the contract's method raises of the cache's errors, `PartError`, and what a handle raises."""
+        """Raises what the contract's method raises of the cache's and the retrieval's errors, `PartError`, and what a handle raises."""
         exchange = await self._sent(Request(name, name, [], _encode(args)))
         if exchange is None:
             async with asyncio.timeout(self._limit_s):
@@ -118,7 +138,9 @@ class DirectCalls:
             exchange.close()
         if status == _OK:
             return self._methods[name].result.decode(body)
-        raise _raised(body) if status == _RAISED else PartError("a part of the application does not know this call")
+        if status == _RAISED:
+            raise msgspec.msgpack.decode(body, type=_Raised).error()
+        raise PartError("a part of the application does not know this call")
 
     async def _sent(self, request: Request) -> Exchange | None:
         """None: no replica can be reached, or a frame cannot hold it."""
@@ -144,9 +166,3 @@ async def _whole(exchange: Exchange) -> bytes:
     while more := await exchange.read():
         body += more
     return body
-
-
-def _raised(body: bytes) -> Exception:
-    error = msgspec.msgpack.decode(body, type=_Raised)
-    kind = getattr(cache_errors, error.name, CacheError)
-    return kind(error.message) if isinstance(kind, type) and issubclass(kind, CacheError) else CacheError(error.message)

@@ -1,27 +1,44 @@
-"""The retrieval deployment: collections of documents and files in SQLite and on disk, searched with FAISS, read in the background."""
+"""The retrieval deployment: collections of documents and files in SQLite and on disk, searched with FAISS or Milvus, read in the
+background."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 
 from cache.embedders.base import Embedder
+from deployments.channel.server import ChannelServer
+from deployments.direct import DirectApp, DirectCalls
 from deployments.embedding import RemoteEmbedder, calls_of_embedding
+from deployments.replicas import directory_of
+from deployments.result_metrics import ResultMetrics
+from deployments.router import DirectoryRouter
 from retrieval.config import RetrievalConfig
-from retrieval.errors import BusyError, InputError, OversizeError, RetrievalError, UnknownError
+from retrieval.documents import Begun, SearchResult
+from retrieval.errors import BusyError, InputError, OversizeError, RetrievalError, StorageError, UnknownError
+from retrieval.filters import Filter, parse_filter
 from retrieval.scopes import Group
+from retrieval.sources import open_source
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
 
 NAME = "Retrieval"
 THREADS = 32
 """Of calls: those that add documents wait for the encoder for minutes."""
+SEARCH_THREADS = 32
+"""Of searches alone, so that they do not wait for those."""
+DRAIN_LIMIT_S = 10.0
+EXPORT_S = 1.0
+"""How often counters are told."""
+
+T = TypeVar("T")
 
 log = logging.getLogger("ray.serve")
 
@@ -36,11 +53,30 @@ class Refused:
 _REFUSALS = (BusyError, InputError, OversizeError, UnknownError)
 
 
-class Retrieval:
+class RetrievalCalls(Protocol):
+    """The contract of `Retrieval`: what requests wait for. See `retrieval.service.RetrievalService`; raises `RetrievalError` and
+    `CacheError`. `filters` are as `retrieval.filters.parse_filter` takes them.
+    """
+
+    async def search(
+        self, namespace: str, store_ids: list[str], query: str | list[str], top_k: int, filters: Any, score_threshold: float | None
+    ) -> SearchResult: ...
+
+    async def begin_search(
+        self, namespace: str, store_ids: list[str], query: str | list[str], top_k: int, filters: Any, score_threshold: float | None
+    ) -> Begun: ...
+
+    async def end_search(self, namespace: str, ticket: str) -> SearchResult: ...
+
+
+class Retrieval(RetrievalCalls):
     """Methods of `RetrievalTier`, off the event loop."""
 
-    def __init__(self, config: RetrievalConfig, data_dir: Path, embedding: Any, secret: str, groups: Mapping[str, Group]) -> None:
-        """`secret`: of the embedding deployment's private channel."""
+    def __init__(
+        self, config: RetrievalConfig, data_dir: Path, embedding: Any, host: str, secret: str, groups: Mapping[str, Group]
+    ) -> None:
+        """`host`, `secret`: of its private channel, and of the embedding deployment's."""
+        self._server = ChannelServer(DirectApp(RetrievalCalls, self), host, secret.encode(), grace_s=0)
         self._config = config
         self._data_dir = data_dir
         self._embedding = embedding
@@ -49,10 +85,17 @@ class Retrieval:
         self._tier: RetrievalTier | None = None
         self._lock = asyncio.Lock()
         self._threads = ThreadPoolExecutor(THREADS, "retrieval")
+        self._searches = ThreadPoolExecutor(SEARCH_THREADS, "searches")
+        self._calls: DirectCalls | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+
+    def record_replica_metadata(self) -> dict[str, Any]:
+        return {"url": self._server.url}
 
     async def check_health(self) -> None:
         """Serve awaits this before it sends the first request. Files that an earlier process has not finished wait for no request."""
+        await self._server.start()
         if self._tier is None and (self._opening is None or self._opening.done()):
             self._opening = asyncio.ensure_future(self._open_early())
 
@@ -67,15 +110,18 @@ class Retrieval:
         async with self._lock:
             if self._tier is None:
                 described = await self._embedding.describe.remote()
-                calls = calls_of_embedding(self._embedding, self._secret)
+                calls = self._calls = self._calls or calls_of_embedding(self._embedding, self._secret)
                 embedder = RemoteEmbedder(calls, asyncio.get_running_loop(), described)
                 self._tier = await asyncio.to_thread(self._open, embedder)
+                self._telling = asyncio.create_task(self._tell(self._tier))
         return self._tier
 
     def _open(self, embedder: Embedder) -> RetrievalTier:
         store = DocumentStore(f"sqlite:///{self._data_dir}/documents.db", embedder.name)
         try:
-            tier = RetrievalTier(store, embedder, self._config, self._data_dir / "files", time.time, self._groups)
+            source = open_source(self._config.index, self._data_dir / "indexes", embedder)
+            files = self._data_dir / "files"
+            tier = RetrievalTier(store, embedder, self._config, files, time.time, self._groups, source=source)
         except BaseException:
             store.close()
             raise
@@ -94,27 +140,72 @@ class Retrieval:
         except _REFUSALS as error:
             return Refused(error)
 
+    async def search(
+        self, namespace: str, store_ids: list[str], query: str | list[str], top_k: int, filters: Any, score_threshold: float | None
+    ) -> SearchResult:
+        service = (await self._opened()).service
+        return await self._searching(service.search, namespace, store_ids, query, top_k, _parsed(filters), score_threshold)
+
+    async def begin_search(
+        self, namespace: str, store_ids: list[str], query: str | list[str], top_k: int, filters: Any, score_threshold: float | None
+    ) -> Begun:
+        service = (await self._opened()).service
+        return await self._searching(service.begin_search, namespace, store_ids, query, top_k, _parsed(filters), score_threshold)
+
+    async def end_search(self, namespace: str, ticket: str) -> SearchResult:
+        return await self._searching((await self._opened()).service.end_search, namespace, ticket)
+
+    async def _searching(self, work: Callable[..., T], *args: Any) -> T:
+        try:
+            running = asyncio.get_running_loop().run_in_executor(self._searches, work, *args)
+        except RuntimeError as error:  # the threads are shut down
+            raise StorageError("the document store is being closed") from error
+        return await running
+
+    async def _tell(self, tier: RetrievalTier) -> None:
+        metrics = ResultMetrics()
+        while True:
+            metrics.tell(tier.service.result_counts)
+            await asyncio.sleep(EXPORT_S)
+
     async def close(self) -> None:
         """Files that are being read go on in the next process."""
+        await self._server.drain(DRAIN_LIMIT_S)
+        await self._server.stop()
         if self._opening is not None:
             await self._opening
+        if self._telling is not None:
+            self._telling.cancel()
+        await asyncio.to_thread(self._searches.shutdown, cancel_futures=True)
         if self._tier is not None:
             await asyncio.to_thread(self._tier.close)
         self._threads.shutdown()
+        if self._calls is not None:
+            self._calls.close()
 
     async def __del__(self) -> None:
         """Serve awaits this when the replica is to stop."""
         await self.close()
 
 
+def _parsed(filters: Any) -> Filter | None:
+    return None if filters is None else parse_filter(filters, "filters")
+
+
 def retrieval_deployment(
-    config: RetrievalConfig, data_dir: Path, embedding: serve.Application, secret: str, groups: Mapping[str, Group]
+    config: RetrievalConfig, data_dir: Path, embedding: serve.Application, host: str, secret: str, groups: Mapping[str, Group]
 ) -> serve.Application:
-    """`groups`: by name."""
+    """`host`, `secret`: of its private channel, and of the embedding deployment's; `groups`: by name."""
     return serve.deployment(
         Retrieval,
         name=NAME,
         num_replicas=1,  # SQLite has one writer
         ray_actor_options={"num_cpus": 0},
+        request_router_config=RequestRouterConfig(request_router_class=DirectoryRouter),
         max_ongoing_requests=100,
-    ).bind(config, data_dir, embedding, secret, groups)
+    ).bind(config, data_dir, embedding, host, secret, groups)
+
+
+def calls_of_retrieval(handle: Any, secret: str, limit_s: float) -> DirectCalls:
+    """For the running event loop. `limit_s`: how long a call may take."""
+    return DirectCalls(RetrievalCalls, directory_of(NAME), handle, secret, limit_s)

@@ -17,7 +17,7 @@ from deployments.llm import llm_deployment
 from deployments.replica_client import DirectReplicaClient
 from deployments.replicas import directory_of
 from deployments.reports import prefix_seed
-from deployments.retrieval import retrieval_deployment
+from deployments.retrieval import calls_of_retrieval, retrieval_deployment
 from deployments.routing import Routing
 from retrieval.scopes import Group
 from serve_app.access_log import beside_serve_log
@@ -55,6 +55,10 @@ class Ingress:
         channel = derive(secret, PRIVATE_PORT)
         directory = directory_of(LLM_NAME)
         self._calls = [calls_of_cache(cache, channel, CALL_TIMEOUT_S), calls_of_embedding(embedding, channel)]
+        documents = None
+        if retrieval:
+            self._calls.append(calls_of_retrieval(retrieval, channel, CALL_TIMEOUT_S))
+            documents = RemoteDocuments(self._calls[-1], retrieval)
         remote_cache, encoder = RemoteCache(self._calls[0], cache), RemoteEmbedding(self._calls[1])
         lru = AnswerLru(config.cache.exact.max_bytes, time.time)
         self._keeper = Keeper(remote_cache, metrics)
@@ -72,7 +76,7 @@ class Ingress:
                 config.cache, model, lru, remote_cache, encoder, self._keeper, self._learner, metrics, self._flights, self._uses
             ),
             embedding=encoder,
-            documents=RemoteDocuments(retrieval) if retrieval else None,
+            documents=documents,
             directory=directory,
             routing=self._routing,
             client=self._client,
@@ -145,7 +149,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         name: Group(authenticator.group(name), frozenset(namespace(member) for member in members))
         for name, members in config.retrieval.groups.items()
     }
-    retrieval = retrieval_deployment(config.retrieval, data_dir, embedding, channel[1], groups) if config.retrieval.enabled else None
+    retrieval = retrieval_deployment(config.retrieval, data_dir, embedding, *channel, groups) if config.retrieval.enabled else None
     return _ingress_deployment(config).bind(config, secret, model_identity(config.llm), llm, embedding, cache, retrieval)
 
 

@@ -15,8 +15,8 @@ from cache.stores.base import Known
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
 from deployments.retrieval import Refused
-from retrieval.documents import SearchResult
-from retrieval.filters import Filter
+from retrieval.documents import Begun, SearchResult
+from retrieval.filters import Filter, to_json
 
 T = TypeVar("T")
 CALL_TIMEOUT_S = 30.0
@@ -73,6 +73,20 @@ class DocumentService(Protocol):
         score_threshold: float | None = None,
     ) -> SearchResult:
         """See `retrieval.service.RetrievalService.search`."""
+
+    async def begin_search(
+        self,
+        namespace: str,
+        store_ids: list[str],
+        query: str | list[str],
+        top_k: int,
+        filters: Filter | None = None,
+        score_threshold: float | None = None,
+    ) -> Begun:
+        """See `retrieval.service.RetrievalService.begin_search`."""
+
+    async def end_search(self, namespace: str, ticket: str) -> SearchResult:
+        """Raises `UnknownTicketError` for a search that was begun too long ago, or in a process that is gone: it is to be made anew."""
 
     async def call(self, method: str, *args: Any) -> Any:
         """Any call of `retrieval.tier.RetrievalTier`, by name."""
@@ -148,9 +162,11 @@ class RemoteEmbedding:
 
 
 class RemoteDocuments:
-    """The retrieval deployment, through its handle."""
+    """The retrieval deployment: searches directly, the rest through its handle."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, calls: Calls, handle: Any) -> None:
+        """`calls`: of `deployments.retrieval.RetrievalCalls`."""
+        self._calls = calls
         self._handle = handle
 
     async def search(
@@ -162,8 +178,27 @@ class RemoteDocuments:
         filters: Filter | None = None,
         score_threshold: float | None = None,
     ) -> SearchResult:
-        result: SearchResult = await self.call("search", namespace, store_ids, query, top_k, filters, score_threshold)
+        result: SearchResult = await self._search("search", namespace, store_ids, query, top_k, _json(filters), score_threshold)
         return result
+
+    async def begin_search(
+        self,
+        namespace: str,
+        store_ids: list[str],
+        query: str | list[str],
+        top_k: int,
+        filters: Filter | None = None,
+        score_threshold: float | None = None,
+    ) -> Begun:
+        begun: Begun = await self._search("begin_search", namespace, store_ids, query, top_k, _json(filters), score_threshold)
+        return begun
+
+    async def end_search(self, namespace: str, ticket: str) -> SearchResult:
+        result: SearchResult = await self._search("end_search", namespace, ticket)
+        return result
+
+    async def _search(self, name: str, *args: Any) -> Any:
+        return await answer_of(self._calls.call(name, *args), "the document store")
 
     async def call(self, method: str, *args: Any) -> Any:
         limit_s = INGEST_TIMEOUT_S if method == "add_documents" else CALL_TIMEOUT_S
@@ -171,3 +206,8 @@ class RemoteDocuments:
         if isinstance(result, Refused):
             raise result.error
         return result
+
+
+def _json(filters: Filter | None) -> Any:
+    """A filter on its way."""
+    return None if filters is None else to_json(filters)

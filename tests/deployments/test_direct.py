@@ -13,7 +13,7 @@ import pytest
 from cache.cascade import Decision, Query, Reason
 from cache.decision.account import Budget
 from cache.entry import Entry
-from cache.errors import CacheError, StoreError, VerifierError
+from cache.errors import StoreError, VerifierError
 from cache.policy import Policy
 from cache.semantic import Found
 from cache.stores.base import Candidate, Known
@@ -24,6 +24,8 @@ from deployments.direct import DirectApp, DirectCalls
 from deployments.embedding import Embedded, EmbeddingCalls
 from deployments.errors import PartError
 from deployments.replicas import Replica, ReplicaDirectory
+from retrieval.errors import QueryError, RetrievalError, UnknownStoreError
+from retrieval.indexes.errors import IndexFileError
 from tests.cache.entries import make_entry, unit
 from tests.deployments.replica_fakes import SECRET, unused_url
 
@@ -34,6 +36,20 @@ class Contract(Protocol):
     async def fail(self, name: str) -> None: ...
 
     async def hang(self) -> None: ...
+
+
+class OwnError(UnknownStoreError):
+    """The other end does not know it."""
+
+
+ERRORS: dict[str, Exception] = {
+    "store": StoreError("no"),
+    "verifier": VerifierError("no"),
+    "query": QueryError("no", "top_k"),
+    "index": IndexFileError("no"),
+    "own": OwnError("no"),
+    "other": RuntimeError("no"),
+}
 
 
 @dataclass
@@ -48,7 +64,7 @@ class Target(Contract):
         return self.factor * number, word
 
     async def fail(self, name: str) -> None:
-        raise {"store": StoreError("no"), "verifier": VerifierError("no"), "other": RuntimeError("no")}[name]
+        raise ERRORS[name]
 
     async def hang(self) -> None:
         await asyncio.Event().wait()
@@ -94,11 +110,22 @@ async def test_a_call_gives_what_the_method_gives() -> None:
         assert await calls.call("double", 4, None) == (8, None)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("store", StoreError), ("verifier", VerifierError)])
-async def test_an_error_of_the_cache_is_raised_as_itself(name: str, kind: type[CacheError]) -> None:
+KNOWN: dict[str, type[Exception]] = {
+    "store": StoreError,
+    "verifier": VerifierError,
+    "query": QueryError,
+    "index": RetrievalError,
+    "own": UnknownStoreError,
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), KNOWN.items())
+async def test_an_error_of_the_tiers_is_raised_as_itself(name: str, kind: type[Exception]) -> None:
     async with offered(Target()) as url, calling(url) as calls:
-        with pytest.raises(kind, match="no"):
+        with pytest.raises(kind, match="no") as caught:
             await calls.call("fail", name)
+    assert type(caught.value) is kind
+    assert getattr(caught.value, "field", None) == getattr(ERRORS[name], "field", None)
 
 
 async def test_any_other_error_tells_nothing() -> None:

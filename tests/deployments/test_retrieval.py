@@ -1,6 +1,8 @@
 """The retrieval deployment: what it offers by name, and what it does before anybody asks."""
 
+import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,12 +11,20 @@ from typing import Any
 import pytest
 
 from cache.embedders.fake import DIMENSION, HashedWordsEmbedder
+from deployments.direct import DirectCalls
 from deployments.embedding import Described, Embedded
-from deployments.retrieval import Refused, Retrieval
+from deployments.replicas import Replica, ReplicaDirectory
+from deployments.result_metrics import ResultMetrics
+from deployments.retrieval import THREADS, Refused, Retrieval, RetrievalCalls
 from retrieval.config import FilesConfig, RetrievalConfig
-from retrieval.documents import Attachment, Document
-from retrieval.errors import DocumentError, OversizeError, QueryError, UnknownStoreError
+from retrieval.documents import Attachment, Begun, Document
+from retrieval.errors import DocumentError, OversizeError, QueryError, UnknownStoreError, UnknownTicketError
+from retrieval.filters import parse_filter
+from retrieval.result_cache import Counts
 from retrieval.scopes import Group
+from serve_app.services import RemoteDocuments
+from tests.deployments.replica_fakes import SECRET
+from tests.retrieval.searching import slow_stages
 from tests.retrieval.tiers import attach, make_tier
 from tests.serve_app.fakes import eventually
 
@@ -49,9 +59,19 @@ class Deployment(Retrieval):
 @pytest.fixture
 async def retrieval(tmp_path: Path) -> AsyncIterator[Retrieval]:
     groups = {"team": Group("g", frozenset(("a",)))}
-    retrieval = Deployment(RetrievalConfig(files=FilesConfig(max_bytes=10)), tmp_path, Encoder(), "secret", groups)
+    retrieval = Deployment(RetrievalConfig(files=FilesConfig(max_bytes=10)), tmp_path, Encoder(), "127.0.0.1", SECRET, groups)
     yield retrieval
     await retrieval.close()
+
+
+@pytest.fixture
+async def calls(retrieval: Retrieval) -> AsyncIterator[DirectCalls]:
+    await retrieval.check_health()
+    directory = ReplicaDirectory()
+    directory.replace([Replica.from_metadata("r", retrieval.record_replica_metadata())])
+    calls = DirectCalls(RetrievalCalls, directory, None, SECRET, 10)
+    yield calls
+    calls.close()
 
 
 async def test_documents_are_added_and_found(retrieval: Retrieval) -> None:
@@ -60,6 +80,85 @@ async def test_documents_are_added_and_found(retrieval: Retrieval) -> None:
     await retrieval.call("add_documents", "a", store.id, [Document("x", "Bees make honey."), Document("y", "tea")])
     found = await retrieval.call("search", "a", [store.id], "honey", 1)
     assert ([hit.chunk.document_id for hit in found.hits], found.scopes) == (["x"], {store.id: "g"})
+
+
+async def test_searches_come_over_the_private_channel(retrieval: Retrieval, calls: DirectCalls) -> None:
+    documents = RemoteDocuments(calls, None)
+    store = await retrieval.call("create_store", "a", "", {}, "team")
+    attributes = {"kind": "insect", "legs": 6.0, "flies": True}
+    await retrieval.call("add_documents", "a", store.id, [Document("x", "Bees make honey.", attributes), Document("y", "honey, honey")])
+    parts = [{"type": "eq", "key": "flies", "value": True}, {"type": "in", "key": "legs", "value": [6, 8]}]
+    where = parse_filter({"type": "and", "filters": parts}, "filters")
+    asked: tuple[Any, ...] = ("a", [store.id], "honey", 2, where, 0.1)
+    result = await documents.search(*asked)
+    assert result == await retrieval.call("search", *asked)
+    assert [(hit.chunk.name, hit.chunk.text, hit.chunk.attributes) for hit in result.hits] == [("x", "Bees make honey.", attributes)]
+    assert (result.versions, result.scopes) == ({store.id: 1}, {store.id: "g"})
+    assert await documents.begin_search(*asked) == Begun(result, True, "")
+    several = await documents.search("a", [store.id], ["honey", "bees"], 2)
+    assert {hit.chunk.document_id for hit in several.hits} == {"x", "y"}
+
+
+async def test_a_search_in_two_steps_over_the_private_channel(
+    retrieval: Retrieval, calls: DirectCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end = slow_stages(monkeypatch)
+    documents = RemoteDocuments(calls, None)
+    store = await retrieval.call("create_store", "a", "")
+    await retrieval.call("add_documents", "a", store.id, [Document("x", "Bees make honey."), Document("y", "tea")])
+    begun = await documents.begin_search("a", [store.id], "honey", 2)
+    assert (begun.is_final, len(begun.result.hits)) == (False, 1)
+    with pytest.raises(UnknownTicketError):
+        await documents.end_search("b", begun.ticket)
+    may_end.set()
+    final = await documents.end_search("a", begun.ticket)
+    assert [hit.chunk.document_id for hit in final.hits] == ["x", "y"]
+    assert final.versions == begun.result.versions
+    with pytest.raises(UnknownTicketError):
+        await documents.end_search("a", begun.ticket)
+    assert await documents.begin_search("a", [store.id], "honey", 2) == Begun(final, True, "")
+
+
+async def test_errors_of_searches_arrive_as_themselves(calls: DirectCalls) -> None:
+    documents = RemoteDocuments(calls, None)
+    with pytest.raises(UnknownStoreError):
+        await documents.search("a", ["vs_none"], "q", 1)
+    with pytest.raises(QueryError) as refused:
+        await documents.begin_search("a", [], "q", 0)
+    assert refused.value.field == "top_k"
+    assert "allowed: 1 to" in str(refused.value)
+
+
+async def test_searches_do_not_wait_for_what_takes_minutes(retrieval: Retrieval, calls: DirectCalls) -> None:
+    store = await retrieval.call("create_store", "a", "")
+    may_end = threading.Event()
+    busy = [asyncio.get_running_loop().run_in_executor(retrieval._threads, may_end.wait) for _ in range(THREADS)]
+    try:
+        assert (await RemoteDocuments(calls, None).search("a", [store.id], "q", 1)).hits == []
+    finally:
+        may_end.set()
+        await asyncio.gather(*busy)
+
+
+def test_counters_are_told_as_they_grow() -> None:
+    told: list[tuple[str, int, dict[str, str]]] = []
+
+    class Counter:
+        def __init__(self, name: str, description: str, tag: str) -> None:
+            self.name = name
+
+        def inc(self, number: int, tags: dict[str, str]) -> None:
+            told.append((self.name, number, tags))
+
+    metrics = ResultMetrics(Counter)
+    metrics.tell(Counts(exact=2, misses=1))
+    metrics.tell(Counts(exact=2, misses=4, evicted=1))
+    assert told == [
+        ("mygo_retrieval_searches", 2, {"outcome": "exact"}),
+        ("mygo_retrieval_searches", 1, {"outcome": "miss"}),
+        ("mygo_retrieval_searches", 3, {"outcome": "miss"}),
+        ("mygo_retrieval_results_dropped", 1, {"reason": "evicted"}),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 """Collections whose indexes are saved, grow structures and are made anew with some dozens of rows."""
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cache.entry import Vector
 from retrieval import sources
 from retrieval.collection import Collection
 from retrieval.documents import Chunk, Document, chunk_id
+from retrieval.filters import Filter
 from retrieval.indexes import building, faiss_index, structures
 from retrieval.indexes.base import Found, Kind
 from retrieval.indexes.config import IndexConfig
@@ -62,3 +66,17 @@ def agrees(store: DocumentStore, collection: Collection, store_id: str = "vs_1")
     found = collection.search(QUERY, 1000)
     same = texts_of(store, found, store_id) == [text for _, text in expected]
     return same and collection.version == snapshot.version
+
+
+def slow_stages(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Searches have a first stage, which finds the first of two rows, and end when the event is set."""
+    may_end = threading.Event()
+
+    def stages(self: Collection, vector: Vector, k: int, filters: Filter | None = None) -> Iterator[list[Found]]:
+        found = self.index.search(vector, k)
+        yield found[:1]
+        may_end.wait(20)
+        yield found
+
+    monkeypatch.setattr(Collection, "stages", stages)
+    return may_end

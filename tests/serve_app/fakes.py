@@ -23,7 +23,8 @@ from deployments.replica_client import Answer, Asking, Call
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.reports import ENCODE_PATH, RENDER_PATH
 from deployments.routing import Routing
-from retrieval.documents import Chunk, SearchHit, SearchResult
+from retrieval.documents import Begun, Chunk, SearchHit, SearchResult
+from retrieval.errors import UnknownTicketError
 from retrieval.filters import Filter
 from retrieval.tier import RetrievalTier
 from serve_app.config import AppConfig, load_config
@@ -189,6 +190,20 @@ class FakeRetrieval:
         hits = [SearchHit(Chunk(f"doc_{i}#0", f"doc_{i}", 0, text), 0.9) for i, text in enumerate(self.texts)]
         return SearchResult(hits, dict.fromkeys(store_ids, 1), dict.fromkeys(store_ids, namespace))
 
+    async def begin_search(
+        self,
+        namespace: str,
+        store_ids: list[str],
+        query: str | list[str],
+        top_k: int,
+        filters: Filter | None = None,
+        score_threshold: float | None = None,
+    ) -> Begun:
+        return Begun(await self.search(namespace, store_ids, query, top_k, filters, score_threshold), True, "")
+
+    async def end_search(self, namespace: str, ticket: str) -> SearchResult:
+        raise UnknownTicketError("this fake's searches are final at once")
+
     async def call(self, method: str, *args: Any) -> Any:
         self.calls.append((method, *args))
         return []
@@ -210,6 +225,20 @@ class LocalRetrieval:
         score_threshold: float | None = None,
     ) -> SearchResult:
         return self.tier.service.search(namespace, store_ids, query, top_k, filters, score_threshold)
+
+    async def begin_search(
+        self,
+        namespace: str,
+        store_ids: list[str],
+        query: str | list[str],
+        top_k: int,
+        filters: Filter | None = None,
+        score_threshold: float | None = None,
+    ) -> Begun:
+        return self.tier.service.begin_search(namespace, store_ids, query, top_k, filters, score_threshold)
+
+    async def end_search(self, namespace: str, ticket: str) -> SearchResult:
+        return self.tier.service.end_search(namespace, ticket)
 
     async def call(self, method: str, *args: Any) -> Any:
         return self.tier.call(method, *args)

@@ -14,8 +14,9 @@ from cache.stores.base import Known
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
 from deployments.retrieval import Refused
-from retrieval.documents import Chunk, SearchHit, SearchResult
+from retrieval.documents import Begun, Chunk, SearchHit, SearchResult
 from retrieval.errors import UnknownStoreError
+from retrieval.filters import parse_filter
 from serve_app.services import RemoteCache, RemoteDocuments, RemoteEmbedding, answer_of
 from tests.cache.entries import make_entry, unit
 
@@ -53,6 +54,11 @@ class FakeCalls:
         if isinstance(self._result, Exception):
             raise self._result
         return self._result
+
+
+def documents_of(handle: Any) -> RemoteDocuments:
+    calls: Any = None
+    return RemoteDocuments(calls, handle)
 
 
 def cache_of(calls: Any, handle: Any = None) -> RemoteCache:
@@ -96,21 +102,33 @@ async def test_many_texts_are_encoded_in_short_calls() -> None:
 async def test_the_documents_answers() -> None:
     hit = SearchHit(Chunk("a#0", "a", 0, "x"), 0.5)
     result = SearchResult([hit], {"vs": 1}, {"vs": "n"})
-    handle = FakeHandle(result)
-    assert await RemoteDocuments(handle).search("n", ["vs"], "q", 3) is result
-    assert handle.calls == [("call", "search", "n", ["vs"], "q", 3, None, None)]
+    calls, raw = FakeCalls(result), {"type": "eq", "key": "k", "value": 1}
+    assert await RemoteDocuments(calls, None).search("n", ["vs"], "q", 3, parse_filter(raw, "filters")) is result
+    assert calls.calls == [("search", "n", ["vs"], "q", 3, raw, None)]
+    begun = Begun(result, False, "t")
+    calls = FakeCalls(begun)
+    assert await RemoteDocuments(calls, None).begin_search("n", ["vs"], "q", 3) is begun
+    assert calls.calls == [("begin_search", "n", ["vs"], "q", 3, None, None)]
+    calls = FakeCalls(result)
+    assert await RemoteDocuments(calls, None).end_search("n", "t") is result
+    assert calls.calls == [("end_search", "n", "t")]
+    handle = FakeHandle([])
+    assert await documents_of(handle).call("list_stores", "n") == []
+    assert handle.calls == [("call", "list_stores", "n")]
 
 
 async def test_what_the_documents_refuse_is_raised_here() -> None:
     with pytest.raises(UnknownStoreError):
-        await RemoteDocuments(FakeHandle(Refused(UnknownStoreError("no")))).call("get_store", "n", "vs")
+        await documents_of(FakeHandle(Refused(UnknownStoreError("no")))).call("get_store", "n", "vs")
 
 
 async def test_an_error_of_the_other_process_is_raised_as_itself() -> None:
     error = RayTaskError("call", "a stack of another process", UnknownStoreError("no"))
     with pytest.raises(UnknownStoreError) as caught:
-        await RemoteDocuments(FakeHandle(error)).call("get_store", "n", "vs")
+        await documents_of(FakeHandle(error)).call("get_store", "n", "vs")
     assert "stack" not in str(caught.value)
+    with pytest.raises(UnknownStoreError):
+        await RemoteDocuments(FakeCalls(error), None).search("n", ["vs"], "q", 1)  # Ray's handle, where no channel is
 
 
 @pytest.mark.parametrize("error", [RayActorError(), TimeoutError()], ids=lambda error: type(error).__name__)
