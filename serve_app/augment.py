@@ -1,14 +1,15 @@
 """Puts documents into a chat: those that are found for its last question, as many as the model's context has room for."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
 
+from deployments.head_start import HeadStart
 from deployments.replicas import ReplicaDirectory
 from deployments.routing import Routing
 from retrieval.config import RetrievalConfig
-from retrieval.documents import SearchHit
+from retrieval.documents import SearchHit, SearchResult
 from retrieval.order import Ranks
 from retrieval.prompt import assemble
 from serve_app.errors import InvalidRequestError
@@ -40,25 +41,58 @@ class Augmenter:
         limit = self.config.max_top_k
         if asked.top_k > limit:
             raise InvalidRequestError(f"retrieval.top_k must be at most {limit}.", param="retrieval.top_k", code="invalid_value")
-        messages = request.body["messages"]
-        query = last_question(messages)
-        found = await self.documents.search(namespace, asked.vector_store_ids, query, asked.top_k, asked.filter, asked.score_threshold)
-        hits, scopes = found.hits, set(found.scopes.values())
+        found, start = await self._found(request, asked, caller, namespace)
+        try:
+            whole = self._with(request, found, namespace, len(found.hits), start)
+            left = await self._room(whole, caller, namespace)
+        except BaseException:
+            if start:
+                start.leave()
+            raise
+        if left is not None and left < len(found.hits):
+            whole = self._with(request, found, namespace, left, start)
+        return whole if asked.reorder else _in_order(whole)
+
+    async def _found(
+        self, request: Generation, asked: RetrievalOptions, caller: Caller, namespace: str
+    ) -> tuple[SearchResult, HeadStart | None]:
+        """The documents, and what was begun with while they were searched for. It is to be left in every case."""
+        assert self.documents is not None  # noqa: S101
+        query = last_question(request.body["messages"])
+        search = (namespace, asked.vector_store_ids, query, asked.top_k, asked.filter, asked.score_threshold)
+        if not asked.reorder:
+            return await self.documents.search(*search), None
+        begun = await self.documents.begin_search(*search)
+        if begun.is_final:
+            return begun.result, None
+        began, start = self.routing.router.clock(), None
+        ending = asyncio.ensure_future(self.documents.end_search(namespace, begun.ticket))
+        try:
+            start = await self._head_start(request, begun.result, caller, namespace)
+            found = await ending
+        except BaseException:
+            ending.cancel()
+            if start:
+                start.leave()
+            raise
+        self.routing.gate.seen(self.routing.router.clock() - began, lasting(begun.result.hits, found.hits))
+        return found, start
+
+    async def _head_start(self, request: Generation, provisional: SearchResult, caller: Caller, namespace: str) -> HeadStart | None:
+        request = self._with(request, provisional, namespace, len(provisional.hits))
+        body = engine_body(request, namespace)
+        chat = document_chat(request, engine_call(request, caller, body), body)
+        return await self.routing.head_start(body["cache_salt"], chat) if chat else None
+
+    def _with(self, request: Generation, found: SearchResult, namespace: str, count: int, start: HeadStart | None = None) -> Generation:
+        """The request with the best `count` of the documents."""
+        messages, hits = request.body["messages"], found.hits[:count]
+        scopes = set(found.scopes.values())
         # What belongs to a group alone is shared by its members: so is its KV. What is mixed stays the tenant's.
         scope = scopes.pop() if len(scopes) == 1 else namespace
-        whole = self._with(request, messages, hits, scope)
-        left = await self._room(whole, caller, namespace)
-        if left is None or left >= len(hits):
-            return whole if asked.reorder else _in_order(whole)
-        fitting = self._with(request, messages, hits[:left], scope, left_out=len(hits) - left)
-        return fitting if asked.reorder else _in_order(fitting)
-
-    def _with(
-        self, request: Generation, messages: list[dict[str, Any]], hits: Sequence[SearchHit], scope: str, left_out: int = 0
-    ) -> Generation:
         ranks = Ranks([hit.score for hit in hits], self.config.max_displacement, self.config.tie)
-        body = {**request.body, "messages": assemble(messages, hits)}
-        return replace(request, body=body, retrieved=Retrieved(messages, tuple(hits), scope, ranks, left_out))
+        retrieved = Retrieved(messages, tuple(hits), scope, ranks, len(found.hits) - count, start)
+        return replace(request, body={**request.body, "messages": assemble(messages, hits)}, retrieved=retrieved)
 
     async def _room(self, request: Generation, caller: Caller, namespace: str) -> int | None:
         """How many of the documents there is room for; None: all of them, as far as can be told."""
@@ -75,3 +109,10 @@ class Augmenter:
 
 def _in_order(request: Generation) -> Generation:
     return replace(request, retrieved=replace(request.retrieved, ranks=None)) if request.retrieved else request
+
+
+def lasting(provisional: Sequence[SearchHit], final: Sequence[SearchHit]) -> float:
+    """Share of the provisional documents that come before the first one that did not last."""
+    lasted = {hit.chunk.id for hit in final}
+    count = next((place for place, hit in enumerate(provisional) if hit.chunk.id not in lasted), len(provisional))
+    return count / len(provisional) if provisional else 0.0

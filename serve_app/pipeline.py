@@ -113,8 +113,13 @@ class Pipeline:
             return await self._answered(arrival)
         augmenter = Augmenter(self.config.retrieval, self.documents, self.directory, self.routing)
         request = await augmenter.augmented(arrival.request, arrival.request.retrieval, arrival.caller, arrival.namespace)  # 5
-        reply = await self._answered(replace(arrival, request=request))
-        return cited(reply, request.retrieved.hits if request.retrieved else (), arrival.request.retrieval.citations)
+        retrieved = request.retrieved
+        try:
+            reply = await self._answered(replace(arrival, request=request))
+        finally:
+            if retrieved and retrieved.head_start:
+                retrieved.head_start.leave()
+        return cited(reply, retrieved.hits if retrieved else (), arrival.request.retrieval.citations)
 
     async def _answered(self, arrival: Arrival) -> Reply:
         request, caller, namespace, lookup = arrival.request, arrival.caller, arrival.namespace, arrival.lookup

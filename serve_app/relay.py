@@ -85,7 +85,7 @@ def document_chat(request: Generation, call: Call, body: dict[str, Any]) -> Docu
     def with_text(text: str) -> Call:
         return replace(call, body=msgspec.json.encode({**body, "messages": insert(messages, text + line)}))
 
-    return DocumentChat(blocks(retrieved.hits), labels(retrieved.hits), retrieved.ranks, with_text)
+    return DocumentChat(blocks(retrieved.hits), labels(retrieved.hits), retrieved.ranks, with_text, retrieved.head_start)
 
 
 def engine_body(request: Generation, namespace: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, inspect
 
+from deployments.head_start import HeadStart
 from retrieval.documents import SearchHit
 from retrieval.filters import Filter, parse_filter
 from retrieval.order import Ranks
@@ -222,6 +223,8 @@ class Retrieved:
     """How far they may be moved; None: not at all."""
     left_out: int = 0
     """Hits that the model's context has no room for: the lowest ranked."""
+    head_start: HeadStart | None = None
+    """What was begun with while they were searched for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,190 @@
+"""Which documents a chat is given: as many as fit, under whose salt, and what is begun with before they are known."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from retrieval.documents import Begun, Chunk, SearchHit, SearchResult
+from retrieval.errors import StorageError
+from serve_app.augment import lasting
+from serve_app.errors import InvalidRequestError
+from tests.serve_app.asking import ask, caller, chat
+from tests.serve_app.fakes import CONTEXT, World, eventually, make_world
+
+
+def hits(*texts: str) -> list[SearchHit]:
+    """Best first."""
+    return [SearchHit(Chunk(f"d{number}#0", f"d{number}", 0, text), 0.9 - number / 100) for number, text in enumerate(texts)]
+
+
+@dataclass
+class Documents:
+    """A `DocumentService` that says what a test puts into it."""
+
+    found: Sequence[SearchHit]
+    scope: str = ""
+    provisional: Sequence[SearchHit] | None = None
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: Exception | None = None
+    waiting: bool = False
+
+    def result(self, namespace: str, store_ids: list[str], found: Sequence[SearchHit]) -> SearchResult:
+        scopes = {each: self.scope if each.startswith("group") else namespace for each in store_ids}
+        return SearchResult(list(found), dict.fromkeys(store_ids, 1), scopes)
+
+    async def search(self, namespace: str, store_ids: list[str], query: Any, top_k: int, *rest: Any) -> SearchResult:
+        return self.result(namespace, store_ids, self.found)
+
+    async def begin_search(self, namespace: str, store_ids: list[str], query: Any, top_k: int, *rest: Any) -> Begun:
+        self._asked = namespace, store_ids
+        if self.provisional is None:
+            return Begun(self.result(namespace, store_ids, self.found), True, "")
+        return Begun(self.result(namespace, store_ids, self.provisional), False, "ticket")
+
+    async def end_search(self, namespace: str, ticket: str) -> SearchResult:
+        assert (namespace, ticket) == (self._asked[0], "ticket")
+        self.waiting = True
+        await self.go_on.wait()
+        if self.failure:
+            raise self.failure
+        return self.result(*self._asked, self.found)
+
+    async def call(self, method: str, *args: Any) -> Any: ...
+
+
+def world_with(documents: Documents, **changes: Any) -> World:
+    world = make_world(**changes)
+    world.pipeline = replace(world.pipeline, documents=documents)
+    return world
+
+
+def sent(world: World) -> dict[str, Any]:
+    body: dict[str, Any] = world.replicas.bodies[-1]
+    return body
+
+
+async def test_what_does_not_fit_is_left_out_and_the_answer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = Documents(hits("first " * 100, "second " * 100, "third " * 100))
+    world = world_with(documents)
+
+    async def lengths(chat: Any) -> tuple[int, list[int]]:
+        return 10, [CONTEXT // 3] * len(chat.blocks)
+
+    monkeypatch.setattr(world.pipeline.routing, "lengths", lengths)
+    reply = await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}, max_tokens=16), caller())
+    assert reply.headers["x-mygo-documents"] == "d0#0,d1#0"
+    assert reply.headers["x-mygo-documents-left-out"] == "1"
+    prompt = sent(world)["messages"][-1]["content"]
+    assert ("second" in prompt, "third" in prompt) == (True, False)
+
+
+async def test_what_fits_is_not_counted() -> None:
+    world = world_with(Documents(hits("short")))
+    reply = await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}, max_tokens=16), caller())
+    assert "x-mygo-documents-left-out" not in reply.headers
+
+
+@pytest.mark.parametrize(("stores", "salt"), [(["group_1"], "shared"), (["group_1", "group_2"], "shared"), (["group_1", "vs"], None)])
+async def test_documents_of_a_group_are_computed_under_the_groups_salt(stores: list[str], salt: str | None) -> None:
+    world = world_with(Documents(hits("of the group"), scope="shared"))
+    await world.pipeline.generate(chat(retrieval={"vector_store_ids": stores}), caller())
+    assert sent(world)["cache_salt"] == (salt or world.pipeline.authenticator.namespace(None))
+
+
+async def test_an_answer_from_a_groups_documents_is_its_tenants_own() -> None:
+    world = world_with(Documents(hits("of the group"), scope="shared"))
+    request = chat(retrieval={"vector_store_ids": ["group_1"]})
+    assert (await ask(world, request))[0] == "miss"
+    assert (await ask(world, request))[0] == "exact"
+    reply = await world.pipeline.generate(request, replace(caller(), tenant="other"))
+    assert reply.headers["x-mygo-cache"] == "miss"
+
+
+async def test_the_final_documents_count_and_the_gate_hears_of_the_search() -> None:
+    documents = Documents(hits("a", "b"), provisional=hits("a", "b", "c"))
+    world = world_with(documents)
+    running = asyncio.create_task(world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}), caller()))
+    await eventually(lambda: documents.waiting)
+    assert not world.replicas.bodies
+    documents.go_on.set()
+    reply = await running
+    assert reply.headers["x-mygo-documents"] == "d0#0,d1#0"
+    assert world.pipeline.routing.gate.searches == 1
+    assert world.pipeline.routing.gate.lasting == pytest.approx(2 / 3)
+
+
+class Start:
+    """A head start that only counts."""
+
+    def __init__(self) -> None:
+        self.left = 0
+
+    def leave(self) -> None:
+        self.left += 1
+
+
+@pytest.mark.parametrize("failure", [None, StorageError("gone")])
+async def test_a_head_start_is_left_whatever_happens(failure: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = Documents(hits("a"), provisional=hits("a"), failure=failure)
+    documents.go_on.set()
+    world, start = world_with(documents), Start()
+
+    async def head_start(salt: str, chat: Any) -> Start:
+        return start
+
+    monkeypatch.setattr(world.pipeline.routing, "head_start", head_start)
+    running = world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}), caller())
+    if failure:
+        with pytest.raises(StorageError):
+            await running
+    else:
+        await running
+    assert start.left >= 1
+
+
+async def test_a_client_that_leaves_during_the_search_leaves_no_head_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = Documents(hits("a"), provisional=hits("a"))
+    world, start = world_with(documents), Start()
+
+    async def head_start(salt: str, chat: Any) -> Start:
+        return start
+
+    monkeypatch.setattr(world.pipeline.routing, "head_start", head_start)
+    running = asyncio.create_task(world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}), caller()))
+    await eventually(lambda: documents.waiting)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert start.left == 1
+
+
+async def test_without_reordering_there_is_no_head_start() -> None:
+    documents = Documents(hits("a"), provisional=hits("b"))
+    world = world_with(documents)
+    await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"], "reorder": False}), caller())
+    assert not documents.waiting
+
+
+async def test_retrieval_that_is_turned_off_is_refused() -> None:
+    world = make_world()
+    world.pipeline = replace(world.pipeline, documents=None)
+    with pytest.raises(InvalidRequestError):
+        await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}), caller())
+
+
+async def test_no_documents_are_no_error() -> None:
+    world = world_with(Documents([]))
+    reply = await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}), caller())
+    assert reply.status == 200
+    assert msgspec.json.encode(sent(world)["messages"]) == msgspec.json.encode(chat().body["messages"])
+
+
+def test_what_lasts() -> None:
+    some = hits("a", "b", "c")
+    assert lasting(some, some[::-1]) == 1.0
+    assert lasting(some, [some[0], some[2]]) == pytest.approx(1 / 3)
+    assert lasting([], some) == 0.0
