@@ -120,15 +120,19 @@ class Fleet:
     def _at(self, time: float, act: Callable[..., None], *args: Any) -> None:
         heapq.heappush(self._agenda, (time, next(self._order), act, args))
 
+    def _choose(self, number: int, arrival: Arrival) -> tuple[int, array[int]]:
+        """The replica, and what it is sent."""
+        return self.system.choose(number, arrival.prompt, arrival.answer_tokens), arrival.prompt
+
     def _arrive(self, number: int, arrival: Arrival) -> None:
-        place = self.system.choose(number, arrival.prompt, arrival.answer_tokens)
+        place, prompt = self._choose(number, arrival)
         self._at(arrival.at_s + 2 * NETWORK_S, self.system.sent, number)
         answer = np.random.default_rng(number).integers(1 << 31, 1 << 32, arrival.answer_tokens, dtype=np.uint32)
-        tokens = array("I", arrival.prompt.tobytes() + answer.tobytes())
+        tokens = array("I", prompt.tobytes() + answer.tobytes())
         sequence = TokenSequence(tokens, self.config.block_size)
         job = Job(
             sequence=sequence,
-            prompt_tokens=len(arrival.prompt),
+            prompt_tokens=len(prompt),
             answer_tokens=arrival.answer_tokens,
             number=number,
             replica=place,
@@ -163,9 +167,12 @@ class Fleet:
             self._at(now + result.duration_s, self._step, place)
 
 
-def summary(fleet: Fleet) -> Row:
-    """What the requests met, in the columns that all fleet benchmarks have. `max_mean_load` is of the seconds that engines were busy."""
-    jobs = fleet.jobs
+def summary(fleet: Fleet, skip: int = 0) -> Row:
+    """What the requests met, but for the first ones, in the columns that all fleet benchmarks have.
+
+    `max_mean_load` is of the seconds that engines were busy.
+    """
+    jobs = [job for job in fleet.jobs if job.number >= skip]
     done = [job for job in jobs if job.end_s]
     ttft = [job.ttft_s for job in done]
     tpot = [tpot for job in done if (tpot := job.tpot_s) is not None]

@@ -25,18 +25,18 @@ class Ours:
     """The production router behind the production mirror."""
 
     def __init__(self, config: SimulatedEngineConfig, replicas: int, clock: Clock, policy: Callable[[PrefillProfile], Policy]) -> None:
-        self._keys = BlockKeys(b"benchmark", config.block_size)
-        self._root = self._keys.root()
+        self.keys = BlockKeys(b"benchmark", config.block_size)
+        self.root = self.keys.root()
         self.profile = PrefillProfile()
         self.router = Router(policy(self.profile), self.profile, PrefixIndex(), config.block_size, clock)
         self._names = [str(number) for number in range(replicas)]
         self._changes: list[list[Change]] = [[] for _ in range(replicas)]
-        self._mirrors = [EngineMirror(self._keys, changes.append) for changes in self._changes]
+        self._mirrors = [EngineMirror(self.keys, changes.append) for changes in self._changes]
         self.routed: dict[int, Routed] = {}
 
     def choose(self, number: int, prompt: array[int], answer_tokens: int) -> int:
         tokens = np.frombuffer(prompt, np.uint32)
-        routed = self.router.route(Prompt(self._keys.chain(self._root, tokens), len(prompt)), self._names)
+        routed = self.router.route(Prompt(self.keys.chain(self.root, tokens), len(prompt)), self._names)
         self.routed[number] = routed
         return int(routed.replicas[0])
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from cache.config import Section
+from retrieval.eviction.factory import PolicyName
 
 
 class VllmArgs(Section):
@@ -71,6 +72,14 @@ class SimulatedEngineConfig(Section):
     max_model_len: Annotated[int, Field(ge=2)] = 8192
     default_max_tokens: Annotated[int, Field(ge=1)] = 64
     """Length of an answer when the request gives none."""
+    prefill_pair_s: Annotated[float, Field(ge=0)] = 0.0
+    """What attention adds to a prefill: seconds for each pair of a computed token and one before it."""
+    host_blocks: Annotated[int, Field(ge=0)] = 0
+    """Blocks that the host's memory keeps copies of. 0: none."""
+    host_policy: PolicyName = "lru"
+    """Which of them go first."""
+    host_tokens_per_s: Annotated[float, Field(gt=0)] = 200_000
+    """Tokens whose copies come back to the device in a second."""
 
 
 EngineConfig = Annotated[VllmEngineConfig | SimulatedEngineConfig, Field(discriminator="type")]

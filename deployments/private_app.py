@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from array import array
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from deployments.accounts import Account, Accounts, read_work
 from deployments.engines.base import Engine, Message, Receive, Send
 from deployments.errors import EngineDeadError
 from deployments.kv_feed import KvFeed
-from deployments.reports import INGRESS_HEADER, PERIOD_S, RENDER_PATH, TARGET_HEADER, WATCH_PATH, WORK_HEADER, in_parts, pack
+from deployments.reports import ENCODE_PATH, INGRESS_HEADER, PERIOD_S, RENDER_PATH, TARGET_HEADER, WATCH_PATH, WORK_HEADER, in_parts, pack
 
 RETRY_MARK = (b"x-mygo-retry", b"1")
 """On an answer that another replica should be asked for instead: this one is stopping, or dead."""
@@ -48,6 +49,8 @@ class PrivateApp:
             await self._watch(scope, receive, send)
         elif path == RENDER_PATH:
             await self._render(scope, receive, send)
+        elif path == ENCODE_PATH:
+            await self._encode(receive, send)
         elif self.draining and scope["method"] == "POST":
             await _answer(send, 503, _error("draining", "This replica is draining."), RETRY_MARK)
         else:
@@ -135,8 +138,16 @@ class PrivateApp:
         """The prompt's tokens, as 32-bit numbers in this machine's order (both ends of a channel are x86 or ARM: little-endian)."""
         target = dict(scope["headers"]).get(_TARGET, b"").decode("latin-1")
         tokens = await self._engine.render(target, (await receive())["body"])
-        await send({"type": "http.response.start", "status": NO_PROMPT if tokens is None else 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"" if tokens is None else array("I", tokens).tobytes()})
+        await _answer_numbers(send, None if tokens is None else [tokens])
+
+    async def _encode(self, receive: Receive, send: Send) -> None:
+        encoded = await self._engine.encode(msgspec.json.decode((await receive())["body"], type=list[str]))
+        await _answer_numbers(send, None if encoded is None else [[len(tokens) for tokens in encoded], *encoded])
+
+
+async def _answer_numbers(send: Send, parts: Sequence[Sequence[int]] | None) -> None:
+    await send({"type": "http.response.start", "status": NO_PROMPT if parts is None else 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"".join(array("I", part).tobytes() for part in parts or ())})
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -12,6 +12,8 @@ from cache.prefix.mirror import Change
 
 WATCH_PATH = "/mygo/watch"
 RENDER_PATH = "/mygo/render"
+ENCODE_PATH = "/mygo/encode"
+"""Takes a JSON list of texts. Answers with 32-bit numbers: how many tokens each has, and then all of them."""
 INGRESS_HEADER = "x-mygo-ingress"
 """Who asks: each ingress knows its own requests, and is told of the others'."""
 WORK_HEADER = "x-mygo-work"

@@ -1,12 +1,10 @@
 """Where a request goes: the prefix tier's router (`cache/prefix/router.py`), fed with what replicas report, and with prompts' tokens."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
-import numpy as np
 
 from cache.prefix.drift import Drift
 from cache.prefix.index import PrefixIndex
@@ -15,20 +13,20 @@ from cache.prefix.profile import PrefillProfile
 from cache.prefix.router import LeastCost, Policy, PowerOfTwo, Prompt, RoundRobin, Routed, Router
 from deployments.accounts import write_work
 from deployments.config import RoutingConfig
-from deployments.errors import DeploymentError
+from deployments.rendering import DocumentChat, Renderer
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
-from deployments.reports import INGRESS_HEADER, RENDER_PATH, TARGET_HEADER, WORK_HEADER
+from deployments.reports import INGRESS_HEADER, WORK_HEADER
 from deployments.warming import HotPrefix, Warmer
+from retrieval.order import Order
+from retrieval.planner import Planner
 
 log = logging.getLogger("ray.serve")
 
-RENDER_LIMIT_S = 2.0
 _CHARACTERS_A_TOKEN = 4
 """Of English, where tokens are not counted."""
 _WORTH = 2.0
 """A prompt is rendered if the prefill that may be saved takes so many times longer."""
-_SMOOTHING = 0.05
 _HOT = 2.0
 """Requests for a prefix, lately, from which on it is worth computing beforehand elsewhere."""
 
@@ -41,6 +39,8 @@ class Ranking:
     call: Call
     """What they are to be sent."""
     _routing: "Routing"
+    order: Order | None = None
+    """Of the chat's documents; None: by rank."""
     _routed: Routed | None = None
 
     @property
@@ -102,24 +102,27 @@ class Routing:
         self._keys: BlockKeys | None = None
         self.router = Router(self._policy, self.profile, PrefixIndex(config.max_blocks), 1, clock)
         self.warmer = Warmer(client, self.router)
-        self._turn = 0
-        self._render_s = 0.002
-        """Moving average of what rendering takes."""
+        self._renderer = Renderer(client, clock)
+        self._planner = Planner(self.router, clock)
 
     @property
     def is_trusted(self) -> bool:
         """Predictions are near what engines find; else requests are spread by load alone."""
         return not self._drift.alarm
 
-    async def rank(self, call: Call, salt: str, characters: int, is_whole: bool) -> Ranking:
-        """`call`: the request as the engine will get it; `characters`: of its prompt; `is_whole`: its answer comes in one piece."""
+    async def rank(self, call: Call, salt: str, characters: int, is_whole: bool, chat: DocumentChat | None = None) -> Ranking:
+        """`call`: the request as the engine will get it; `characters`: of its prompt; `is_whole`: its answer comes in one piece;
+        `chat`: the same request, if its documents may be put in another order."""
         replicas = self._directory.replicas
         if not replicas:
             return Ranking([], call, self)
-        tokens = await self._render(replicas, call) if self._is_worth_it(replicas[0], characters) else None
+        planned = await self._plan(replicas, salt, is_whole, chat) if chat else None
+        if planned:
+            return planned
+        tokens = await self._renderer.prompt(replicas, call) if self._is_worth_it(replicas[0], characters) else None
         prompt = self._prompt(replicas[0].block_size, tokens, salt, characters, is_whole)
-        if tokens is not None and len(tokens) and replicas[0].reuses_tokens and call.path.startswith("/v1/chat/"):  # vLLM: only there
-            call = replace(call, body=_with_tokens(call.body, tokens))
+        if tokens is not None and len(tokens):
+            call = _with_tokens(replicas[0], call, tokens)
         replicas = self._directory.replicas  # rendering took a moment
         if not replicas:
             return Ranking([], call, self)
@@ -129,14 +132,33 @@ class Routing:
             shared = max(routed.cached)
             keys = prompt.keys[: shared // self.router.block_size]
             self.warmer.remember(HotPrefix(keys, tokens[:shared].copy(), salt, routed.heat))
-        return Ranking([by_id[name] for name in routed.replicas], call, self, routed)
+        return Ranking([by_id[name] for name in routed.replicas], call, self, _routed=routed)
+
+    async def lengths(self, chat: DocumentChat) -> tuple[int, list[int]] | None:
+        """Tokens of the prompt without the documents, and of each document; None if they cannot be told."""
+        replicas = self._directory.replicas
+        pieces = await self._renderer.pieces(replicas, chat) if replicas else None
+        return None if pieces is None else (len(pieces.head) + len(pieces.tail), [len(tokens) for tokens in pieces.documents])
+
+    async def _plan(self, replicas: Sequence[Replica], salt: str, is_whole: bool, chat: DocumentChat) -> Ranking | None:
+        """None: the documents stay in the order of their ranks."""
+        if self._config.policy != "cost" or not self.is_trusted or not replicas[0].block_size:
+            return None
+        pieces = await self._renderer.pieces(replicas, chat)
+        by_id = {replica.id: replica for replica in self._directory.replicas}  # rendering took a moment
+        if pieces is None or not by_id:
+            return None
+        keys = self._keys_of(replicas[0].block_size)
+        plan = self._planner.plan(keys, keys.root(salt), pieces, chat.ranks, list(by_id), is_whole)
+        call = _with_tokens(replicas[0], chat.ordered(plan.order), plan.tokens)
+        return Ranking([by_id[name] for name in plan.routed.replicas], call, self, plan.order, plan.routed)
 
     def _is_worth_it(self, replica: Replica, characters: int) -> bool:
         """Rendering costs every request a round trip; what it can save is the prefill of the whole prompt."""
         if self._config.policy != "cost" or len(self._directory.known) < 2 or characters < replica.block_size or not replica.block_size:
             return False
         tokens = characters // _CHARACTERS_A_TOKEN
-        return self.profile.seconds(0, tokens) - self.profile.seconds(tokens, 0) > _WORTH * self._render_s
+        return self.profile.seconds(0, tokens) - self.profile.seconds(tokens, 0) > _WORTH * self._renderer.typical_s
 
     def _prompt(self, block_size: int, tokens: Tokens | None, salt: str, characters: int, is_whole: bool) -> Prompt:
         if tokens is None:
@@ -149,26 +171,6 @@ class Routing:
             self._keys = BlockKeys(self._seed, block_size)
             self.router.block_size = block_size
         return self._keys
-
-    async def _render(self, replicas: Sequence[Replica], call: Call) -> Tokens | None:
-        """By an engine's own template and tokenizer, each replica in its turn. None: route by load."""
-        self._turn += 1
-        replica = replicas[self._turn % len(replicas)]
-        began = self.router.clock()
-        try:
-            async with asyncio.timeout(RENDER_LIMIT_S):
-                answer = await self._client.probe(Call("POST", RENDER_PATH, {TARGET_HEADER: call.path}, call.body), replica)
-                try:
-                    raw = b"".join([chunk async for chunk in answer.chunks()])
-                finally:
-                    await answer.close()
-            tokens = np.frombuffer(raw, np.uint32)
-        except (DeploymentError, TimeoutError, ValueError) as error:
-            self._render_s += _SMOOTHING * (RENDER_LIMIT_S - self._render_s)
-            log.warning("a prompt was not rendered", extra={"replica": replica.id, "error": type(error).__name__})
-            return None
-        self._render_s += _SMOOTHING * (self.router.clock() - began - self._render_s)
-        return tokens if answer.status == 200 else None
 
     def observe(self, predicted: int, cached: int, tokens: int) -> None:
         self._observe(predicted, cached, tokens)
@@ -189,9 +191,11 @@ class Routing:
                 log.info("engines find the prefixes that are predicted again")
 
 
-def _with_tokens(body: bytes, tokens: Tokens) -> bytes:
-    """vLLM takes tokens that were rendered elsewhere, and does not render again. Clients may not set this field."""
-    return body[:-1] + b',"kv_transfer_params":{"prompt_token_ids":' + msgspec.json.encode(tokens.tolist()) + b"}}"
+def _with_tokens(replica: Replica, call: Call, tokens: Tokens) -> Call:
+    """vLLM takes tokens that were rendered elsewhere, for chats only, and does not render again. Clients may not set this field."""
+    if not replica.reuses_tokens or not call.path.startswith("/v1/chat/"):
+        return call
+    return replace(call, body=call.body[:-1] + b',"kv_transfer_params":{"prompt_token_ids":' + msgspec.json.encode(tokens.tolist()) + b"}}")
 
 
 def _policy(config: RoutingConfig, profile: PrefillProfile) -> Policy:

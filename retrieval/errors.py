@@ -6,6 +6,7 @@ RetrievalError
 │   ├── DocumentError     a document or collection
 │   └── QueryError        a search
 ├── ChunkSizeError        chunks are to be longer than what the encoder reads
+├── ProfileError          a file of prefill times cannot be used
 └── StorageError          the document store did not answer, or holds what it cannot use
 """
 
@@ -41,6 +42,10 @@ class QueryError(InputError):
 
 class ChunkSizeError(RetrievalError):
     """Chunks are to be longer than what the encoder reads."""
+
+
+class ProfileError(RetrievalError):
+    """A file of prefill times cannot be used; the message says what it must look like."""
 
 
 class StorageError(RetrievalError):

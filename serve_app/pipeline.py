@@ -15,15 +15,15 @@ from cache.entry import Entry
 from deployments.replica_client import ReplicaClient
 from deployments.replicas import ReplicaDirectory
 from deployments.routing import Routing
-from retrieval.prompt import assemble
+from serve_app.augment import Augmenter
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidRequestError, NotFoundError
 from serve_app.learning import Learner
 from serve_app.metrics import Metrics
 from serve_app.openai import answers
-from serve_app.openai.keys import last_question
+from serve_app.openai.citing import cited
 from serve_app.openai.replay import ID_PREFIXES, fill, render
-from serve_app.openai.requests import Generation, RetrievalOptions
+from serve_app.openai.requests import Generation
 from serve_app.relay import read_answer, relay, send
 from serve_app.renewal import Renewals
 from serve_app.replies import JSON_TYPE, SSE_TYPE, Ready, ReadyReply, Reply
@@ -109,9 +109,15 @@ class Pipeline:
 
     async def answer(self, arrival: Arrival) -> Reply:
         """The rest of the request's life."""
+        if arrival.request.retrieval is None:
+            return await self._answered(arrival)
+        augmenter = Augmenter(self.config.retrieval, self.documents, self.directory, self.routing)
+        request = await augmenter.augmented(arrival.request, arrival.request.retrieval, arrival.caller, arrival.namespace)  # 5
+        reply = await self._answered(replace(arrival, request=request))
+        return cited(reply, request.retrieved.hits if request.retrieved else (), arrival.request.retrieval.citations)
+
+    async def _answered(self, arrival: Arrival) -> Reply:
         request, caller, namespace, lookup = arrival.request, arrival.caller, arrival.namespace, arrival.lookup
-        if request.retrieval:
-            request = await self._retrieve(request, request.retrieval, namespace)  # 5
         if lookup is None:
             lookup = self.tiers.lookup(request, caller, namespace)
         self.tiers.begin(lookup)
@@ -149,17 +155,6 @@ class Pipeline:
         xargs = request.body.get("vllm_xargs")
         if isinstance(xargs, dict) and (refused := _NOT_IN_XARGS & xargs.keys()):
             raise InvalidRequestError("This field is not accepted here.", param=f"vllm_xargs.{min(refused)}", code="unsupported_parameter")
-
-    async def _retrieve(self, request: Generation, asked: RetrievalOptions, namespace: str) -> Generation:
-        if self.documents is None:
-            raise InvalidRequestError("Retrieval is turned off here.", param="retrieval")
-        limit = self.config.retrieval.max_top_k
-        if asked.top_k > limit:
-            raise InvalidRequestError(f"retrieval.top_k must be at most {limit}.", param="retrieval.top_k", code="invalid_value")
-        messages = request.body["messages"]
-        hits = await self.documents.search(namespace, asked.vector_store_ids, last_question(messages), asked.top_k)
-        documents = tuple(hit.chunk.id for hit in hits)
-        return replace(request, body={**request.body, "messages": assemble(messages, hits)}, documents=documents)
 
     def _audit(self, request: Generation, caller: Caller, lookup: Lookup) -> None:
         """Has the answer that was just served computed anew now and then."""

@@ -3,15 +3,17 @@
 import hashlib
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from deployments.errors import DeploymentError, ReplicaLostError
+from deployments.rendering import DocumentChat
 from deployments.replica_client import Answer, Call, ReplicaClient
 from deployments.replicas import Replica
 from deployments.routing import Ranking, Routing
+from retrieval.prompt import blocks, insert, labels, ranking
 from serve_app.errors import ApiError, to_api_error
 from serve_app.openai import answers, engine_errors, sse
 from serve_app.openai.requests import Generation
@@ -55,10 +57,10 @@ class Sent:
 
 async def send(client: ReplicaClient, routing: Routing, request: Generation, caller: Caller, namespace: str) -> Sent:
     """The answer of the best replica that gives one. Raises `ApiError` for the engine's errors, and `DeploymentError`."""
-    headers = {"content-type": JSON_TYPE, "x-request-id": caller.request_id}
-    body = _engine_body(request, namespace)
-    call = Call("POST", request.path, headers, msgspec.json.encode(body))
-    ranking = await routing.rank(call, body["cache_salt"], request.prompt_characters, not request.stream)  # 6, 7
+    body = engine_body(request, namespace)
+    call = engine_call(request, caller, body)
+    chat = document_chat(request, call, body)
+    ranking = await routing.rank(call, body["cache_salt"], request.prompt_characters, not request.stream, chat)  # 6, 7
     try:
         answer = await client.send(ranking.call, ranking.replicas, ranking.asking)
         if answer.status >= 400:
@@ -69,7 +71,24 @@ async def send(client: ReplicaClient, routing: Routing, request: Generation, cal
     return Sent(answer, ranking)
 
 
-def _engine_body(request: Generation, namespace: str) -> dict[str, Any]:
+def engine_call(request: Generation, caller: Caller, body: dict[str, Any]) -> Call:
+    return Call("POST", request.path, {"content-type": JSON_TYPE, "x-request-id": caller.request_id}, msgspec.json.encode(body))
+
+
+def document_chat(request: Generation, call: Call, body: dict[str, Any]) -> DocumentChat | None:
+    """None: there are no documents whose order may change."""
+    retrieved = request.retrieved
+    if not retrieved or not retrieved.hits or not retrieved.ranks or not request.prompt_characters:
+        return None
+    messages, line = retrieved.messages, ranking(retrieved.hits)
+
+    def with_text(text: str) -> Call:
+        return replace(call, body=msgspec.json.encode({**body, "messages": insert(messages, text + line)}))
+
+    return DocumentChat(blocks(retrieved.hits), labels(retrieved.hits), retrieved.ranks, with_text)
+
+
+def engine_body(request: Generation, namespace: str) -> dict[str, Any]:
     """What the engine gets: the tenant's salt keeps its KV apart, and the usage is always asked for."""
     body = {key: value for key, value in request.body.items() if key not in _OURS}
     salt = body.get("cache_salt")
@@ -105,6 +124,8 @@ async def relay(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Look
     headers = {**request.headers, "x-mygo-cache": "miss" if lookup.read else "bypass", "x-mygo-replica": sent.answer.replica}
     if sent.ranking.predicted is not None:
         headers["x-mygo-predicted-cached-tokens"] = str(sent.ranking.predicted)
+    if sent.ranking.order is not None:
+        headers["x-mygo-document-order"] = ",".join(str(hit + 1) for hit in sent.ranking.order)
     if request.stream:
 
         async def close() -> None:

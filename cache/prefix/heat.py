@@ -11,15 +11,16 @@ _MAX = 20_000
 class Heat:
     """Counts that halve with time, by the key of a prefix's last block."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], half_life_s: float = _HALF_LIFE_S) -> None:
         self._clock = clock
+        self._half_life_s = half_life_s
         self._counts: dict[int, tuple[float, float]] = {}
 
     def touch(self, key: int) -> float:
         """The count before this request, which is counted now."""
         now = self._clock()
         count, since = self._counts.pop(key, (0.0, now))
-        count *= math.exp2((since - now) / _HALF_LIFE_S)
+        count *= math.exp2((since - now) / self._half_life_s)
         self._counts[key] = count + 1, now
         if len(self._counts) > _MAX:  # half of them, because a dictionary that shrinks at its beginning is slow to find it again
             self._counts = dict(list(self._counts.items())[_MAX // 2 :])

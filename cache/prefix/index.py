@@ -86,6 +86,19 @@ class PrefixIndex:
         coming = (pending or {}).get
         return Match(device, self._lengths(keys, lambda key: first(key, 0) | second(key, 0) | coming(key, 0)))
 
+    @property
+    def all_replicas(self) -> int:
+        """Bits of all replicas, see `slot_mask`."""
+        return self._live
+
+    def holders(self, key: int, pending: dict[int, int]) -> int:
+        """Bits of the replicas that hold this block, in any tier, or will."""
+        return self._live & (self._masks[0].get(key, 0) | self._masks[1].get(key, 0) | pending.get(key, 0))
+
+    def names(self, mask: int) -> tuple[str, ...]:
+        """The replicas whose bits these are."""
+        return self._names_of(mask & self._live)
+
     def slot_mask(self, replica: str) -> int:
         """The bit that stands for a replica; the same until `forget`."""
         return self._bits[self._slot(replica)]

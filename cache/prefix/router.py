@@ -188,33 +188,35 @@ class Router:
 
     def route(self, prompt: Prompt, replicas: Sequence[str]) -> Routed:
         """Ranks and reserves the first. `replicas` must not be empty."""
-        now = self.clock()
-        self.pending.expire()
-        ledgers = [self._ledgers.get(replica) or self.ledger(replica) for replica in replicas]
-        for ledger in ledgers:
-            if ledger.settles_at <= now:
-                ledger.settle(now)
-        cached = self._cached(prompt, replicas)
+        cached = self.cached(prompt, replicas)
         shared = max(cached) // self.block_size
         heat = self._heat.touch(prompt.keys[shared - 1]) if shared else 0.0
-        order = self.policy.order(ledgers, cached, prompt.tokens, now, heat)
-        routed = Routed(
-            self,
-            prompt,
-            [replicas[place] for place in order],
-            [ledgers[place] for place in order],
-            [cached[place] for place in order],
-            heat,
-        )
-        routed.ask(routed.replicas[0])
-        return routed
+        places = self.order(replicas, cached, prompt.tokens, heat)
+        return self.take(prompt, [replicas[place] for place in places], [cached[place] for place in places], heat)
 
-    def _cached(self, prompt: Prompt, replicas: Sequence[str]) -> list[int]:
+    def cached(self, prompt: Prompt, replicas: Sequence[str]) -> list[int]:
+        """Tokens of the prompt that each replica is predicted to hold."""
+        self.pending.expire()
         found = self.index.match(prompt.keys, self.pending.masks).any_tier if prompt.keys else {}
         if not found:
             return [0] * len(replicas)
         most = max(prompt.tokens - 1, 0) // self.block_size  # an engine computes at least the last token, and whole blocks
         return [min(found.get(replica, 0), most) * self.block_size for replica in replicas]
+
+    def order(self, replicas: Sequence[str], cached: Sequence[int], tokens: int, heat: float = 0.0) -> list[int]:
+        """Places of all replicas, best first, for a prompt of so many tokens of which each holds `cached`."""
+        now = self.clock()
+        ledgers = [self._ledgers.get(replica) or self.ledger(replica) for replica in replicas]
+        for ledger in ledgers:
+            if ledger.settles_at <= now:
+                ledger.settle(now)
+        return self.policy.order(ledgers, cached, tokens, now, heat)
+
+    def take(self, prompt: Prompt, replicas: list[str], cached: list[int], heat: float = 0.0) -> Routed:
+        """Reserves the first of these replicas, which hold `cached` tokens each."""
+        routed = Routed(self, prompt, replicas, [self.ledger(replica) for replica in replicas], cached, heat)
+        routed.ask(routed.replicas[0])
+        return routed
 
     def reserve(self, prompt: Prompt, ledger: Ledger, cached: int) -> tuple[Work, Expected]:
         new = prompt.tokens - cached

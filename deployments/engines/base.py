@@ -84,6 +84,9 @@ class Engine(Protocol):
         None where there is no one prompt, or no valid one: the request itself will tell why.
         """
 
+    async def encode(self, texts: Sequence[str]) -> list[Sequence[int]] | None:
+        """The tokens of texts as parts of a prompt: without special tokens. None where that cannot be told."""
+
     async def reset_prefix_cache(self) -> bool:
         """Forgets all cached blocks. False, and no change, while requests hold some."""
 

@@ -155,6 +155,17 @@ class VllmEngine:
         tokens: Sequence[int] | None = inputs[0].get("prompt_token_ids")
         return tokens
 
+    async def encode(self, texts: Sequence[str]) -> list[Sequence[int]] | None:
+        tokenizer = self._llm.renderer.tokenizer
+
+        def tokens() -> list[Sequence[int]]:
+            return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+
+        try:
+            return await asyncio.to_thread(tokens)
+        except Exception:  # tokenizers of many kinds, some of which do not take this
+            return None
+
     async def reset_prefix_cache(self) -> bool:
         return bool(await self._llm.reset_prefix_cache())
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, inspect
 
+from retrieval.documents import SearchHit
+from retrieval.order import Ranks
 from serve_app.errors import InvalidRequestError
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -41,6 +43,10 @@ class CacheOptions(msgspec.Struct, forbid_unknown_fields=True):
 class RetrievalOptions(msgspec.Struct, forbid_unknown_fields=True):
     vector_store_ids: Annotated[list[str], Meta(min_length=1, max_length=10)]
     top_k: Annotated[int, Meta(ge=1)] = 5
+    reorder: bool = True
+    """The documents may be put in the order of which most is cached. Their ranks are told to the model in any case."""
+    citations: Literal["numbers", "ids", "labels"] = "numbers"
+    """What the answer cites by."""
 
 
 class Sampling(msgspec.Struct, kw_only=True):
@@ -195,6 +201,20 @@ def _fields(kind: inspect.Type) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Retrieved:
+    """What was found for a chat."""
+
+    messages: list[dict[str, Any]]
+    """As the client wrote them."""
+    hits: tuple[SearchHit, ...]
+    """Best first."""
+    ranks: Ranks | None = None
+    """How far they may be moved; None: not at all."""
+    left_out: int = 0
+    """Hits that the model's context has no room for: the lowest ranked."""
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """A checked request for chat or text completion, as the pipeline sees it."""
 
@@ -207,13 +227,16 @@ class Generation:
     cache: CacheOptions
     retrieval: RetrievalOptions | None
     max_tokens: int | None
-    documents: tuple[str, ...] = ()
-    """Ids of the chunks that the prompt was given, in its order."""
+    retrieved: Retrieved | None = None
+    """The documents that `body` has in its messages, in the order of their ranks."""
 
     @property
     def headers(self) -> dict[str, str]:
         """What every answer to it says in its headers."""
-        return {"x-mygo-documents": ",".join(self.documents)} if self.retrieval else {}
+        if not self.retrieved:
+            return {}
+        left_out = {"x-mygo-documents-left-out": str(self.retrieved.left_out)} if self.retrieved.left_out else {}
+        return {"x-mygo-documents": ",".join(hit.chunk.id for hit in self.retrieved.hits), **left_out}
 
     @property
     def path(self) -> str:
@@ -236,6 +259,11 @@ class Generation:
             return 0
         beside = [self.body.get("tools"), *(message.get("tool_calls") for message in self.body["messages"])]
         return sum(_length(part.get("text")) for part in parts) + sum(len(msgspec.json.encode(each)) for each in beside if each)
+
+    @property
+    def prompt_bytes(self) -> int:
+        """Of the prompt's text in UTF-8, at most."""
+        return len(msgspec.json.encode([self.body.get(name) for name in ("messages", "prompt", "tools")]))
 
     @property
     def prompt_field(self) -> str:

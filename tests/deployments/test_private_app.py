@@ -3,6 +3,7 @@
 import asyncio
 import json
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +55,9 @@ class FakeEngine:
 
     def kv_event_sources(self) -> tuple[KvEventSource, ...]:
         return ()
+
+    async def encode(self, texts: Sequence[str]) -> list[Sequence[int]] | None:
+        return [list(text.encode()) for text in texts]
 
     async def render(self, path: str, body: bytes) -> list[int] | None:
         return [len(path), *body] if body else None

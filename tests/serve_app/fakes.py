@@ -18,8 +18,10 @@ from cache.policy import Policy
 from cache.semantic import Found, SemanticCache
 from cache.stores.base import Known
 from deployments.embedding import Embedded
+from deployments.private_app import NO_PROMPT
 from deployments.replica_client import Answer, Asking, Call
 from deployments.replicas import Replica, ReplicaDirectory
+from deployments.reports import ENCODE_PATH, RENDER_PATH
 from deployments.routing import Routing
 from retrieval.documents import Chunk, SearchHit
 from retrieval.service import RetrievalService
@@ -240,6 +242,8 @@ class FakeReplicas:
         return answer
 
     async def probe(self, call: Call, replica: Replica) -> Answer:
+        if call.path in (RENDER_PATH, ENCODE_PATH):
+            return FakeAnswer([], status=NO_PROMPT)
         return await self.send(call, [replica])
 
     async def close(self) -> None: ...

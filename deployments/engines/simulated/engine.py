@@ -14,6 +14,7 @@ from deployments.engines.simulated.generation import Choice, Generation, Task
 from deployments.engines.simulated.protocol import ApiError, ChatRequest, CompletionRequest, parse
 from deployments.engines.simulated.publisher import KvEventPublisher, node_ip
 from deployments.engines.simulated.scheduler import Scheduler, StepResult
+from deployments.engines.simulated.tokenizer import encode
 from deployments.errors import EngineDeadError, EngineStartError
 
 _MAX_LAG_S = 0.25
@@ -117,9 +118,12 @@ class SimulatedEngine:
             return None
         return prompts[0] if len(prompts) == 1 else None
 
+    async def encode(self, texts: Sequence[str]) -> list[Sequence[int]] | None:
+        return [encode(text) for text in texts]
+
     async def reset_prefix_cache(self) -> bool:
         self._work.set()  # so that an idle engine publishes the event
-        return self._scheduler.cache.reset()
+        return self._scheduler.reset()
 
     def _close(self, generation: Generation) -> None:
         self._open.discard(generation)

@@ -14,6 +14,7 @@ from deployments.config import SimulatedEngineConfig
 from deployments.engines.simulated import tokenizer
 from deployments.engines.simulated.generation import Task
 from deployments.engines.simulated.text import Limits
+from retrieval.eviction import hints
 
 MAX_CHOICES = 1024
 MAX_SALT_CHARS = 128
@@ -55,6 +56,7 @@ class Sampling(msgspec.Struct, kw_only=True):
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    kv_transfer_params: dict[str, Any] | None = None
 
     @property
     def include_usage(self) -> bool:
@@ -76,7 +78,11 @@ class Sampling(msgspec.Struct, kw_only=True):
         n = self.n or 1
         if n * len(prompts) > MAX_CHOICES:
             raise ApiError(f"at most {MAX_CHOICES} choices can be asked for at once.", param="n")
-        return Task([(prompt, self._limits(len(prompt), config)) for prompt in prompts], n, self.seed or 0, self.cache_salt)
+        limited = [(prompt, self._limits(len(prompt), config)) for prompt in prompts]
+        parameters = self.kv_transfer_params or {}
+        most = parameters.get("max_offload_tokens")
+        offload = most if type(most) is int and most >= 0 else None
+        return Task(limited, n, self.seed or 0, self.cache_salt, hints.parse(parameters), offload)
 
     def _check(self) -> None:
         if self.stream_options is not None and not self.stream:

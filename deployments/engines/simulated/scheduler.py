@@ -3,11 +3,15 @@
 A step computes, for every running request, either one more token of its answer (decode) or a chunk of its prompt
 (prefill). Steps follow one another; a step's tokens exist when it ends. A step takes
 
-    prefilled tokens / prefill_tokens_per_s + decode_step_s + decode_step_per_request_s * (decoding requests - 1)
+    prefilled tokens / prefill_tokens_per_s + prefill_pair_s * pairs of a prefilled token and one before it
+    + decode_step_s + decode_step_per_request_s * (decoding requests - 1)
 
 where the last two terms are zero without decoding requests. As in vLLM, the step that computes the end of a prompt
 also gives the first token of the answer, requests start in order of arrival, and when blocks run out the request that
 started last is preempted: it loses its blocks, and later computes again what is not cached by then.
+
+With a host tier (`host.py`), a request whose prefix goes on there waits for its copies outside of the batch, while others run. Room for
+all of its known tokens is held meanwhile.
 """
 
 from collections import deque
@@ -20,10 +24,17 @@ from cache.prefix.events import Event
 from deployments.config import SimulatedEngineConfig
 from deployments.engines.base import Load
 from deployments.engines.simulated.blocks import BlockCache, TokenSequence
+from deployments.engines.simulated.host import HostTier, HostUse
+from retrieval.eviction.hints import NONE, Hints
+
+_IDLE_STEP_S = 0.001
+"""With nothing to compute while copies are on their way, the next step comes after this time at most: a new request may have come."""
 
 
 class State(Enum):
     WAITING = "waiting"
+    LOADING = "loading"
+    """Waits for copies from the host, or for its turn with them."""
     RUNNING = "running"
     ENDED = "ended"
 
@@ -41,12 +52,23 @@ class Request:
     """Tokens whose keys and values are in the cache."""
     generated: int = 0
     cached_tokens: int | None = None
-    """Prompt tokens that needed no computation when the request first started; None before."""
+    """Prompt tokens that needed no computation when the request first started, copies from the host included; None before."""
+    hints: Hints = NONE
+    """For the host tier's policy."""
+    max_offload_tokens: int | None = None
+    """Of the prompt; what is behind is not copied to the host."""
+    host_use: HostUse = field(default_factory=HostUse)
 
     @property
     def known(self) -> int:
         """Tokens of the prompt and of the answer up to now."""
         return self.prompt_tokens + self.generated
+
+    @property
+    def offloaded_tokens(self) -> int:
+        """What may be copied to the host of it, from its start."""
+        most = self.max_offload_tokens
+        return self.prompt_tokens if most is None else min(most, self.prompt_tokens)
 
 
 R = TypeVar("R", bound=Request)
@@ -71,7 +93,10 @@ class Scheduler(Generic[R]):
 
     config: SimulatedEngineConfig
     cache: BlockCache = field(init=False)
+    host: HostTier | None = field(init=False)
     waiting: deque[R] = field(default_factory=deque, init=False)
+    loading: deque[tuple[float, R]] = field(default_factory=deque, init=False)
+    """Requests that wait for the host's copies, and when these are there, in the order of both."""
     running: list[R] = field(default_factory=list, init=False)
     _step: list[tuple[R, int]] = field(default_factory=list, init=False)
     """The step in progress: requests, and how many tokens of each it computes."""
@@ -79,6 +104,7 @@ class Scheduler(Generic[R]):
 
     def __post_init__(self) -> None:
         self.cache = BlockCache(self.config.kv_blocks, self.config.block_size)
+        self.host = HostTier(self.config) if self.config.host_blocks else None
 
     def add(self, request: R) -> None:
         """Raises `ValueError` for a request that would not fit even if it were alone."""
@@ -94,10 +120,24 @@ class Scheduler(Generic[R]):
         elif request.state is State.RUNNING:
             self.running.remove(request)
             self.cache.release(request.sequence)
+        elif request.state is State.LOADING:
+            self.loading.remove(next(each for each in self.loading if each[1] is request))
+            self.cache.release(request.sequence)
+        if self.host is not None and request.state is not State.ENDED:
+            cached = request.cached_tokens or 0
+            self.host.end(request.host_use, request.sequence, cached, request.prompt_tokens - cached, request.hints)
         request.state = State.ENDED
 
+    def reset(self) -> bool:
+        """Forgets everything cached, in both tiers. False, and no change, while a request holds blocks."""
+        if not self.cache.reset():
+            return False
+        if self.host is not None:
+            self.host.clear()
+        return True
+
     def load(self) -> Load:
-        return Load(running=len(self.running), waiting=len(self.waiting), kv_usage=self.cache.usage)
+        return Load(running=len(self.running), waiting=len(self.waiting) + len(self.loading), kv_usage=self.cache.usage)
 
     def step(self, now: float) -> StepResult[R]:
         """Ends the step in progress, if there is one, and begins the next.
@@ -108,8 +148,10 @@ class Scheduler(Generic[R]):
             raise ValueError(f"the step in progress ends at {self._ends_at}, not at {now}")
         tokens, finished = self._settle()
         events = self.cache.take_events()
-        self._schedule()
-        duration = self._duration() if self._step else None
+        if self.host is not None:
+            events += self.host.take_events()
+        self._schedule(now)
+        duration = self._duration() if self._step else self._until_loaded(now)
         self._ends_at = now + (duration or 0.0)
         return StepResult(tokens, finished, events, duration)
 
@@ -128,7 +170,7 @@ class Scheduler(Generic[R]):
             self.abort(request)
         return tokens, finished
 
-    def _schedule(self) -> None:
+    def _schedule(self, now: float) -> None:
         self._step = []
         budget = self.config.max_batched_tokens
         n_running = len(self.running)
@@ -138,7 +180,9 @@ class Scheduler(Generic[R]):
             elif budget:
                 budget -= self._compute(request, min(request.known - request.computed, budget))
         if len(self.running) == n_running:  # whoever was just preempted must not start again at once
-            self._admit(budget)
+            if self.host is not None:
+                budget = self._admit_loaded(self.host, budget, now)
+            self._admit(budget, now)
 
     def _with_room(self) -> Iterator[R]:
         """The running requests that hold blocks for their known tokens, or can have them; preempts where they cannot."""
@@ -159,28 +203,68 @@ class Scheduler(Generic[R]):
         self.waiting.appendleft(request)
         return request
 
-    def _admit(self, budget: int) -> None:
+    def _admit_loaded(self, host: HostTier, budget: int, now: float) -> int:
+        """Those whose copies have come. They hold their blocks already; what they leave of the budget is returned."""
+        while self.loading and self.loading[0][0] <= now and budget > 0 and len(self.running) < self.config.max_running:
+            _, request = self.loading.popleft()
+            host.loaded(request.host_use)
+            self.cache.commit(request.sequence, request.computed)
+            budget -= self._start(request, budget)
+        return budget
+
+    def _admit(self, budget: int, now: float) -> None:
+        host, passed_over = self.host, list[R]()
         while budget > 0 and self.waiting and len(self.running) < self.config.max_running:
             request = self.waiting[0]
+            on_host = 0 if host is None else self._on_host(host, request)
+            if on_host is None:
+                passed_over.append(self.waiting.popleft())
+                continue
             cached = self.cache.acquire(request.sequence, request.known)
             if cached is None:
-                return
-            self.running.append(self.waiting.popleft())
-            request.state = State.RUNNING
-            request.computed = cached
+                break
+            self.waiting.popleft()
+            request.computed = cached + on_host * self.config.block_size
             if request.cached_tokens is None:
-                request.cached_tokens = cached
-            budget -= self._compute(request, min(request.known - cached, budget))
+                request.cached_tokens = request.computed
+            if on_host and host is not None:
+                request.state = State.LOADING
+                first = cached // self.config.block_size
+                self.loading.append((host.load(request.host_use, request.sequence, first, first + on_host, now), request))
+            else:
+                budget -= self._start(request, budget)
+        self.waiting.extendleft(reversed(passed_over))
+
+    def _on_host(self, host: HostTier, request: R) -> int | None:
+        """Blocks that the host adds to the prefix on the device. None: another request is loading some of them now."""
+        size = self.config.block_size
+        first = self.cache.cached_tokens(request.sequence, request.known) // size
+        return host.found(request.sequence, first, (request.known - 1) // size)
+
+    def _start(self, request: R, budget: int) -> int:
+        self.running.append(request)
+        request.state = State.RUNNING
+        return self._compute(request, min(request.known - request.computed, budget))
+
+    def _until_loaded(self, now: float) -> float | None:
+        return min(max(self.loading[0][0] - now, 0.0), _IDLE_STEP_S) if self.loading else None
 
     def _compute(self, request: R, n_tokens: int) -> int:
         self._step.append((request, n_tokens))
         self.cache.commit(request.sequence, request.computed + n_tokens)
+        if self.host is not None:
+            end = min(request.computed + n_tokens, request.offloaded_tokens)
+            self.host.store(request.host_use, request.sequence, end // self.config.block_size)
         return n_tokens
 
     def _duration(self) -> float:
         decoding = sum(_decodes(request) for request, _ in self._step)
         prefilled = sum(n_tokens for request, n_tokens in self._step if not _decodes(request))
         seconds = prefilled / self.config.prefill_tokens_per_s
+        if self.config.prefill_pair_s:
+            seconds += self.config.prefill_pair_s * sum(
+                n_tokens * (request.computed + n_tokens / 2) for request, n_tokens in self._step if not _decodes(request)
+            )
         if decoding:
             seconds += self.config.decode_step_s + self.config.decode_step_per_request_s * (decoding - 1)
         return seconds

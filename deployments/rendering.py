@@ -1,0 +1,137 @@
+"""Prompts' tokens, from the engines' own templates and tokenizers, each replica asked in its turn."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from cachetools import LRUCache
+
+from cache.prefix.keys import Tokens
+from deployments.errors import DeploymentError
+from deployments.replica_client import Call, ReplicaClient
+from deployments.replicas import Replica
+from deployments.reports import ENCODE_PATH, RENDER_PATH, TARGET_HEADER
+from retrieval.joining import BRACKET, mark, separated, split, without_bracket
+from retrieval.order import Order, Ranks
+from retrieval.planner import Pieces
+from retrieval.prompt import ALPHABET, LABEL_CHARS
+
+log = logging.getLogger("ray.serve")
+
+LIMIT_S = 2.0
+BLOCK_BYTES = 64 * 1024 * 1024
+"""Of documents' tokens that are remembered."""
+_SMOOTHING = 0.05
+_CHECKED, _CHECK_EVERY = 3, 256
+"""Joined prompts are compared with rendered ones at first, and then now and then."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentChat:
+    """A chat with documents, whose order is not decided yet."""
+
+    blocks: Sequence[str]
+    """The documents as they stand in the prompt, best first."""
+    labels: Sequence[str]
+    ranks: Ranks
+    with_text: Callable[[str], Call]
+    """The request with this text in the place of the blocks."""
+
+    def ordered(self, order: Order) -> Call:
+        return self.with_text("".join(self.blocks[hit] for hit in order))
+
+
+class Renderer:
+    """One for each ingress, in its event loop."""
+
+    def __init__(self, client: ReplicaClient, clock: Callable[[], float]) -> None:
+        self._client = client
+        self._clock = clock
+        self._turn = 0
+        self.typical_s = 0.002
+        """Moving average of what rendering takes."""
+        self._mark = mark("".join(secrets.choice(ALPHABET) for _ in range(2 * LABEL_CHARS)))
+        self._mark_tokens: Tokens | None = None
+        self._bracket: Tokens | None = None
+        self._blocks: LRUCache[str, Tokens] = LRUCache(BLOCK_BYTES, getsizeof=lambda tokens: tokens.nbytes + 200)
+        self._joined = 0
+        self.joins = True
+        """Joined tokens were those of the joined text whenever they were compared."""
+
+    async def prompt(self, replicas: Sequence[Replica], call: Call) -> Tokens | None:
+        """The tokens of a request's prompt; None if they could not be had."""
+        began = self._clock()
+        tokens = await self._ask(replicas, RENDER_PATH, {TARGET_HEADER: call.path}, call.body)
+        self.typical_s += _SMOOTHING * (self._clock() - began - self.typical_s)
+        return tokens
+
+    async def pieces(self, replicas: Sequence[Replica], chat: DocumentChat) -> Pieces | None:
+        """The tokens of a chat's parts. None: they cannot be joined, or could not be had."""
+        if not self.joins:
+            return None
+        frame, known = await asyncio.gather(self.prompt(replicas, chat.with_text(self._mark)), self._encode(replicas, chat.blocks))
+        ends = split(frame, self._mark_tokens) if frame is not None and known and self._mark_tokens is not None else None
+        if ends is None:
+            return None
+        pieces = Pieces(ends[0], known, ends[1], chat.labels)
+        return pieces if await self._is_right(replicas, chat, pieces) else None
+
+    async def _is_right(self, replicas: Sequence[Replica], chat: DocumentChat, pieces: Pieces) -> bool:
+        self._joined += 1
+        if self._joined > _CHECKED and self._joined % _CHECK_EVERY:
+            return True
+        in_order = tuple(range(len(chat.blocks)))
+        rendered = await self.prompt(replicas, chat.ordered(in_order))
+        if rendered is not None and not np.array_equal(rendered, pieces.joined(in_order)):
+            self.joins = False
+            log.error("this model's tokenizer does not cut prompts where documents begin, so documents stay in the order of their ranks")
+        return self.joins
+
+    async def _encode(self, replicas: Sequence[Replica], blocks: Sequence[str]) -> list[Tokens]:
+        """Empty: they could not be had."""
+        known = {block: tokens for block in blocks if (tokens := self._blocks.get(block)) is not None}
+        missing = [block for block in dict.fromkeys(blocks) if block not in known]
+        if (missing or self._mark_tokens is None) and not await self._learn(replicas, missing, known):
+            return []
+        return [known[block] for block in blocks]
+
+    async def _learn(self, replicas: Sequence[Replica], missing: Sequence[str], known: dict[str, Tokens]) -> bool:
+        texts = [BRACKET, *(text + BRACKET for text in (self._mark, *missing))]
+        numbers = await self._ask(replicas, ENCODE_PATH, {}, msgspec.json.encode(texts))
+        if numbers is None:
+            return False
+        try:
+            bracket, *encoded = separated(numbers, len(texts))
+        except ValueError:
+            return False
+        for text, tokens in zip((self._mark, *missing), encoded, strict=True):
+            alone = without_bracket(tokens, bracket)
+            if alone is None:
+                return False
+            known[text] = alone
+        self._mark_tokens = known.pop(self._mark)
+        for block in missing:
+            if self._blocks.getsizeof(known[block]) <= self._blocks.maxsize:
+                self._blocks[block] = known[block]
+        return True
+
+    async def _ask(self, replicas: Sequence[Replica], path: str, headers: Mapping[str, str], body: bytes) -> Tokens | None:
+        self._turn += 1
+        replica = replicas[self._turn % len(replicas)]
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                answer = await self._client.probe(Call("POST", path, headers, body), replica)
+                try:
+                    raw = b"".join([chunk async for chunk in answer.chunks()])
+                finally:
+                    await answer.close()
+            numbers = np.frombuffer(raw, np.uint32)
+        except (DeploymentError, TimeoutError, ValueError) as error:
+            self.typical_s += _SMOOTHING * (LIMIT_S - self.typical_s)
+            log.warning("a prompt was not rendered", extra={"replica": replica.id, "error": type(error).__name__})
+            return None
+        return numbers if answer.status == 200 else None

@@ -1,0 +1,1 @@
+"""In which order a tier of KV blocks gives its blocks up."""

@@ -1,0 +1,65 @@
+"""Chooses the order of documents and the replica together.
+
+Routers take the order of documents as given, and what reorders documents does so for one engine. But which order is good depends on the
+replica, and which replica on the order. So every replica is given the order that it holds most of, within the bounds on ranks, and the
+router takes the one whose prefill is done first. What no replica holds is put in order of how often it was asked for lately: what comes
+first has the best chance to be shared.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cache.prefix.heat import Heat
+from cache.prefix.keys import BlockKeys, Tokens
+from cache.prefix.router import Prompt, Routed, Router
+from retrieval.order import Order, Ranks
+from retrieval.tree import Path, Walk
+
+HALF_LIFE_S = 300.0
+"""Of the counts by which documents that nobody holds are put in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A prompt's tokens: documents, best first, between what comes before and behind them. Joined in any order they are the prompt."""
+
+    head: Tokens
+    documents: Sequence[Tokens]
+    tail: Tokens
+    names: Sequence[str]
+    """What tells one document from another, under the same salt."""
+
+    def joined(self, order: Order) -> Tokens:
+        return np.concatenate([self.head, *(self.documents[hit] for hit in order), self.tail])
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    order: Order
+    tokens: Tokens
+    """The prompt, in that order."""
+    routed: Routed
+
+
+class Planner:
+    """Of one model, in one process: beside its router."""
+
+    def __init__(self, router: Router, clock: Callable[[], float]) -> None:
+        self._router = router
+        self._heat = Heat(clock, HALF_LIFE_S)
+
+    def plan(self, keys: BlockKeys, root: int, pieces: Pieces, ranks: Ranks, replicas: Sequence[str], is_whole: bool = False) -> Plan:
+        """Also reserves the first replica's place. `root`: of the prompt's keys, see `BlockKeys.root`; `replicas` must not be empty."""
+        heats = [self._heat.touch(keys.digest((root, name))) for name in pieces.names]
+        router = self._router
+        router.pending.expire()
+        paths = Walk(router.index, router.pending.masks, keys, pieces.documents, ranks).paths(root, pieces.head)
+        tokens = len(pieces.head) + sum(map(len, pieces.documents)) + len(pieces.tail)
+        cached = [paths[replica].blocks * keys.block_size if replica in paths else 0 for replica in replicas]
+        ranked = [replicas[place] for place in router.order(replicas, cached, tokens, heat=0.0)]
+        order = ranks.completed(paths.get(ranked[0], Path()).order, heats)
+        joined = pieces.joined(order)
+        prompt = Prompt(keys.chain(root, joined), tokens, is_whole)
+        return Plan(order, joined, router.take(prompt, ranked, router.cached(prompt, ranked)))
