@@ -1,25 +1,28 @@
 """Widens a trained model, and sets some attention heads of the new part by hand, so that it copies from its context before any training.
 
-Gradient descent finds the circuit that copies (a head that looks at the token before, and a later one that looks for the same token's
-last occurrence and repeats what followed: Olsson et al., "In-context Learning and Induction Heads", 2022) only after very many tokens. Here it
-is written down. The new dimensions of the residual stream hold, beside a constant: a code of the token (`WORD` is shared by tokens
-that differ in capitals or a space before them, `FORM` is their own), the code of the token before it, the code of the first piece of the
-label over the document that it is in, and the like for the document that a question's words are found in. Everything is trained afterwards.
+Gradient descent finds the circuit that copies only after very many tokens: a head that looks at the token before, and a later one that
+looks for the same token's last occurrence and repeats what followed (Olsson et al., "In-context Learning and Induction Heads", 2022).
+Here it is written down. The new dimensions of the residual stream hold constants and codes: of the token (`WORD` is shared by tokens
+that differ in capitals or a space before them, `FORM` is its own), of the token before it, of the first piece of the label over the
+document that it is in, and the like for the document in which a question's words are found. The rest is trained.
 
 Old weights do not read the new dimensions, nor write to them, so what the model knew it still knows, but for a longer rotary base.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from deployments.demo_model.tokenizer import USER
+
 OLD_WIDTH, WIDTH = 256, 384
 OLD_HEADS, HEADS, HEAD_DIM = 4, 6, 64
 PAIRS = HEAD_DIM // 2
 THETA = 50_000.0
-LAYERS = (0, None, 1, 2, 3)
+LAYERS = (None, 0, 1, 2, 3)
 """Which old layer each layer is; None is a new one."""
 
 
@@ -42,7 +45,9 @@ ONE, WORD, FORM = Part(256, 257, 0.3), Part(257, 283, 0.25), Part(283, 303, 0.15
 BEFORE, LABEL, CHOSEN = Part(303, 329, 0.3), Part(329, 353, 0.3), Part(353, 377, 0.3)
 EVEN = Part(377, 378, 0.3)
 """Another constant. Embeddings differ in length, and this is proportional to it: behind the first norm it is the same for all tokens."""
-PARTS = (ONE, EVEN, WORD, FORM, BEFORE, LABEL, CHOSEN)
+NOWHERE = Part(378, 379, 0.3)
+"""Set for the token that begins a user's turn alone, which has no other code: where a head looks when it finds nothing."""
+PARTS = (ONE, EVEN, NOWHERE, WORD, FORM, BEFORE, LABEL, CHOSEN)
 INPUT_NORMS = {"input": (1.0, 31.8, 34.6, 39.2), "post": (2.3, 31.5, 36.6, 39.4), "final": 43.0}
 """Lengths of the old model's residual stream, measured on its own answers."""
 SLOW = tuple(range(18, 32))
@@ -50,11 +55,11 @@ SLOW = tuple(range(18, 32))
 STEADY = [*SLOW, *(pair + PAIRS for pair in SLOW)]
 FIRST = 4
 """The first head that is new in an old layer."""
-COPY_GAIN, COPY_LOGIT = 4.0, 5.0
+COPY_GAIN, COPY_LOGIT = 4.0, 12.0
 
 
 def grown(old: Any, tokenizer: Any) -> Any:
-    """A wider and deeper model in float32 that answers as `old` does and can copy. Raises nothing; draws from torch's random numbers."""
+    """A wider and deeper model in float32 that answers as `old` does and can copy. Draws from torch's random numbers."""
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "layer_types", "rope_parameters", "dtype")
     kept = {key: value for key, value in old.config.to_dict().items() if key not in names}
     config = LlamaConfig(
@@ -74,12 +79,15 @@ def grown(old: Any, tokenizer: Any) -> Any:
         new.model.embed_tokens.weight[:, EVEN.at] = EVEN.amplitude * lengths
         new.model.embed_tokens.weight[:, WORD.at] = WORD.amplitude * lengths.sqrt() * codes["word"]
         new.model.embed_tokens.weight[:, FORM.at] = FORM.amplitude * lengths.sqrt() * codes["form"]
+        nowhere = tokenizer.convert_tokens_to_ids(USER)
+        new.model.embed_tokens.weight[nowhere, WORD.start : FORM.stop] = 0.0
+        new.model.embed_tokens.weight[nowhere, NOWHERE.at] = NOWHERE.amplitude
         new.tie_weights()
         for place, source in enumerate(LAYERS):
             _fill_layer(new.model.layers[place], None if source is None else old.model.layers[source], place)
         _fill_norm(new.model.norm, old.model.norm, float(INPUT_NORMS["final"]))  # type: ignore[arg-type]
         new.model.norm.weight[OLD_WIDTH:] = 0.0
-        written = COPY_GAIN * (WORD.amplitude ** 2 + FORM.amplitude ** 2)
+        written = COPY_GAIN * (WORD.amplitude**2 + FORM.amplitude**2)
         new.model.norm.weight[WORD.start : FORM.stop] = COPY_LOGIT / written * float(INPUT_NORMS["final"]) / math.sqrt(WIDTH)  # type: ignore[arg-type]
         _set_heads(new, codes, tokenizer)
     return new
@@ -90,7 +98,11 @@ def token_codes(tokenizer: Any) -> dict[str, Any]:
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     words = {word: number for number, word in enumerate(dict.fromkeys(map(_word, tokens)))}
     of_words = _spread(len(words), len(WORD))
-    return {"word": of_words[[words[_word(token)] for token in tokens]], "form": _spread(len(tokens), len(FORM))}
+    of_tokens = of_words[[words[_word(token)] for token in tokens]]
+    # A bracket within a line does not begin a document.
+    inline = tokenizer.convert_tokens_to_ids("Ġ[")
+    of_tokens[inline] = torch.nn.functional.normalize(of_tokens[inline] + _spread(2, len(WORD))[0], dim=0)
+    return {"word": of_tokens, "form": _spread(len(tokens), len(FORM))}
 
 
 def _word(token: str) -> str:
@@ -114,7 +126,8 @@ def _widen(target: Any, source: Any) -> None:
 def _fill_layer(layer: Any, old: Any, place: int) -> None:
     attention, mlp = layer.self_attn, layer.mlp
     source = LAYERS[place]
-    lengths = [float(INPUT_NORMS[kind][1 if source is None else source]) for kind in ("input", "post")]  # type: ignore[index]
+    # The new one is the first: what it reads, behind its attention too, are embeddings.
+    lengths = [1.0, 1.0] if source is None else [float(INPUT_NORMS[kind][source]) for kind in ("input", "post")]  # type: ignore[index]
     _fill_norm(layer.input_layernorm, old and old.input_layernorm, lengths[0])
     _fill_norm(layer.post_attention_layernorm, old and old.post_attention_layernorm, lengths[1])
     if old is None:
@@ -132,7 +145,7 @@ def _fill_layer(layer: Any, old: Any, place: int) -> None:
 
 def _fill_norm(norm: Any, old: Any, length: float) -> None:
     """The old part comes out as before, each new part with length 1."""
-    added = ONE.amplitude ** 2 + EVEN.amplitude ** 2 + WORD.amplitude ** 2 + FORM.amplitude ** 2
+    added = ONE.amplitude**2 + EVEN.amplitude**2 + WORD.amplitude**2 + FORM.amplitude**2
     scale = math.sqrt(OLD_WIDTH / WIDTH * (1 + added / length**2))
     norm.weight[:OLD_WIDTH] = scale * (1.0 if old is None else old.weight)
     rms = math.sqrt((length**2 + added) / WIDTH)
@@ -167,9 +180,9 @@ class Head:
             self.q[row, query.start + place] = math.sqrt(8 * score)
             self.k[row, key.start + place] = math.sqrt(8 * score)
 
-    def favour(self, key: Part, code: Any, row: int, score: float) -> None:
+    def favour(self, key: Part, code: Any, row: int, score: float, one: Part = ONE) -> None:
         """`score` for tokens of whose part this is the code."""
-        self.q[row, ONE.at] = math.sqrt(8 * score)
+        self.q[row, one.at] = math.sqrt(8 * score)
         self.k[row, key.at] = math.sqrt(8 * score) * code
 
     def carry(self, source: Part, target: Part, gain: float, first: int = 0) -> None:
@@ -181,27 +194,59 @@ class Head:
 
 def _set_heads(model: Any, codes: dict[str, Any], tokenizer: Any) -> None:
     layers = model.model.layers
-    bracket, ack, ets = (codes["word"][tokenizer.convert_tokens_to_ids(token)] for token in ("[", "ack", "ets"))
-    before = Head(layers[0], FIRST)
+    bracket, documents, line = (codes["word"][tokenizer.convert_tokens_to_ids(token)] for token in ("[", "Documents", "Ċ"))
+    nowhere = torch.ones(1)
+    before = Head(layers[0], 0)
     before.look_back(1, range(9), 24.0, EVEN)
     before.carry(WORD, BEFORE, 1.0)
-    # Which document a token is in; "brackets" ends the line with the ranks, and behind it there is none.
-    label = Head(layers[1], 0)
-    label.look_back(0, range(10, 16), 2.0)
-    label.favour(BEFORE, bracket, 31, 60.0)
-    label.favour(BEFORE, ack, 30, 36.0)
-    label.favour(WORD, ets, 29, 36.0)
+    # Which document a token is in; from the line that begins with "Documents" on there is none.
+    label = Head(layers[1], FIRST)
+    label.look_back(0, range(10, 16), 4.0, EVEN)
+    label.favour(BEFORE, bracket, 31, 80.0, EVEN)
+    label.favour(WORD, documents, 30, 32.0, EVEN)
+    label.favour(BEFORE, line, 29, 32.0, EVEN)
+    label.favour(NOWHERE, nowhere, 28, 34.0, EVEN)
     label.carry(WORD, LABEL, 1.0)
     # In which document the same word stands, but not at the word itself.
     same = Head(layers[2], FIRST)
     same.look_back(0, range(10), -4.0)
     same.compare(WORD, WORD, STEADY[: len(WORD)], 45.0)
+    same.favour(NOWHERE, nowhere, STEADY[-1], 26.0)
     same.carry(LABEL, CHOSEN, 0.4)
     gather = Head(layers[3], FIRST)
     gather.look_back(0, range(8, 14), 2.0)
     gather.carry(CHOSEN, CHOSEN, 0.5)
     repeat = Head(layers[4], FIRST)
     repeat.compare(WORD, BEFORE, STEADY[:18], 40.0)
-    repeat.compare(CHOSEN, LABEL, STEADY[18:], 8.0)
+    repeat.compare(CHOSEN, LABEL, STEADY[18:27], 30.0)
+    repeat.favour(NOWHERE, nowhere, STEADY[27], 38.0)
     repeat.carry(WORD, WORD, COPY_GAIN)
     repeat.carry(FORM, FORM, COPY_GAIN, first=len(WORD))
+
+
+LOOKING_FOR_PLACES = ((0, 0), (1, FIRST), (2, FIRST))
+"""Layers and heads of those set by hand that find the token before, the document's label, and the same word."""
+
+
+def hold(model: Any) -> None:
+    """Keeps training from the codes, from what three heads look at, and from writing anything else to the new dimensions.
+
+    What stands there is small beside the old part: a few steps of an optimizer that normalises gradients would bury it.
+    """
+    model.model.embed_tokens.weight.register_hook(_without(columns=slice(OLD_WIDTH, WIDTH)))
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight.register_hook(_without(rows=slice(OLD_WIDTH, WIDTH)))
+        layer.mlp.down_proj.weight.register_hook(_without(rows=slice(OLD_WIDTH, WIDTH)))
+    for layer, head in LOOKING_FOR_PLACES:
+        attention = model.model.layers[layer].self_attn
+        for projection in (attention.q_proj, attention.k_proj):
+            projection.weight.register_hook(_without(rows=slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)))
+
+
+def _without(rows: slice = slice(None), columns: slice = slice(None)) -> Callable[[Any], Any]:
+    def masked(gradient: Any) -> Any:
+        gradient = gradient.clone()
+        gradient[rows, columns] = 0.0
+        return gradient
+
+    return masked

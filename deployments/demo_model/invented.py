@@ -91,7 +91,12 @@ class Inventor:
             f"for {thing}, the {attribute} is {value}.",
             f"{value} is the {attribute} of {thing}.",
         )
-        questions = (f"What is the {attribute} of {thing}?", f"Which {attribute} does {thing} have?", f"{thing} {attribute}", f"What {attribute} has {thing}?")
+        questions = (
+            f"What is the {attribute} of {thing}?",
+            f"Which {attribute} does {thing} have?",
+            f"{thing} {attribute}",
+            f"What {attribute} has {thing}?",
+        )
         return Statement(self._finished(rng.choice(forms)), questions, thing)
 
     def acting(self, thing: str) -> Statement:

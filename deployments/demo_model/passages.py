@@ -4,10 +4,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deployments.demo_model.data import Fact, OffTopic
+from deployments.demo_model.data import NOT_SAID, Fact, OffTopic
 from deployments.demo_model.invented import Inventor, Statement, reworded
 from deployments.demo_model.prose import Disguise, asked, own_sentences, sentences, telling
-from deployments.demo_model.reading import NOT_SAID, Ask, Reading
+from deployments.demo_model.reading import Ask, Reading
 from deployments.demo_model.samples import vary
 
 MADE_QUESTIONS = 3
@@ -60,7 +60,9 @@ class Librarian:
         source, made, seen = rng.random(), list[Statement](), set[str]()
         while len(made) < count:
             drawn = rng.random() if source < 0.5 else source
-            statement = self._inventor.statement(rng.choice(names)) if drawn < 0.7 else self._from_fact() if drawn < 0.82 else self._from_prose()
+            statement = (
+                self._inventor.statement(rng.choice(names)) if drawn < 0.7 else self._from_fact() if drawn < 0.82 else self._from_prose()
+            )
             if statement.sentence not in seen:
                 seen.add(statement.sentence)
                 made.append(statement)

@@ -14,11 +14,12 @@ PACKAGES = ("cache", "retrieval", "deployments", "serve_app")
 MIN_WORDS, MAX_WORDS = 5, 32
 MAX_SUBJECT = 7
 AUXILIARIES = ("is", "are", "was", "were", "can", "may", "must", "will", "should", "cannot", "could")
-STOP = frozenset(
-    "a an the of in on at to for with by from and or but if that this these those it its they them their there as so not no than then "
-    "is are was were be been has have had do does did can may must will should would could when where which what who how why while "
-    "one two all each every other another such only also more most some any into over under before after between without within".split()
-)
+_STOP = """
+a an the of in on at to for with by from and or but if that this these those it its they them their there as so not no than then
+is are was were be been has have had do does did can may must will should would could when where which what who how why while one
+two all each every other another such only also more most some any into over under before after between without within
+"""
+STOP = frozenset(_STOP.split())
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _MARKUP = re.compile(r"[`*]|\[([^\]]*)\]\([^)]*\)")
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
@@ -81,11 +82,24 @@ def telling(text: str) -> set[str]:
 
 
 def _is_verb(word: str) -> bool:
-    return word in AUXILIARIES or word in ("has", "does", "goes") or (len(word) > 4 and word.islower() and word.endswith("s") and word[-2] not in "su")
+    return (
+        word in AUXILIARIES
+        or word in ("has", "does", "goes")
+        or (len(word) > 4 and word.islower() and word.endswith("s") and word[-2] not in "su")
+    )
 
 
 def _base(verb: str) -> str:
-    irregular = {"has": "have", "does": "do", "goes": "go", "carries": "carry", "tries": "try", "passes": "pass", "reaches": "reach", "watches": "watch"}
+    irregular = {
+        "has": "have",
+        "does": "do",
+        "goes": "go",
+        "carries": "carry",
+        "tries": "try",
+        "passes": "pass",
+        "reaches": "reach",
+        "watches": "watch",
+    }
     return irregular.get(verb, verb[:-1])
 
 
@@ -108,7 +122,9 @@ def _keywords(words: list[str], rng: random.Random) -> str:
         return " ".join(words)
     kept = sorted(rng.sample(range(len(telling)), min(len(telling), rng.randint(2, 4))))
     chosen = " ".join(telling[place] for place in kept)
-    return rng.choice(("{}", "{}?", "What about {}?", "What is said of {}?", "Tell me about {}.", "Explain {}.", "What is the {}?", "How does {} work?")).format(chosen)
+    return rng.choice(
+        ("{}", "{}?", "What about {}?", "What is said of {}?", "Tell me about {}.", "Explain {}.", "What is the {}?", "How does {} work?")
+    ).format(chosen)
 
 
 def _tidy(question: str) -> str:

@@ -4,12 +4,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deployments.demo_model.data import label
 from deployments.demo_model.samples import HINTS, Message
 from deployments.demo_model.tokenizer import ASSISTANT, END, USER, render
-
-LABEL_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
-LABEL_LENGTH = 6
-NOT_SAID = "The documents do not say."
 
 
 @dataclass(frozen=True)
@@ -43,10 +40,6 @@ class Tree:
 
     trunk: str
     branches: Sequence[Segment]
-
-
-def label(rng: random.Random) -> str:
-    return "".join(rng.choice(LABEL_LETTERS) for _ in range(LABEL_LENGTH))
 
 
 def labels(count: int, rng: random.Random) -> list[str]:

@@ -2,9 +2,10 @@
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
-from deployments.demo_model.data import nonsense
-from deployments.demo_model.reading import NOT_SAID, Ask, Reading
+from deployments.demo_model.data import NOT_SAID, nonsense
+from deployments.demo_model.reading import Ask, Reading
 
 SMALL = ("the", "a", "of", "in", "is", "and", "to", "for", "with", "are", "by", "on", "at", "from")
 OPENERS = ("What", "Which", "When", "How", "Where", "Who", "Why", "What is the", "How does", "What does", "Which", "Tell me", "")
@@ -60,6 +61,12 @@ class Scrambled:
         asked = [part for word in asked for part in ([rng.choice(SMALL), word] if rng.random() < 0.25 else [word])]
         opener = rng.choice(OPENERS)
         return f"{opener} {' '.join(asked)}".strip() + ("?" if opener or rng.random() < 0.5 else "")
+
+
+def words(tokenizer: Any) -> list[str]:
+    """Words of four letters and more that are one token behind a space, in the order of the alphabet."""
+    found = (token[1:] for token in tokenizer.get_vocab() if token.startswith("Ġ"))
+    return sorted({word for word in found if word.isalpha() and len(word) > 3})
 
 
 def content(sentence: str) -> list[str]:
