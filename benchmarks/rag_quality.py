@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,6 +28,13 @@ from deployments.demo_model.evaluate import Answerer
 from retrieval.documents import Chunk, SearchHit, chunk_id
 from retrieval.order import Ranks, displacement
 from retrieval.prompt import ALPHABET, assemble, labels
+
+
+class Answers(Protocol):
+    """A model at temperature 0."""
+
+    def answers(self, conversations: list[list[dict[str, Any]]]) -> list[str]: ...
+
 
 Order = Callable[[Sequence[SearchHit]], list[SearchHit]]
 """From hits, best first, to the order in which they stand in the prompt."""
@@ -95,7 +103,7 @@ def search(items: Sequence[Item], questions: Sequence[str], k: int) -> list[list
     return [[SearchHit(chunks[place], float(row[place])) for place in places] for row, places in zip(scores, best, strict=True)]
 
 
-def measure(name: str, order: Order, answerer: Answerer, items: Sequence[Item], found: Sequence[Sequence[SearchHit]]) -> Row:
+def measure(name: str, order: Order, answerer: Answers, items: Sequence[Item], found: Sequence[Sequence[SearchHit]]) -> Row:
     placed = [order(hits) for hits in found]
     prompts = [assemble([{"role": "user", "content": item.question}], hits) for item, hits in zip(items, placed, strict=True)]
     say(f"{name}: {len(prompts)} prompts")

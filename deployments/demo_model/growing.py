@@ -212,41 +212,47 @@ def _set_heads(model: Any, codes: dict[str, Any], tokenizer: Any) -> None:
     same.look_back(0, range(10), -4.0)
     same.compare(WORD, WORD, STEADY[: len(WORD)], 45.0)
     same.favour(NOWHERE, nowhere, STEADY[-1], 26.0)
-    same.carry(LABEL, CHOSEN, 0.4)
+    same.carry(LABEL, CHOSEN, 0.8)
     gather = Head(layers[3], FIRST)
     gather.look_back(0, range(8, 14), 2.0)
-    gather.carry(CHOSEN, CHOSEN, 0.5)
+    gather.carry(CHOSEN, CHOSEN, 0.8)
     repeat = Head(layers[4], FIRST)
     repeat.compare(WORD, BEFORE, STEADY[:18], 40.0)
-    repeat.compare(CHOSEN, LABEL, STEADY[18:27], 30.0)
+    repeat.compare(CHOSEN, LABEL, STEADY[18:27], 80.0)
     repeat.favour(NOWHERE, nowhere, STEADY[27], 38.0)
     repeat.carry(WORD, WORD, COPY_GAIN)
     repeat.carry(FORM, FORM, COPY_GAIN, first=len(WORD))
 
 
-LOOKING_FOR_PLACES = ((0, 0), (1, FIRST), (2, FIRST))
-"""Layers and heads of those set by hand that find the token before, the document's label, and the same word."""
+HELD = {
+    (1, FIRST): ("q_proj", "k_proj", "v_proj"),
+    (2, FIRST): ("q_proj", "k_proj", "v_proj"),
+    (3, FIRST): ("v_proj",),
+    (4, FIRST): ("v_proj",),
+}
+"""By layer and head: the document's label and the same word are found as set; what is chosen and repeated may be learnt."""
 
 
 def hold(model: Any) -> None:
-    """Keeps training from the codes, from what three heads look at, and from writing anything else to the new dimensions.
+    """Keeps training from embeddings and the first layer, from what heads set by hand read, and from writing more to the new dimensions.
 
     What stands there is small beside the old part: a few steps of an optimizer that normalises gradients would bury it.
     """
-    model.model.embed_tokens.weight.register_hook(_without(columns=slice(OLD_WIDTH, WIDTH)))
-    for layer in model.model.layers:
-        layer.self_attn.o_proj.weight.register_hook(_without(rows=slice(OLD_WIDTH, WIDTH)))
-        layer.mlp.down_proj.weight.register_hook(_without(rows=slice(OLD_WIDTH, WIDTH)))
-    for layer, head in LOOKING_FOR_PLACES:
-        attention = model.model.layers[layer].self_attn
-        for projection in (attention.q_proj, attention.k_proj):
-            projection.weight.register_hook(_without(rows=slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)))
+    model.model.embed_tokens.requires_grad_(False)
+    model.model.layers[0].requires_grad_(False)
+    for layer in model.model.layers[1:]:
+        for weight in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight):
+            weight.register_hook(_without(slice(OLD_WIDTH, WIDTH)))
+    for (place, head), names in HELD.items():
+        for name in names:
+            weight = getattr(model.model.layers[place].self_attn, name).weight
+            weight.register_hook(_without(slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)))
 
 
-def _without(rows: slice = slice(None), columns: slice = slice(None)) -> Callable[[Any], Any]:
+def _without(rows: slice) -> Callable[[Any], Any]:
     def masked(gradient: Any) -> Any:
         gradient = gradient.clone()
-        gradient[rows, columns] = 0.0
+        gradient[rows] = 0.0
         return gradient
 
     return masked

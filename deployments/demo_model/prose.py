@@ -14,6 +14,27 @@ PACKAGES = ("cache", "retrieval", "deployments", "serve_app")
 MIN_WORDS, MAX_WORDS = 5, 32
 MAX_SUBJECT = 7
 AUXILIARIES = ("is", "are", "was", "were", "can", "may", "must", "will", "should", "cannot", "could")
+WITH_AUXILIARY = (
+    "What {verb} {subject}?",
+    "How {verb} {subject} {rest}?",
+    "Why {verb} {subject} {rest}?",
+    "What {verb} {rest}?",
+    "When {verb} {subject} {rest}?",
+    "Where {verb} {subject} {rest}?",
+    "Which one {verb} {rest}?",
+    "{Verb} {subject} {rest}?",
+)
+WITH_VERB = (
+    "What does {subject} {base}?",
+    "How does {subject} {base} {rest}?",
+    "Why does {subject} {base} {rest}?",
+    "What {verb} {rest}?",
+    "When does {subject} {base} {rest}?",
+    "Where does {subject} {base} {rest}?",
+    "What does {subject} do?",
+    "Does {subject} {base} {rest}?",
+    "Which one {verb} {rest}?",
+)
 _STOP = """
 a an the of in on at to for with by from and or but if that this these those it its they them their there as so not no than then
 is are was were be been has have had do does did can may must will should would could when where which what who how why while one
@@ -63,17 +84,9 @@ def asked(sentence: str, rng: random.Random) -> str:
     if verb is None or rng.random() < 0.3:
         return _keywords(words, rng)
     subject, rest = " ".join(_lowered(words[:verb])), _part(words[verb + 1 :], rng)
-    if words[verb] in AUXILIARIES:
-        auxiliary = "can" if words[verb] == "cannot" else words[verb]
-        forms = (f"What {auxiliary} {subject}?", f"How {auxiliary} {subject} {rest}?", f"Why {auxiliary} {subject} {rest}?",
-                 f"What {auxiliary} {rest}?", f"When {auxiliary} {subject} {rest}?", f"Where {auxiliary} {subject} {rest}?",
-                 f"Which one {auxiliary} {rest}?", f"{auxiliary.capitalize()} {subject} {rest}?")  # fmt: skip
-        return _tidy(rng.choice(forms))
-    base = _base(words[verb])
-    forms = (f"What does {subject} {base}?", f"How does {subject} {base} {rest}?", f"Why does {subject} {base} {rest}?",
-             f"What {words[verb]} {rest}?", f"When does {subject} {base} {rest}?", f"Where does {subject} {base} {rest}?",
-             f"What does {subject} do?", f"Does {subject} {base} {rest}?", f"Which one {words[verb]} {rest}?")  # fmt: skip
-    return _tidy(rng.choice(forms))
+    form = rng.choice(WITH_AUXILIARY if words[verb] in AUXILIARIES else WITH_VERB)
+    auxiliary = words[verb].replace("cannot", "can")
+    return _tidy(form.format(subject=subject, rest=rest, verb=auxiliary, Verb=auxiliary.capitalize(), base=_base(words[verb])))
 
 
 def telling(text: str) -> set[str]:
