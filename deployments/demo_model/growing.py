@@ -225,22 +225,21 @@ def _set_heads(model: Any, codes: dict[str, Any], tokenizer: Any) -> None:
 
 
 HELD = {
-    (1, FIRST): ("q_proj", "k_proj", "v_proj"),
     (2, FIRST): ("q_proj", "k_proj", "v_proj"),
     (3, FIRST): ("v_proj",),
     (4, FIRST): ("v_proj",),
 }
-"""By layer and head: the document's label and the same word are found as set; what is chosen and repeated may be learnt."""
+"""By layer and head: the same word is found as set; what is chosen and repeated may be learnt."""
 
 
 def hold(model: Any) -> None:
-    """Keeps training from embeddings and the first layer, from what heads set by hand read, and from writing more to the new dimensions.
+    """Keeps training from embeddings and the first two layers, from what heads set by hand read, and from writing more to the new dimensions.
 
     What stands there is small beside the old part: a few steps of an optimizer that normalises gradients would bury it.
     """
     model.model.embed_tokens.requires_grad_(False)
-    model.model.layers[0].requires_grad_(False)
-    for layer in model.model.layers[1:]:
+    model.model.layers[:2].requires_grad_(False)
+    for layer in model.model.layers[2:]:
         for weight in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight):
             weight.register_hook(_without(slice(OLD_WIDTH, WIDTH)))
     for (place, head), names in HELD.items():
