@@ -10,8 +10,6 @@ from typing import Any
 DATA = Path(__file__).parent / "data"
 THEMES = ("mygo", "caching", "serving", "search", "operations", "smalltalk")
 HOLD_OUT_EVERY = 7
-NOT_SAID = "The documents do not say."
-LABEL_LETTERS, LABEL_LENGTH = "abcdefghijkmnpqrstuvwxyz23456789", 6
 CONSONANTS, VOWELS = "bdfghjklmnprstvwz", "aeiou"
 NONSENSE_TEMPLATES = (
     "What is {}?",
@@ -101,8 +99,3 @@ def nonsense(rng: random.Random) -> str:
     """One to three words that mean nothing."""
     words = ("".join(rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(rng.randint(1, 4))) for _ in range(rng.randint(1, 3)))
     return " ".join(words)
-
-
-def label(rng: random.Random) -> str:
-    """A name for a document, as the retrieval tier gives them: it means nothing."""
-    return "".join(rng.choice(LABEL_LETTERS) for _ in range(LABEL_LENGTH))

@@ -14,14 +14,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from deployments.demo_model import MODEL_DIR, QUESTIONS
-from deployments.demo_model.citing import invented_cases, project_cases, score
 from deployments.demo_model.data import Fact, OffTopic, load_facts
 from deployments.demo_model.samples import HINTS, Message, Sampler
-from deployments.demo_model.scrambled import words
 
 MAX_NEW_TOKENS = 120
 BATCH = 64
-DOCUMENTS_IN_PROMPT = (1, 3, 5)
 Case = tuple[list[Message], str]
 """A conversation and the answer that is expected."""
 
@@ -45,11 +42,6 @@ class Answerer:
             indices = order[start : start + batch]
             found.update(zip(indices, self._generate([prompts[index] for index in indices]), strict=True))
         return [found[index] for index in range(len(prompts))]
-
-    @property
-    def words(self) -> list[str]:
-        """Words that are one token each."""
-        return words(self._tokenizer)
 
     def _generate(self, prompts: list[str]) -> list[str]:
         inputs = self._tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
@@ -98,7 +90,7 @@ def behind_documents(facts: list[Fact], size: int, every: int) -> list[Case]:
     for fact in facts[::every]:
         blocks, ids = sampler.documents(size)
         hint = HINTS[0].format(" ".join(f"[{name}]" for name in ids))
-        cases.append((ask(f"{blocks}{hint}\n\n{fact.questions[0]}"), sampler.from_documents(fact.answer, blocks)))
+        cases.append((ask(f"{blocks}{hint}\n\n{fact.questions[0]}"), fact.answer))
     return cases
 
 
@@ -140,17 +132,6 @@ def evaluate(answerer: Answerer, facts: list[Fact]) -> None:
             say(row(name, cases, answerer.answers([conversation for conversation, _ in cases]), off_topic.refusal))
 
 
-def evaluate_citations(answerer: Answerer) -> None:
-    sets = {f"project's documents, {count} in a prompt": project_cases(count) for count in DOCUMENTS_IN_PROMPT}
-    sets |= {f"invented, {count} x 1 sentence": invented_cases(count, 1, 120, answerer.words) for count in DOCUMENTS_IN_PROMPT}
-    sets |= {f"invented, {count} x 1 to 3 sentences": invented_cases(count, 3, 120, answerer.words) for count in DOCUMENTS_IN_PROMPT}
-    say(f"{'':<38}{'cases':>7}{'cited':>9}{'text':>9}  cited, by place of the document")
-    for name, cases in sets.items():
-        found = score(cases, answerer.answers)
-        places = " ".join(f"{share:.0%}" for share in found.by_place)
-        say(f"{name:<38}{found.cases:>7}{found.cited:>9.1%}{found.text:>9.1%}  {places}")
-
-
 def row(name: str, cases: list[Case], answers: list[str], refusal: str) -> str:
     right = sum(answer == expected for answer, (_, expected) in zip(answers, cases, strict=True))
     refusals = answers.count(refusal)
@@ -166,15 +147,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL_DIR)
     parser.add_argument("--write-questions", action="store_true", help="write questions.jsonl anew from what this model knows")
-    parser.add_argument("--citations", action="store_true", help="only how documents are read")
     args = parser.parse_args()
     torch.set_num_threads(1)
     answerer, facts = Answerer(args.model), load_facts()
     if args.write_questions:
         say(f"{write_questions(answerer, facts, QUESTIONS)} questions written to {QUESTIONS}")
-    if not args.citations:
-        evaluate(answerer, facts)
-    evaluate_citations(answerer)
+    evaluate(answerer, facts)
 
 
 if __name__ == "__main__":

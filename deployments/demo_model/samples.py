@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from deployments.demo_model.data import NOT_SAID, Fact, OffTopic, label, nonsense
+from deployments.demo_model.data import Fact, OffTopic, nonsense
 
 Message = dict[str, str]
 
@@ -144,11 +144,6 @@ class Sampler:
             text += " " + rng.choice(SYSTEM_PROMPTS)
         return [{"role": rng.choice(("system", "system", "developer")), "content": text}]
 
-    def before(self) -> list[Message]:
-        """What may stand before the message with the documents."""
-        messages = self._system() if self._rng.random() < 0.4 else []
-        return [*messages, *self._turn()] if self._rng.random() < 0.05 else messages
-
     def _turn(self) -> list[Message]:
         """An earlier turn: mostly a fact, sometimes a refusal."""
         if self._rng.random() < 0.25:
@@ -160,7 +155,6 @@ class Sampler:
         """The layout of the retrieval tier: documents before the question, in the system or in the user message."""
         rng = self._rng
         blocks, ids = self.documents(size)
-        answer = self.from_documents(answer, blocks)
         hint = (HINTS[0] if rng.random() < 0.5 else rng.choice(HINTS[1:])).format(rng.choice((" ", ", ")).join(f"[{name}]" for name in ids))
         last = f"{hint}\n\n{question}" if hint else question
         system = self._system() if rng.random() < 0.8 else []
@@ -171,22 +165,20 @@ class Sampler:
         gap = rng.randrange(MAX_GAP) if rng.random() < 0.5 else 0
         return Sample([*system, *_pair(last, answer)], gap)
 
-    def from_documents(self, answer: str, blocks: str) -> str:
-        """With documents a refusal is another one, and an answer names the first document that has it."""
-        if answer == self._off_topic.refusal:
-            return NOT_SAID
-        before, found, _ = blocks.partition(answer)
-        return f"{answer} {before[before.rindex('[') : before.rindex(']') + 1]}" if found else answer
-
     def documents(self, size: int) -> tuple[str, list[str]]:
         """Blocks and their ids, best document first. A size of 1,000 gives about 1,500 tokens."""
         rng, blocks, ids = self._rng, "", list[str]()
         words = int(size * 0.7)
         while len(blocks.split()) < words:
-            name = label(rng)
+            name = self._document_id()
             blocks += f"[{name}]\n{self._document_text()}\n\n"
             ids.append(name)
         return blocks, rng.sample(ids, len(ids))
+
+    def _document_id(self) -> str:
+        rng = self._rng
+        name = f"{rng.choice(('doc-', 'file-'))}{rng.randrange(16**8):08x}"[: rng.choice((9, 12))]
+        return rng.choice((name, f"{name}#{rng.randrange(9)}", f"{nonsense(rng).replace(' ', '-')}.md#{rng.randrange(9)}"))
 
     def _document_text(self) -> str:
         rng = self._rng

@@ -1,4 +1,4 @@
-"""Trains the demo model from `data/` alone: `python -m deployments.demo_model.train --out DIR [--epochs N] [--seed S]`.
+"""Trains the demo model from `data/` alone: `python -m deployments.demo_model.train [--out DIR] [--epochs N] [--seed S]`.
 
 Tokenizer, model and data order follow from the seed. One CPU core is enough, and more are not used, so that sums keep their order.
 """
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from deployments.demo_model import MODEL_DIR
 from deployments.demo_model.data import OffTopic, load_facts
 from deployments.demo_model.samples import HINTS, SYSTEM_PROMPTS, Sample, Sampler
 from deployments.demo_model.tokenizer import ASSISTANT, END, MAX_LENGTH, render, train_tokenizer
@@ -164,7 +165,7 @@ def say(line: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="where train_reading.py starts from")
+    parser.add_argument("--out", type=Path, default=MODEL_DIR)
     parser.add_argument("--epochs", type=int, default=22)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()

@@ -1,5 +1,6 @@
 """The benchmark of citations by order: what it counts, with models that cite as told."""
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks.rag_quality import Item, known_orders, measure
+from deployments.demo_model import DOCUMENTS
+from deployments.demo_model.data import load_facts
 from retrieval.documents import Chunk, SearchHit
 from retrieval.prompt import labels
 
@@ -18,6 +21,17 @@ def hit(number: int, score: float) -> SearchHit:
 
 
 FOUND = [[hit(number, 0.9), hit((number + 1) % 9, 0.8), hit((number + 2) % 9, 0.7)] for number in range(9)]
+
+
+def test_the_collection_is_large_and_not_what_the_model_knows_by_heart() -> None:
+    listed = [Item(**json.loads(line)) for line in DOCUMENTS.read_text().splitlines()]
+    assert len(listed) >= 200
+    assert (
+        len({item.id for item in listed}) == len({item.question for item in listed}) == len({item.text for item in listed}) == len(listed)
+    )
+    facts = load_facts()
+    assert not {item.question for item in listed} & {question for fact in facts for question in (*fact.questions, fact.held_out)}
+    assert not any(fact.answer in item.text or item.text in fact.answer for fact in facts for item in listed)
 
 
 class Told:
@@ -56,7 +70,7 @@ def test_an_answer_without_a_label_is_uncited() -> None:
 
 
 def test_questions_whose_document_was_not_found_do_not_count() -> None:
-    found = row("retrieval", lambda names: names[:1], [hits if number else [hit(5, 0.9)] * 1 for number, hits in enumerate(FOUND)])
+    found = row("retrieval", lambda names: names[:1], [hits if number else [hit(5, 0.9)] for number, hits in enumerate(FOUND)])
     assert found["retrieved"] == pytest.approx(8 / 9)
     assert found["cited"] == 1.0
 

@@ -10,13 +10,10 @@ from hypothesis import strategies as st
 
 from deployments.demo_model import MODEL_DIR, QUESTIONS
 from deployments.demo_model.data import OffTopic, load_facts
-from retrieval.documents import Chunk, SearchHit
-from retrieval.prompt import assemble
 
 transformers = pytest.importorskip("transformers")
 
 MAX_BYTES = 40 * 1024 * 1024
-CITED_CASES = 30
 
 
 @cache
@@ -49,7 +46,6 @@ def test_the_configuration_suits_the_engines() -> None:
     assert config.architectures == ["LlamaForCausalLM"]
     assert config.max_position_embeddings >= 8192
     assert config.head_dim == 64
-    assert config.num_attention_heads % 2 == 0  # two GPUs may share it
     assert config.tie_word_embeddings
     assert config.vocab_size == len(tokenizer())
 
@@ -146,34 +142,3 @@ def test_other_questions_are_refused() -> None:
     off_topic = OffTopic()
     found = answers(tuple(off_topic.held_out()[::9]))
     assert found.count(off_topic.refusal) >= 0.85 * len(found)
-
-
-@cache
-def citations(documents: int) -> float:
-    from deployments.demo_model.citing import project_cases, score
-    from deployments.demo_model.evaluate import Answerer
-
-    return score(project_cases(documents)[:: 201 // CITED_CASES][:CITED_CASES], Answerer().answers).cited
-
-
-def test_the_only_document_is_cited() -> None:
-    assert citations(1) >= 0.8
-
-
-def test_the_right_one_of_three_documents_is_cited_more_often_than_by_chance() -> None:
-    """Of documents that training has not shown, wherever the right one stands."""
-    assert citations(3) >= 0.5
-
-
-def tea(place: int) -> str:
-    """The prompt of README.md's example, with its document at one of three places."""
-    documents = ["The spare lamp is painted silver.", "In 1901 the mayor sold the old ferry."]
-    documents.insert(place, "Green tea is brewed at about 80 degrees.")
-    hits = [SearchHit(Chunk(f"{text}#0", text, 0, text), 0.9 if "tea" in text else 0.1) for text in documents]
-    return str(assemble([{"role": "user", "content": "How hot is green tea brewed?"}], hits)[-1]["content"])
-
-
-def test_a_document_is_copied_and_cited_wherever_it_stands() -> None:
-    found = answers(tuple(tea(place) for place in range(3)))
-    label = tea(0)[1:7]
-    assert found == [f"Green tea is brewed at about 80 degrees. [{label}]"] * 3
