@@ -137,16 +137,25 @@ class Fleet:
             number=number,
             replica=place,
             at_s=arrival.at_s,
+            max_offload_tokens=self._offloaded(arrival),
         )
         try:
-            self.replicas[place].scheduler.add(job)
+            self._add(job)
         except ValueError:
             self.rejected += 1
             self.system.ended(number)
             return
         self.jobs.append(job)
-        if not self.replicas[place].is_busy:
-            self._step(place)
+
+    def _offloaded(self, arrival: Arrival) -> int | None:
+        """Tokens of the prompt that are worth keeping in the host's memory; None: all."""
+        return None
+
+    def _add(self, job: Job) -> None:
+        """Raises `ValueError` if it fits no engine."""
+        self.replicas[job.replica].scheduler.add(job)
+        if not self.replicas[job.replica].is_busy:
+            self._step(job.replica)
 
     def _step(self, place: int) -> None:
         replica, now = self.replicas[place], self.clock.now

@@ -14,7 +14,7 @@ import argparse
 import time
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import product
 from multiprocessing import get_context
 from typing import NamedTuple
@@ -28,12 +28,17 @@ from benchmarks.report import Row, say
 from benchmarks.systems import Ours
 from cache.prefix.profile import PrefillProfile
 from cache.prefix.router import LeastCost, Policy, RoundRobin
+from cache.prefix.turns import Turns
 from deployments.config import SimulatedEngineConfig
+from deployments.turns import BACKLOG_S
+from retrieval.eviction.factory import PolicyName
 from retrieval.order import Ranks, displacement
-from retrieval.planner import Pieces, Planner
+from retrieval.planner import Pieces, Plan, Planner
 
 SYSTEMS = ("round_robin", "kv_aware_retrieval_order", "id_sorted", "greedy_order", "ours_lru", "ours_lfu", "ours")
-BLOCK = 16
+BLOCK = 32
+HOST_POLICIES: dict[str, PolicyName] = {"ours_lfu": "lfu", "ours": "pgdsf"}
+"""What evicts blocks from the host's memory; on the device it is always the least recently used that goes, as in vLLM."""
 SLO = 5.0
 """Multiples of the idle engine's time to the first token."""
 WARM_UP = 0.3
@@ -63,47 +68,62 @@ class Documents:
         self, name: str, workload: Workload, config: SimulatedEngineConfig, replicas: int, clock: Clock, displacement: int
     ) -> None:
         self._name = name
-        self._workload = workload
+        self.workload = workload
         self._max_displacement = displacement
         self.ours = Ours(config, replicas, clock, round_robin if name in ("round_robin", "greedy_order") else LeastCost)
         self._planner = Planner(self.ours.router, clock)
+        self._clock = clock
         self._turn = 0
+        self.is_planned = name.startswith("ours")
         self._replicas = [str(number) for number in range(replicas)]
         self.tokens: list[int] = []
         """Of all documents of each request."""
         self.displaced: list[int] = []
         self.decision_s = 0.0
+        self.last: Plan | None = None
 
     def choose(self, arrival: RagArrival) -> tuple[int, array[int]]:
-        began = time.perf_counter()
         request = arrival.request
-        self.tokens.append(int(self._workload.documents[list(request.documents)].sum()))
+        self.tokens.append(int(self.workload.documents[list(request.documents)].sum()))
         if self._name.startswith("ours") or self._name == "greedy_order":
-            return self._planned(request, began)
+            return self._planned(request)
         order = tuple(sorted(range(len(request.documents)), key=request.documents.__getitem__)) if self._name == "id_sorted" else None
-        prompt = self._workload.prompt(request, order and [request.documents[hit] for hit in order])
+        prompt = self.workload.prompt(request, order and [request.documents[hit] for hit in order])
         return self.ours.choose(request.number, prompt, request.answer_tokens), prompt
 
-    def _planned(self, request: RagRequest, began: float) -> tuple[int, array[int]]:
-        documents = [np.frombuffer(self._workload.tokens(document), np.uint32) for document in request.documents]
+    def _planned(self, request: RagRequest) -> tuple[int, array[int]]:
+        self.last = plan = self.plan(request)
+        self.displaced.append(displacement(plan.order))
+        self.ours.routed[request.number] = plan.routed
+        return int(plan.routed.replicas[0]), array("I", plan.tokens.astype(np.uint32).tobytes())
+
+    def has_room(self) -> bool:
+        """As `deployments.routing` sees it."""
+        now = self._clock()
+        return any(self.ours.router.ledger(replica).backlog_s(now) <= BACKLOG_S for replica in self._replicas)
+
+    def cached(self, request: RagRequest) -> tuple[int, int]:
+        """Tokens that some replica holds of the prompt, and all of them."""
+        pieces, ranks = self._pieces(request, True)
+        return self._planner.cached(self.ours.keys, self.ours.root, pieces, ranks), len(pieces)
+
+    def _pieces(self, request: RagRequest, with_question: bool) -> tuple[Pieces, Ranks]:
+        documents = [np.frombuffer(self.workload.tokens(document), np.uint32) for document in request.documents]
         empty = np.empty(0, np.uint32)
-        tail = np.frombuffer(self._workload.prompt(request, ()), np.uint32)
+        tail = np.frombuffer(self.workload.prompt(request, ()), np.uint32) if with_question else empty
+        pieces = Pieces(empty, documents, tail, [str(document) for document in request.documents])
+        return pieces, Ranks(request.scores, self._max_displacement)
+
+    def plan(self, request: RagRequest, with_question: bool = True) -> Plan:
         replicas = self._replicas
         if self._name == "greedy_order":
             self._turn += 1
             replicas = [replicas[self._turn % len(replicas)]]
-        began = time.perf_counter()
-        plan = self._planner.plan(
-            self.ours.keys,
-            self.ours.root,
-            Pieces(empty, documents, tail, [str(document) for document in request.documents]),
-            Ranks(request.scores, self._max_displacement),
-            replicas,
-        )
-        self.decision_s += time.perf_counter() - began
-        self.displaced.append(displacement(plan.order))
-        self.ours.routed[request.number] = plan.routed
-        return int(plan.routed.replicas[0]), array("I", plan.tokens.astype(np.uint32).tobytes())
+        pieces, ranks = self._pieces(request, with_question)
+        began = time.process_time()  # other replays run on the same cores
+        plan = self._planner.plan(self.ours.keys, self.ours.root, pieces, ranks, replicas)
+        self.decision_s += time.process_time() - began
+        return plan
 
 
 @dataclass(slots=True)
@@ -111,11 +131,35 @@ class RagFleet(Fleet):
     """A fleet whose prompts are put together when the replica is chosen."""
 
     documents: Documents | None = None
+    turns: Turns[int] | None = None
+    _held: dict[int, RagArrival] = field(default_factory=dict)
+
+    def _arrive(self, number: int, arrival: Arrival) -> None:
+        assert self.documents  # noqa: S101
+        assert isinstance(arrival, RagArrival)  # noqa: S101
+        if self.turns is None or (not self._held and self.documents.has_room()):
+            Fleet._arrive(self, number, arrival)
+            return
+        self._held[number] = arrival
+        cached, tokens = self.documents.cached(arrival.request)
+        self.turns.add(number, cached, tokens - cached)
+
+    def _step(self, place: int) -> None:
+        Fleet._step(self, place)
+        while self.turns and self.documents and self.documents.has_room():
+            number = self.turns.pop()
+            arrival = self._held.pop(number)
+            Fleet._arrive(self, number, replace(arrival, at_s=self.clock.now))
+            self.jobs[-1].at_s = arrival.at_s
 
     def _choose(self, number: int, arrival: Arrival) -> tuple[int, array[int]]:
         assert self.documents  # noqa: S101
         assert isinstance(arrival, RagArrival)  # noqa: S101
         return self.documents.choose(arrival)
+
+    def _offloaded(self, arrival: Arrival) -> int | None:
+        assert self.documents  # noqa: S101
+        return self.documents.tokens[-1] if self.documents.is_planned else None
 
 
 def round_robin(profile: PrefillProfile) -> Policy:
@@ -131,15 +175,19 @@ def main() -> None:
     parser.add_argument("--load", default="0.6,0.9", help="shares of the fleet's capacity, comma-separated")
     parser.add_argument("--drift", default="0", help="requests until the hot documents change, comma-separated; 0: never")
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="comma-separated")
-    parser.add_argument("--requests", type=int, default=8000)
+    parser.add_argument("--requests", type=int, default=3000, help="for each replica")
     parser.add_argument("--documents", type=int, default=20_000)
-    parser.add_argument("--kv-tokens", type=int, default=250_000, help="that one replica holds")
+    parser.add_argument("--kv-tokens", type=int, default=125_000, help="that one replica holds on the device")
+    parser.add_argument("--host-tokens", type=int, default=250_000, help="that one replica holds in the host's memory")
     parser.add_argument("--answer", type=int, default=6, help="median length of an answer, in tokens")
     parser.add_argument("--max-displacement", type=int, default=4, help="places that a document may be from its rank, under ours")
+    parser.add_argument(
+        "--reorder-window", type=int, default=0, help="of ours: by how many others a request may be overtaken before it is sent"
+    )
     parser.add_argument("--processes", type=int, default=2, help="replays that run at the same time")
     options = parser.parse_args()
     if options.quick:
-        options.requests, options.documents, options.kv_tokens = 600, 1000, 40_000
+        options.requests, options.documents, options.kv_tokens, options.host_tokens = 150, 1000, 20_000, 40_000
     if unknown := set(options.systems.split(",")) - set(SYSTEMS):
         parser.error(f"--systems: there is no {min(unknown)}; choose from {', '.join(SYSTEMS)}")
     shapes = list(product(*(numbers(text) for text in (options.k, options.replicas, options.drift))))
@@ -165,25 +213,38 @@ def numbers(text: str) -> list[int]:
 def replay(case: Case) -> Row:
     options, clock = case.options, Clock()
     workload = Workload(options.documents, seed=options.seed)
-    config = SimulatedEngineConfig(
-        block_size=BLOCK, kv_blocks=options.kv_tokens // BLOCK, max_model_len=options.kv_tokens // BLOCK * BLOCK, max_running=128
-    )
+    config = engine(case.system, options)
     documents = Documents(case.system, workload, config, case.replicas, clock, options.max_displacement)
-    fleet = RagFleet(config, case.replicas, documents.ours, clock, documents=documents)
+    turns = Turns[int](options.reorder_window) if options.reorder_window and case.system == "ours" else None
+    fleet = RagFleet(config, case.replicas, documents.ours, clock, documents=documents, turns=turns)
     began = time.perf_counter()
     fleet.run(arrivals(workload, case))
     say(f"{case.system}, k {case.k}, {case.replicas} replicas, drift {case.drift}, load {case.load}: {time.perf_counter() - began:.0f} s")
     return row(case, workload, fleet, documents)
 
 
+def engine(system: str, options: argparse.Namespace) -> SimulatedEngineConfig:
+    blocks = options.kv_tokens // BLOCK
+    return SimulatedEngineConfig(
+        block_size=BLOCK,
+        kv_blocks=blocks,
+        max_model_len=blocks * BLOCK,
+        max_running=128,
+        host_blocks=options.host_tokens // BLOCK,
+        host_policy=HOST_POLICIES.get(system, "lru"),
+    )
+
+
 def arrivals(workload: Workload, case: Case) -> Iterator[RagArrival]:
-    traffic = Traffic(case.options.requests, case.k, case.rate or 1.0, drift_every=case.drift, answer_median=case.options.answer)
+    traffic = Traffic(
+        case.options.requests * case.replicas, case.k, case.rate or 1.0, drift_every=case.drift, answer_median=case.options.answer
+    )
     for request in workload.requests(traffic):
         yield RagArrival(request.at_s if case.rate else 0.0, array("I"), request.answer_tokens, request)
 
 
 def row(case: Case, workload: Workload, fleet: Fleet, documents: Documents) -> Row:
-    skip = int(WARM_UP * case.options.requests)
+    skip = int(WARM_UP * case.options.requests * case.replicas) if case.rate else 0
     jobs = [job for job in fleet.jobs if job.number >= skip and job.end_s]
     made = summary(fleet, skip)
     idle_s = float(np.median([job.prompt_tokens for job in jobs])) / fleet.config.prefill_tokens_per_s

@@ -146,8 +146,8 @@ def zipf(count: int) -> NDArray[np.float64]:
     low, high = 0.0, 2.0
     for _ in range(40):
         exponent = (low + high) / 2
-        weights = np.arange(1.0, count + 1) ** -exponent
-        weights /= weights.sum()
+        powers = np.arange(1.0, count + 1) ** -exponent
+        weights: NDArray[np.float64] = np.asarray(powers / powers.sum(), np.float64)
         if weights[: round(HOT_SHARE * count)].sum() < HOT_ACCESSES:
             low = exponent
         else:

@@ -147,6 +147,9 @@ class RoutingConfig(Section):
     one of two random replicas that has fewer requests. `round_robin`: each in turn."""
     repeat: Annotated[float, Field(ge=0)] = 6.0
     """That penalty, in multiples of the seconds that it takes to compute; the requests that used the prefix lately share it. 0: none."""
+    reorder_window: Annotated[int, Field(ge=0, le=1000)] = 0
+    """While every replica has prefills to do, requests wait, and those of which most is cached go first; none is overtaken by more than so
+    many others. 0: none waits here."""
     max_blocks: Annotated[int, Field(ge=1000)] = 8_000_000
     """KV blocks that one ingress knows of, over all replicas."""
     self_check: bool = True

@@ -12,6 +12,7 @@ from cachetools import LRUCache
 
 from cache.prefix.keys import Tokens
 from deployments.errors import DeploymentError
+from deployments.head_start import HeadStart
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica
 from deployments.reports import ENCODE_PATH, RENDER_PATH, TARGET_HEADER
@@ -40,6 +41,8 @@ class DocumentChat:
     ranks: Ranks
     with_text: Callable[[str], Call]
     """The request with this text in the place of the blocks."""
+    head_start: HeadStart | None = None
+    """What was begun with while its documents were searched for."""
 
     def ordered(self, order: Order) -> Call:
         return self.with_text("".join(self.blocks[hit] for hit in order))

@@ -2,9 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import msgspec
+from dataclasses import dataclass
 
 from cache.prefix.drift import Drift
 from cache.prefix.index import PrefixIndex
@@ -13,13 +11,16 @@ from cache.prefix.profile import PrefillProfile
 from cache.prefix.router import LeastCost, Policy, PowerOfTwo, Prompt, RoundRobin, Routed, Router
 from deployments.accounts import write_work
 from deployments.config import RoutingConfig
+from deployments.document_plans import DocumentPlans, with_tokens
+from deployments.head_start import HeadStart
 from deployments.rendering import DocumentChat, Renderer
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.reports import INGRESS_HEADER, WORK_HEADER
+from deployments.turns import BACKLOG_S, Turnstile
 from deployments.warming import HotPrefix, Warmer
+from deployments.watchers import NoWatcher, RoutingWatcher
 from retrieval.order import Order
-from retrieval.planner import Planner
 
 log = logging.getLogger("ray.serve")
 
@@ -60,6 +61,7 @@ class Ranking:
         """The first token has come."""
         if self._routed:
             self._routed.prefilled()
+            self._routing.turnstile.wake()
 
     def found(self, cached: int, prompt_tokens: int) -> None:
         """What the engine says it found in its cache. Predictions are held against it."""
@@ -70,6 +72,7 @@ class Ranking:
         """Calling it twice is harmless."""
         if self._routed:
             self._routed.end()
+            self._routing.turnstile.wake()
 
 
 class Routing:
@@ -83,18 +86,15 @@ class Routing:
         seed: bytes,
         name: str,
         clock: Callable[[], float],
-        observe: Callable[[int, int, int], None] = lambda predicted, cached, tokens: None,
-        trust: Callable[[bool], None] = lambda is_trusted: None,
+        watcher: RoutingWatcher | None = None,
     ) -> None:
-        """`seed`: of the keys, as the replicas have it; `name`: this ingress's; `observe`: hears of each prediction and what came of it;
-        `trust`: hears when predictions begin or cease to be followed."""
+        """`seed`: of the keys, as the replicas have it; `name`: this ingress's."""
         self.name = name
         self._config = config
         self._directory = directory
         self._client = client
         self._seed = seed
-        self._observe = observe
-        self._trust = trust
+        self._watcher = watcher or NoWatcher()
         self._drift = Drift()
         self.profile = PrefillProfile()
         self._policy = _policy(config, self.profile)
@@ -103,7 +103,9 @@ class Routing:
         self.router = Router(self._policy, self.profile, PrefixIndex(config.max_blocks), 1, clock)
         self.warmer = Warmer(client, self.router)
         self._renderer = Renderer(client, clock)
-        self._planner = Planner(self.router, clock)
+        self.turnstile = Turnstile(config.reorder_window, self._has_room)
+        self._documents = DocumentPlans(self.router, self._renderer, directory, client, self.turnstile, self._watcher, name)
+        self.gate = self._documents.gate
 
     @property
     def is_trusted(self) -> bool:
@@ -116,23 +118,37 @@ class Routing:
         replicas = self._directory.replicas
         if not replicas:
             return Ranking([], call, self)
-        planned = await self._plan(replicas, salt, is_whole, chat) if chat else None
-        if planned:
+        if chat and self._may_plan(replicas) and (planned := await self._planned(replicas, salt, is_whole, chat)):
             return planned
         tokens = await self._renderer.prompt(replicas, call) if self._is_worth_it(replicas[0], characters) else None
         prompt = self._prompt(replicas[0].block_size, tokens, salt, characters, is_whole)
         if tokens is not None and len(tokens):
-            call = _with_tokens(replicas[0], call, tokens)
-        replicas = self._directory.replicas  # rendering took a moment
-        if not replicas:
-            return Ranking([], call, self)
-        by_id = {replica.id: replica for replica in replicas}
-        routed = self.router.route(prompt, list(by_id))
+            call = with_tokens(replicas[0], call, tokens)
+        async with self.turnstile.turn(prompt.tokens, lambda: max(self.router.cached(prompt, [replica.id for replica in replicas]))):
+            by_id = {replica.id: replica for replica in self._directory.replicas}  # rendering took a moment
+            if not by_id:
+                return Ranking([], call, self)
+            routed = self.router.route(prompt, list(by_id))
         if tokens is not None and routed.heat >= _HOT:
             shared = max(routed.cached)
             keys = prompt.keys[: shared // self.router.block_size]
             self.warmer.remember(HotPrefix(keys, tokens[:shared].copy(), salt, routed.heat))
         return Ranking([by_id[name] for name in routed.replicas], call, self, _routed=routed)
+
+    async def _planned(self, replicas: Sequence[Replica], salt: str, is_whole: bool, chat: DocumentChat) -> Ranking | None:
+        """None: the documents stay in the order of their ranks."""
+        found = await self._documents.plan(self._keys_of(replicas[0].block_size), replicas, salt, is_whole, chat)
+        if found is None:
+            return None
+        plan, call, by_id = found
+        return Ranking([by_id[name] for name in plan.routed.replicas], call, self, plan.order, plan.routed)
+
+    async def head_start(self, salt: str, chat: DocumentChat) -> HeadStart | None:
+        """Begins with the prefill of documents that are provisional, if that pays. `chat`: the request with them."""
+        replicas = self._directory.replicas
+        if not replicas or not self._may_plan(replicas):
+            return None
+        return await self._documents.head_start(self._keys_of(replicas[0].block_size), replicas, salt, chat)
 
     async def lengths(self, chat: DocumentChat) -> tuple[int, list[int]] | None:
         """Tokens of the prompt without the documents, and of each document; None if they cannot be told."""
@@ -140,18 +156,8 @@ class Routing:
         pieces = await self._renderer.pieces(replicas, chat) if replicas else None
         return None if pieces is None else (len(pieces.head) + len(pieces.tail), [len(tokens) for tokens in pieces.documents])
 
-    async def _plan(self, replicas: Sequence[Replica], salt: str, is_whole: bool, chat: DocumentChat) -> Ranking | None:
-        """None: the documents stay in the order of their ranks."""
-        if self._config.policy != "cost" or not self.is_trusted or not replicas[0].block_size:
-            return None
-        pieces = await self._renderer.pieces(replicas, chat)
-        by_id = {replica.id: replica for replica in self._directory.replicas}  # rendering took a moment
-        if pieces is None or not by_id:
-            return None
-        keys = self._keys_of(replicas[0].block_size)
-        plan = self._planner.plan(keys, keys.root(salt), pieces, chat.ranks, list(by_id), is_whole)
-        call = _with_tokens(replicas[0], chat.ordered(plan.order), plan.tokens)
-        return Ranking([by_id[name] for name in plan.routed.replicas], call, self, plan.order, plan.routed)
+    def _may_plan(self, replicas: Sequence[Replica]) -> bool:
+        return self._config.policy == "cost" and self.is_trusted and replicas[0].block_size > 0
 
     def _is_worth_it(self, replica: Replica, characters: int) -> bool:
         """Rendering costs every request a round trip; what it can save is the prefill of the whole prompt."""
@@ -172,15 +178,19 @@ class Routing:
             self.router.block_size = block_size
         return self._keys
 
+    def _has_room(self) -> bool:
+        now = self.router.clock()
+        return any(self.router.ledger(replica.id).backlog_s(now) <= BACKLOG_S for replica in self._directory.replicas)
+
     def observe(self, predicted: int, cached: int, tokens: int) -> None:
-        self._observe(predicted, cached, tokens)
+        self._watcher.prediction(predicted, cached, tokens)
         if not self._config.self_check or self._config.policy != "cost":
             return
         trusted = self.is_trusted
         self._drift.add(abs(predicted - cached), tokens, self._keys.block_size if self._keys else 1)
         if self.is_trusted != trusted:
             self.router.policy = self._policy if self.is_trusted else self._by_load
-            self._trust(self.is_trusted)
+            self._watcher.trust(self.is_trusted)
             if trusted:
                 log.error(
                     "engines find other prefixes in their caches than is predicted, so requests go by load alone; compare the replicas' "
@@ -189,13 +199,6 @@ class Routing:
                 )
             else:
                 log.info("engines find the prefixes that are predicted again")
-
-
-def _with_tokens(replica: Replica, call: Call, tokens: Tokens) -> Call:
-    """vLLM takes tokens that were rendered elsewhere, for chats only, and does not render again. Clients may not set this field."""
-    if not replica.reuses_tokens or not call.path.startswith("/v1/chat/"):
-        return call
-    return replace(call, body=call.body[:-1] + b',"kv_transfer_params":{"prompt_token_ids":' + msgspec.json.encode(tokens.tolist()) + b"}}")
 
 
 def _policy(config: RoutingConfig, profile: PrefillProfile) -> Policy:

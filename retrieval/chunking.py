@@ -18,12 +18,13 @@ _MAX_CHARS_PER_TOKEN = 16
 
 _ATOM_END = re.compile(r"\s+|[。！？；，、：…]+[”’」』）》]*\s*")  # noqa: RUF001
 _BOUNDARIES = (
+    re.compile(r"\f"),
     re.compile(r"\n\s*\n"),
     re.compile(r"[.!?]['\")\]”’]*\s|[。！？…]|\n"),  # noqa: RUF001
     re.compile(r"[,;:]\s|[；，、：]"),  # noqa: RUF001
     re.compile(r"\s\Z"),
 )
-"""Ends of a paragraph, a sentence or line, a clause, a word: strongest first."""
+"""Ends of a section or page (`retrieval.parsing` marks them), a paragraph, a sentence or line, a clause, a word: strongest first."""
 
 
 def split(text: str, count_tokens: CountTokens, max_tokens: int, overlap: int) -> list[str]:
@@ -96,7 +97,7 @@ def _next_start(strengths: list[int], total: list[int], end: int, budget: int, o
 def _fitting(atoms: list[str], spans: list[tuple[int, int]], count_tokens: CountTokens, max_tokens: int) -> list[str]:
     """The texts of the ranges; those whose real count is over the limit are halved until it is not."""
     while True:
-        texts = ["".join(atoms[a:b]).strip() for a, b in spans]
+        texts = ["".join(atoms[a:b]).replace("\f", "").strip() for a, b in spans]
         too_long = {i for i, tokens in enumerate(_measure(texts, count_tokens)) if tokens > max_tokens}
         if not too_long:
             return [text for text in texts if text]

@@ -4,7 +4,37 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from cache.config import Section
+from cache.config import TENANT_NAME, Section
+from retrieval.indexes.config import IndexConfig
+from retrieval.result_cache import ResultCacheConfig
+
+GroupName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+Members = Annotated[tuple[Annotated[str, Field(pattern=TENANT_NAME)], ...], Field(min_length=1)]
+
+
+class FilesConfig(Section):
+    """Uploaded files, and how they are read into collections."""
+
+    max_bytes: Annotated[int, Field(ge=1, le=2**40)] = 64 * 1024 * 1024
+    """Longest file."""
+    max_tenant_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024 * 1024
+    """All files of one tenant; equal ones count each."""
+    max_uploads: Annotated[int, Field(ge=1)] = 64
+    """Uploads that are under way at once."""
+    upload_timeout_s: Annotated[float, Field(gt=0)] = 60
+    """An upload that is silent for so long is dropped."""
+    max_text_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024
+    """Longest text of a file, in UTF-8."""
+    max_pages: Annotated[int, Field(ge=1)] = 5000
+    """Of a PDF."""
+    parse_timeout_s: Annotated[float, Field(ge=1)] = 60
+    """How long reading one file may take."""
+    parse_memory_bytes: Annotated[int, Field(ge=2**28)] = 2**30
+    """How much memory reading one file may take."""
+    ingest_threads: Annotated[int, Field(ge=1, le=64)] = 2
+    """Files that are read, cut and encoded at once."""
+    max_waiting: Annotated[int, Field(ge=1)] = 20_000
+    """Files that wait to be read; more are refused."""
 
 
 class RetrievalConfig(Section):
@@ -21,8 +51,17 @@ class RetrievalConfig(Section):
     """Hits whose scores differ by no more are equally relevant, and may always change places."""
     max_top_k: Annotated[int, Field(ge=1)] = 50
     max_document_bytes: Annotated[int, Field(ge=1)] = 8 * 1024 * 1024
+    """Longest text that a request may bring; files have a limit of their own."""
     max_loaded_stores: Annotated[int, Field(ge=1)] = 64
-    """Collections whose index is kept in memory; past it the least recently searched is dropped."""
+    """Collections whose index is kept open; past it the least recently searched is dropped. For each million chunks of 384 components:
+    some 0.5 GB, and 1.6 GB on disk; while an index is made anew, twice that."""
+    max_text_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
+    """Texts of chunks that were found lately, kept in memory."""
+    index: IndexConfig = IndexConfig()
+    result_cache: ResultCacheConfig = ResultCacheConfig()
+    files: FilesConfig = FilesConfig()
+    groups: dict[GroupName, Members] = Field(default_factory=dict)
+    """By name: the tenants that share the collections which a member has made for the group."""
 
     @model_validator(mode="after")
     def _overlap_leaves_room(self) -> Self:

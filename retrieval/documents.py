@@ -2,9 +2,11 @@
 
 import hashlib
 import re
+import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from retrieval.errors import DocumentError
 
@@ -14,6 +16,10 @@ Attributes = Mapping[str, str | float | bool]
 MAX_ATTRIBUTES = 16
 MAX_KEY_CHARS = 64
 MAX_VALUE_CHARS = 512
+MAX_NAME_CHARS = 255
+
+Status = Literal["in_progress", "completed", "failed", "cancelled"]
+"""Of a document: being read, to be found, not to be read, or given up at the caller's wish."""
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _DOCUMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
@@ -48,6 +54,8 @@ class Chunk:
     ordinal: int
     text: str
     attributes: Attributes = field(default_factory=dict)
+    name: str = ""
+    """Of the file that it is from, or its document's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +68,31 @@ class SearchHit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The hits, best first, and the version of each collection that they come from, by its id."""
+    """The hits, best first, and of each collection by its id: the version that they come from, and the namespace that it lives in."""
 
     hits: list[SearchHit]
     versions: dict[str, int]
+    scopes: dict[str, str] = field(default_factory=dict)
+    """The caller's namespace, or a group's: who may see the collection, and so share what is computed of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A search whose provisional result is there; `end_search` waits for the final one, of the same versions."""
+
+    result: SearchResult
+    is_final: bool
+    """Then the search has ended already."""
+    ticket: str
+    """Empty if it is final."""
 
 
 @dataclass(frozen=True, slots=True)
 class VectorStoreInfo:
-    """A collection. `version` rises with every change of its documents; `created_at` is in seconds since the epoch."""
+    """A collection. `version` rises with every change of what a search may find; `created_at` is in seconds since the epoch.
+
+    `documents` and `chunks` are those that a search may find.
+    """
 
     id: str
     name: str
@@ -77,6 +101,87 @@ class VectorStoreInfo:
     chunks: int
     version: int
     metadata: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[Status, int] = field(default_factory=dict)
+    """Documents by status, files among them; a status that none has is missing."""
+    usage_bytes: int = 0
+    """Text, chunks and vectors."""
+    group: str = ""
+    """The name of the group that it is shared by."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """An uploaded file. `bytes` is its length."""
+
+    id: str
+    name: str
+    purpose: str
+    bytes: int
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cutting:
+    """How long a file's chunks are, in tokens of the encoder."""
+
+    max_tokens: int
+    overlap_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that is to be read into a collection."""
+
+    file_id: str
+    attributes: Attributes = field(default_factory=dict)
+    cutting: Cutting | None = None
+    """None: as configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedFile:
+    """A document of a collection as a file: what has become of it. A document that was given as a text is a file that was read at once."""
+
+    id: str
+    name: str
+    created_at: float
+    status: Status
+    attributes: Attributes
+    cutting: Cutting
+    usage_bytes: int
+    chunks_done: int
+    chunks_total: int | None
+    """None: the file has not been cut yet."""
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchInfo:
+    """Files that were added to a collection together."""
+
+    id: str
+    created_at: float
+    cancelled: bool
+    counts: Mapping[Status, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list in the order of ids: at most `limit` items behind the id `after` and before `before`.
+
+    Ids that this package makes are in the order of their time.
+    """
+
+    limit: int = 100
+    after: str = ""
+    before: str = ""
+    newest_first: bool = False
+
+
+def new_id(prefix: str, now: float) -> str:
+    """`prefix` and 24 hexadecimal digits: the milliseconds since the epoch, then chance. Later ids are behind earlier ones."""
+    return f"{prefix}{int(now * 1000):012x}{secrets.token_hex(6)}"
 
 
 def new_document(text: str, attributes: Attributes | None = None, document_id: str | None = None) -> Document:
@@ -108,6 +213,12 @@ def check_document(document: Document, max_bytes: int) -> None:
     if not document.text.strip():
         raise DocumentError("the document has no text", "documents.text")
     check_attributes(document.attributes, "documents.attributes")
+
+
+def check_name(name: str, field: str) -> None:
+    """A collection's or file's name. Raises `DocumentError`, which names `field`."""
+    if len(name) > MAX_NAME_CHARS or not name.isprintable():
+        raise DocumentError(f"a name is printable and has at most {MAX_NAME_CHARS} characters", field)
 
 
 def check_attributes(attributes: Attributes, field: str) -> None:

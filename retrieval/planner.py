@@ -8,6 +8,7 @@ first has the best chance to be shared.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -31,6 +32,15 @@ class Pieces:
     names: Sequence[str]
     """What tells one document from another, under the same salt."""
 
+    def __len__(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.head) + sum(map(len, self.documents)) + len(self.tail)
+
+    def spans(self, order: Order) -> list[tuple[int, int]]:
+        """Where each document begins and ends in the prompt."""
+        ends = accumulate((len(self.documents[hit]) for hit in order), initial=len(self.head))
+        return list(pairwise(ends))
+
     def joined(self, order: Order) -> Tokens:
         return np.concatenate([self.head, *(self.documents[hit] for hit in order), self.tail])
 
@@ -40,7 +50,16 @@ class Plan:
     order: Order
     tokens: Tokens
     """The prompt, in that order."""
+    spans: Sequence[tuple[int, int]]
+    """Where each document begins and ends in it."""
     routed: Routed
+    backlog_s: float
+    """Of other work, before it, on the first replica."""
+
+    @property
+    def seconds(self) -> float:
+        """Predicted time of its prefill."""
+        return self.routed.work.seconds if self.routed.work else 0.0
 
 
 class Planner:
@@ -53,13 +72,20 @@ class Planner:
     def plan(self, keys: BlockKeys, root: int, pieces: Pieces, ranks: Ranks, replicas: Sequence[str], is_whole: bool = False) -> Plan:
         """Also reserves the first replica's place. `root`: of the prompt's keys, see `BlockKeys.root`; `replicas` must not be empty."""
         heats = [self._heat.touch(keys.digest((root, name))) for name in pieces.names]
-        router = self._router
-        router.pending.expire()
-        paths = Walk(router.index, router.pending.masks, keys, pieces.documents, ranks).paths(root, pieces.head)
-        tokens = len(pieces.head) + sum(map(len, pieces.documents)) + len(pieces.tail)
+        router, tokens = self._router, len(pieces)
+        paths = self._paths(keys, root, pieces, ranks)
         cached = [paths[replica].blocks * keys.block_size if replica in paths else 0 for replica in replicas]
         ranked = [replicas[place] for place in router.order(replicas, cached, tokens, heat=0.0)]
         order = ranks.completed(paths.get(ranked[0], Path()).order, heats)
         joined = pieces.joined(order)
         prompt = Prompt(keys.chain(root, joined), tokens, is_whole)
-        return Plan(order, joined, router.take(prompt, ranked, router.cached(prompt, ranked)))
+        backlog_s = router.ledger(ranked[0]).backlog_s(router.clock())
+        return Plan(order, joined, pieces.spans(order), router.take(prompt, ranked, router.cached(prompt, ranked)), backlog_s)
+
+    def cached(self, keys: BlockKeys, root: int, pieces: Pieces, ranks: Ranks) -> int:
+        """Tokens that the replica which holds most of them holds, in its best order."""
+        return keys.block_size * max((path.blocks for path in self._paths(keys, root, pieces, ranks).values()), default=0)
+
+    def _paths(self, keys: BlockKeys, root: int, pieces: Pieces, ranks: Ranks) -> dict[str, Path]:
+        self._router.pending.expire()
+        return Walk(self._router.index, self._router.pending.masks, keys, pieces.documents, ranks).paths(root, pieces.head)

@@ -7,33 +7,52 @@ import numpy as np
 from sqlalchemy import ColumnElement, Row, Select, and_, func, select
 
 from cache.entry import Vector, Vectors
-from retrieval.documents import Chunk, Document, VectorStoreInfo, chunk_id
-from retrieval.schema import chunks, documents, stores
+from retrieval.documents import Chunk, Document, Page, Status, VectorStoreInfo, chunk_id
+from retrieval.schema import chunks, documents, revisions, stores
 
 AnyRow = Row[*tuple[Any, ...]]
+
+VISIBLE = and_(revisions.c.version.is_not(None), revisions.c.ended.is_(None))
+"""Of a revision: a search sees it."""
 
 
 def is_store(namespace: str, store_id: str) -> ColumnElement[bool]:
     return and_(stores.c.namespace == namespace, stores.c.id == store_id)
 
 
-def documents_of(namespace: str, store_id: str) -> ColumnElement[bool]:
-    return and_(documents.c.namespace == namespace, documents.c.store_id == store_id)
+def is_document(store: int, document_id: str) -> ColumnElement[bool]:
+    return and_(documents.c.store == store, documents.c.id == document_id)
 
 
-def chunks_of(namespace: str, store_id: str) -> ColumnElement[bool]:
-    return and_(chunks.c.namespace == namespace, chunks.c.store_id == store_id)
+def page_of(query: Select[*tuple[Any, ...]], ids: Any, page: Page) -> Select[*tuple[Any, ...]]:
+    """That part of what the query selects; `ids` is the column that it is ordered by."""
+    behind, before = (ids < page.after, ids > page.before) if page.newest_first else (ids > page.after, ids < page.before)
+    if page.after:
+        query = query.where(behind)
+    if page.before:
+        query = query.where(before)
+    return query.order_by(ids.desc() if page.newest_first else ids).limit(page.limit)
 
 
-def store_infos() -> Select[*tuple[Any, ...]]:
-    same_store = and_(documents.c.namespace == stores.c.namespace, documents.c.store_id == stores.c.id)
-    count = select(func.count()).where(same_store).scalar_subquery()
-    parts = select(func.coalesce(func.sum(documents.c.chunks), 0)).where(same_store).scalar_subquery()
-    return select(stores, count.label("documents"), parts.label("parts"))
+def store_info(row: AnyRow, sums: Sequence[AnyRow]) -> VectorStoreInfo:
+    """`sums`: of its documents, by status, as `document_sums` selects them."""
+    found = sum(each.found for each in sums)
+    parts = sum(int(each.parts) for each in sums)
+    counts: dict[Status, int] = {each.status: each.documents for each in sums}
+    usage = sum(int(each.usage) for each in sums)
+    return VectorStoreInfo(row.id, row.name, row.created_at, int(found), parts, row.version, row.details, counts, usage)
 
 
-def store_info(row: AnyRow) -> VectorStoreInfo:
-    return VectorStoreInfo(row.id, row.name, row.created_at, row.documents, int(row.parts), row.version, row.details)
+def document_sums(numbers: Sequence[int]) -> Select[*tuple[Any, ...]]:
+    """One row for each collection of these numbers and status."""
+    columns = (
+        func.count().label("documents"),
+        func.count(documents.c.revision).label("found"),
+        func.sum(documents.c.chunks).label("parts"),
+        func.sum(documents.c.usage).label("usage"),
+    )
+    query = select(documents.c.store, documents.c.status, *columns).where(documents.c.store.in_(numbers))
+    return query.group_by(documents.c.store, documents.c.status)
 
 
 def whole_store(namespace: str, store_id: str) -> Select[*tuple[Any, ...]]:
@@ -41,20 +60,17 @@ def whole_store(namespace: str, store_id: str) -> Select[*tuple[Any, ...]]:
 
     A collection without chunks is one row with `ordinal` NULL.
     """
-    has_chunk = and_(chunks.c.namespace == stores.c.namespace, chunks.c.store_id == stores.c.id)
-    has_document = and_(
-        documents.c.namespace == chunks.c.namespace,
-        documents.c.store_id == chunks.c.store_id,
-        documents.c.id == chunks.c.document_id,
-    )
-    tables = stores.outerjoin(chunks, has_chunk).outerjoin(documents, has_document)
-    parts = (chunks.c.document_id, chunks.c.ordinal, chunks.c.text, chunks.c.embedding, documents.c.attributes)
-    query = select(stores.c.version, stores.c.embedder, *parts).select_from(tables).where(is_store(namespace, store_id))
-    return query.order_by(chunks.c.document_id, chunks.c.ordinal)
+    tables = stores.outerjoin(documents, and_(documents.c.store == stores.c.seq, documents.c.revision.is_not(None)))
+    tables = tables.outerjoin(chunks, chunks.c.revision == documents.c.revision)
+    parts = (documents.c.id.label("document_id"), documents.c.name, documents.c.attributes, chunks.c.ordinal, chunks.c.text)
+    query = select(stores.c.version, stores.c.embedder, *parts, chunks.c.embedding).select_from(tables)
+    return query.where(is_store(namespace, store_id)).order_by(documents.c.id, chunks.c.ordinal)
 
 
 def chunk(row: AnyRow) -> Chunk:
-    return Chunk(chunk_id(row.document_id, row.ordinal), row.document_id, row.ordinal, row.text, row.attributes)
+    """Of a document that has been deleted since, only the text is known."""
+    name, attributes = row.name or row.document_id, row.attributes or {}
+    return Chunk(chunk_id(row.document_id, row.ordinal), row.document_id, row.ordinal, row.text, attributes, name)
 
 
 def vectors(rows: Sequence[AnyRow]) -> Vectors:
@@ -62,12 +78,17 @@ def vectors(rows: Sequence[AnyRow]) -> Vectors:
     return np.frombuffer(b"".join(row.embedding for row in rows), "<f4").astype(np.float32).reshape(len(rows), dimension)
 
 
-def document_row(document: Document, parts: int, now: float) -> dict[str, Any]:
+def document_row(document: Document, parts: Sequence[Chunk], vectors: Vectors) -> dict[str, Any]:
+    """What a document's row says of a text that is there at once."""
     size = len(document.text.encode())
-    values = {"id": document.id, "text": document.text, "attributes": dict(document.attributes)}
-    return {**values, "created_at": now, "bytes": size, "chunks": parts}
+    counts = {"bytes": size, "usage": usage_of(size, [part.text for part in parts], vectors), "chunks": len(parts)}
+    return {"id": document.id, "name": document.id, "status": "completed", "attributes": dict(document.attributes), **counts}
 
 
-def chunk_row(part: Chunk, vector: Vector) -> dict[str, Any]:
-    values = {"document_id": part.document_id, "ordinal": part.ordinal, "text": part.text}
-    return {**values, "embedding": vector.astype("<f4").tobytes()}
+def usage_of(text_bytes: int, parts: Sequence[str], vectors: Vectors) -> int:
+    return text_bytes + sum(len(part.encode()) for part in parts) + vectors.nbytes
+
+
+def chunk_row(store: int, revision: int, ordinal: int, text: str, vector: Vector) -> dict[str, Any]:
+    place = {"store": store, "revision": revision, "ordinal": ordinal}
+    return {**place, "text": text, "embedding": vector.astype("<f4").tobytes()}

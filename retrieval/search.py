@@ -1,93 +1,153 @@
-"""Finds the chunks that are nearest to a query: one flat FAISS index for each collection, built from SQL when it is first searched."""
+"""Opens collections for searches: each one's index is brought up to the newest version in SQL, and looked after in the background."""
 
 import threading
+import weakref
 from collections import OrderedDict
 
-import faiss
-import numpy as np
+from retrieval.collection import Collection
+from retrieval.collection_reader import CollectionReader, Key, serves
+from retrieval.errors import BusyError, UnknownStoreError
+from retrieval.reads import State
+from retrieval.sources import IndexSource, index_name
+from retrieval.store import DocumentStore
+from retrieval.upkeep import Upkeep
 
-from cache.entry import Vector
-from retrieval.documents import SearchHit
-from retrieval.errors import StorageError, UnknownStoreError
-from retrieval.store import DocumentStore, Snapshot
-
-BUILD_LOCKS = 16
+MAX_OPENING = 16
+"""Searches that open a collection, or wait for that, at once; those beyond wait for `OPENING_S` only. So others have threads left."""
+OPENING_S = 1.0
 
 
-class Collection:
-    """One version of a collection, with the texts that go with its vectors. Never changes, so a reader cannot see a mixture."""
+class _Slot:
+    """A place for the newest known version of a collection."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.version = snapshot.version
-        self._chunks = snapshot.chunks
-        self._index = faiss.IndexFlatIP(snapshot.vectors.shape[1])
-        self._index.add(snapshot.vectors)
-
-    def search(self, vector: Vector, top_k: int) -> list[SearchHit]:
-        k = min(top_k, len(self._chunks))
-        if k == 0:
-            return []
-        if vector.shape != (self._index.d,):
-            raise StorageError(f"the collection's vectors have {self._index.d} dimensions, the query's {vector.shape}")
-        # One query gains nothing from more threads, and on busy cores waits for them. OpenMP keeps the number for each calling thread.
-        faiss.omp_set_num_threads(1)
-        scores, places = self._index.search(np.ascontiguousarray(vector[None], dtype=np.float32), k)
-        found = zip(np.clip(scores[0], -1, 1).tolist(), places[0].tolist(), strict=True)
-        hits = [SearchHit(self._chunks[place], score) for score, place in found]
-        return sorted(hits, key=lambda hit: (-hit.score, hit.chunk.id))
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.name = index_name(*key)
+        self.lock = threading.Lock()
+        """Held by who makes another version."""
+        self.collection: Collection | None = None
+        self.is_gone = False
 
 
 class VectorSearch:
-    """Searches collections of a store; keeps the index of at most `max_loaded`, dropping the least recently searched. Thread-safe."""
+    """Keeps the indexes of at most `max_loaded` collections, dropping the least recently searched. Thread-safe.
 
-    def __init__(self, store: DocumentStore, max_loaded: int) -> None:
+    A collection's first search in a process opens its saved index, or reads all its vectors from SQL and saves them: 10 s for a million, in
+    which searches of other collections go on. What then changes is added and removed row by row; what takes longer (structures, files)
+    is done in the background beside the version that is searched. So a search waits for: reading what was added since the last one,
+    100,000 vectors a second, and, when 2 % have been added, putting those into the structure, some seconds at most.
+    """
+
+    def __init__(self, store: DocumentStore, source: IndexSource, max_loaded: int) -> None:
         self._store = store
+        self._reader = CollectionReader(store, source)
+        self._source = source
         self._max_loaded = max_loaded
-        self._loaded: OrderedDict[tuple[str, str], Collection] = OrderedDict()
         self._lock = threading.Lock()
-        self._build_locks = [threading.Lock() for _ in range(BUILD_LOCKS)]
+        self._loaded: OrderedDict[Key, _Slot] = OrderedDict()
+        self._slots: weakref.WeakValueDictionary[Key, _Slot] = weakref.WeakValueDictionary()
+        """Those that are loaded, and those that somebody still works on."""
+        self._opening = threading.BoundedSemaphore(MAX_OPENING)
+        self._upkeep = Upkeep(self._tidy)
 
-    def search(self, namespace: str, store_id: str, vector: Vector, top_k: int) -> tuple[list[SearchHit], int]:
-        """At most `top_k` hits of a unit vector, best first, ties by chunk id, and the version that all of them are of.
+    def open(self, namespace: str, store_id: str) -> Collection:
+        """The newest version at the time of the call, or a newer one.
 
-        That version is the newest one at the time of the call, or newer. Raises `UnknownStoreError`, `StorageError`.
+        Raises `UnknownStoreError`, `StorageError`, `BusyError`, `cache.errors.VectorIndexError`.
         """
-        collection = self._collection((namespace, store_id))
-        return collection.search(vector, top_k), collection.version
+        key = namespace, store_id
+        try:
+            state = self._store.state(*key)
+        except UnknownStoreError:
+            self._drop(key)
+            raise
+        slot = self._slot(key)
+        try:
+            collection = self._newest(slot, state)
+        except UnknownStoreError:  # deleted meanwhile: what was made of it goes, too
+            self.forget(*key)
+            raise
+        if self._source.is_due(collection.index):
+            place = weakref.ref(slot)
+            self._upkeep.ask(slot.name, lambda: self._tend(place()))
+        return collection
+
+    def forget(self, namespace: str, store_id: str) -> None:
+        """The collection has been deleted: its index goes, too, in the background."""
+        self._drop((namespace, store_id))
+        name = index_name(namespace, store_id)
+        self._upkeep.ask(f"forget {name}", lambda: self._source.forget(name))
+
+    def start(self) -> None:
+        """Upkeep begins, with what was deleted while nobody was there."""
+        self._upkeep.start()
+
+    def tend(self) -> bool:
+        """Does one piece of upkeep in this thread. False: there was none."""
+        return self._upkeep.step()
+
+    def close(self) -> None:
+        self._upkeep.close()
+        self._source.close()
 
     def __len__(self) -> int:
         """How many collections are loaded."""
         return len(self._loaded)
 
-    def _collection(self, key: tuple[str, str]) -> Collection:
-        try:
-            version = self._store.version(*key)
-            return self._get(key, version) or self._build(key, version)
-        except UnknownStoreError:
-            with self._lock:
-                self._loaded.pop(key, None)
-            raise
-
-    def _get(self, key: tuple[str, str], version: int) -> Collection | None:
+    def _slot(self, key: Key) -> _Slot:
         with self._lock:
-            collection = self._loaded.get(key)
-            if collection is None or collection.version < version:
-                return None
-            self._loaded.move_to_end(key)
-            return collection
-
-    def _build(self, key: tuple[str, str], version: int) -> Collection:
-        """One thread builds; the others that want the same collection wait for it."""
-        with self._build_locks[hash(key) % BUILD_LOCKS]:
-            collection = self._get(key, version)
-            if collection is None:
-                collection = Collection(self._store.load(*key))
-                self._keep(key, collection)
-        return collection
-
-    def _keep(self, key: tuple[str, str], collection: Collection) -> None:
-        with self._lock:
-            self._loaded[key] = collection
+            slot = self._loaded.get(key) or self._slots.get(key) or _Slot(key)
+            self._slots[key] = self._loaded[key] = slot
             self._loaded.move_to_end(key)
             while len(self._loaded) > self._max_loaded:
                 self._loaded.popitem(last=False)
+        return slot
+
+    def _drop(self, key: Key) -> None:
+        with self._lock:
+            slot = self._loaded.pop(key, None) or self._slots.get(key)
+            self._slots.pop(key, None)
+        if slot is not None:
+            slot.is_gone = True
+
+    def _newest(self, slot: _Slot, state: State) -> Collection:
+        collection = slot.collection
+        if collection is not None:
+            return collection if serves(collection, state) else self._newer(slot, state)
+        if not self._opening.acquire(timeout=OPENING_S):
+            raise BusyError("searches of collections whose indexes are being opened")
+        try:
+            return self._newer(slot, state)
+        finally:
+            self._opening.release()
+
+    def _newer(self, slot: _Slot, state: State) -> Collection:
+        """One thread makes the version; the others that want it wait for that."""
+        with slot.lock:
+            collection = slot.collection
+            if collection is None or not serves(collection, state):
+                slot.collection = collection = self._reader.newest(slot.key, collection, state)
+        return collection
+
+    def _tend(self, slot: _Slot | None) -> None:
+        """Does what is due to the index, and then brings it up to the version that is searched meanwhile."""
+        before = slot.collection if slot else None
+        if slot is None or before is None or slot.is_gone or not self._source.is_due(before.index):
+            return
+        index = self._source.tended(slot.name, before.index, self._upkeep.is_stopping)
+        tended = Collection(before.number, index, before.members)
+        try:
+            tended = self._reader.newest(slot.key, tended, self._store.state(*slot.key))
+            with slot.lock:
+                slot.collection = self._reader.newest(slot.key, tended, self._store.state(*slot.key))
+        except UnknownStoreError:
+            slot.is_gone = True
+        if slot.is_gone:
+            self._source.forget(slot.name)
+
+    def _tidy(self) -> None:
+        kept = self._source.kept()  # first: what is made from now on is not looked at
+        known = {index_name(*key) for key in self._store.all_ids()} if kept else set()
+        for name in kept:
+            if name not in known:
+                self._source.forget(name)

@@ -1,39 +1,47 @@
-"""The retrieval tier as one object: what a deployment holds, and calls from several threads."""
+"""Documents and search as one object: what a deployment holds, and calls from several threads."""
 
-import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from cache.embedders.base import Embedder
 from retrieval.chunking import split
 from retrieval.config import RetrievalConfig
 from retrieval.documents import (
+    Begun,
     Chunk,
     Document,
     DocumentInfo,
-    SearchHit,
+    Page,
     SearchResult,
     VectorStoreInfo,
     check_attributes,
     check_document,
+    check_name,
     chunk_id,
+    new_id,
 )
-from retrieval.errors import ChunkSizeError, DocumentError, QueryError
+from retrieval.errors import ChunkSizeError, QueryError
+from retrieval.filters import Filter
+from retrieval.result_cache import Counts
+from retrieval.scopes import Scopes
 from retrieval.search import VectorSearch
+from retrieval.searcher import Searcher
+from retrieval.sources import FaissSource, IndexSource
 from retrieval.store import DocumentStore
+from retrieval.texts import Texts
+from retrieval.view import Asked
 
-MAX_NAME_CHARS = 255
-PAGE = 100
-
-
-def random_store_id() -> str:
-    return f"vs_{secrets.token_hex(12)}"
+MAX_QUERIES = 16
+"""Of one search."""
 
 
 class RetrievalService:
     """Collections, documents and search in namespaces that do not see each other. Thread-safe; every call may block on I/O.
 
-    Every call may raise `StorageError`; one that names a collection, `UnknownStoreError`, be it of another namespace or of
-    none; one that encodes, `cache.errors.EmbedderError`.
+    A call names the caller's namespace, and reaches the collections of that and of the caller's groups. Every call may raise
+    `StorageError`; one that names a collection, `UnknownStoreError`, be it of another namespace or of none; one that encodes,
+    `cache.errors.EmbedderError`.
     """
 
     def __init__(
@@ -42,9 +50,14 @@ class RetrievalService:
         embedder: Embedder,
         config: RetrievalConfig,
         clock: Callable[[], float],
-        new_store_id: Callable[[], str] = random_store_id,
+        new_store_id: Callable[[], str] | None = None,
+        scopes: Scopes | None = None,
+        source: IndexSource | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock` gives seconds since the epoch. Raises `ChunkSizeError` for chunks that the encoder would cut."""
+        """`clock` gives seconds since the epoch, `monotonic` any that never go back. Without `scopes` there are no groups; without a
+        `source` indexes are in memory only. Raises `ChunkSizeError` for chunks that the encoder would cut.
+        """
         if config.chunk_tokens > embedder.max_tokens:
             raise ChunkSizeError(
                 f"retrieval.chunk_tokens is {config.chunk_tokens}; allowed: at most {embedder.max_tokens}, for this encoder"
@@ -53,78 +66,135 @@ class RetrievalService:
         self._embedder = embedder
         self._config = config
         self._clock = clock
-        self._new_store_id = new_store_id
-        self._search = VectorSearch(store, config.max_loaded_stores)
+        self._new_store_id = new_store_id or (lambda: new_id("vs_", clock()))
+        self._scopes = scopes or Scopes(store, {})
+        source = source or FaissSource(config.index, embedder.dimension, embedder.name)
+        self._indexes = VectorSearch(store, source, config.max_loaded_stores)
+        texts = Texts(store, config.max_text_bytes)
+        self._searcher = Searcher(self._indexes, texts, self._scopes, embedder, config, monotonic)
 
-    def create_store(self, namespace: str, name: str, metadata: Mapping[str, str] | None = None) -> VectorStoreInfo:
-        """Raises `DocumentError` for a name or metadata that cannot be kept."""
-        if len(name) > MAX_NAME_CHARS or not name.isprintable():
-            raise DocumentError(f"a collection's name is printable and has at most {MAX_NAME_CHARS} characters", "name")
+    def create_store(
+        self, namespace: str, name: str, metadata: Mapping[str, str] | None = None, group: str | None = None
+    ) -> VectorStoreInfo:
+        """In the caller's namespace, or in a group's. Raises `DocumentError`, also for a group that the caller is not in."""
+        check_name(name, "name")
         check_attributes(metadata or {}, "metadata")
-        return self._store.create_store(namespace, self._new_store_id(), name, metadata or {}, self._clock())
+        scope = namespace if group is None else self._scopes.of_group(namespace, group)
+        info = self._store.create_store(scope, self._new_store_id(), name, metadata or {}, self._clock())
+        return self._named(info, scope)
 
-    def list_stores(self, namespace: str, limit: int = PAGE, after: str = "") -> list[VectorStoreInfo]:
-        """Ordered by id, from the first one behind `after`."""
-        return self._store.list_stores(namespace, limit, after)
+    def update_store(
+        self, namespace: str, store_id: str, name: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> VectorStoreInfo:
+        """None: that stays as it is. Raises `DocumentError`."""
+        check_name(name or "", "name")
+        check_attributes(metadata or {}, "metadata")
+        scope = self._scopes.of(namespace, store_id)
+        return self._named(self._store.update_store(scope, store_id, name, metadata), scope)
+
+    def list_stores(self, namespace: str, page: Page | None = None) -> list[VectorStoreInfo]:
+        """The caller's own, and those of its groups."""
+        found = self._store.list_stores(self._scopes.all_of(namespace), page or Page())
+        return [self._named(info, scope) for scope, info in found]
 
     def get_store(self, namespace: str, store_id: str) -> VectorStoreInfo:
-        return self._store.get_store(namespace, store_id)
+        scope = self._scopes.of(namespace, store_id)
+        return self._named(self._store.get_store(scope, store_id), scope)
 
     def delete_store(self, namespace: str, store_id: str) -> None:
-        self._store.delete_store(namespace, store_id)
+        scope = self._scopes.of(namespace, store_id)
+        self._store.delete_store(scope, store_id)
+        self._indexes.forget(scope, store_id)
 
     def add_documents(self, namespace: str, store_id: str, documents: Sequence[Document]) -> list[str]:
         """All of the documents or, on an error, none; a reader sees all of them or none. Returns their ids, in their order.
 
         Replaces documents of the same ids; of documents with one id the last counts. Raises `DocumentError`.
         """
-        self._store.version(namespace, store_id)  # an unknown collection is refused before the work
+        scope = self._scopes.of(namespace, store_id)
+        self._store.version(scope, store_id)  # an unknown collection is refused before the work
         for document in documents:
             check_document(document, self._config.max_document_bytes)
         distinct = list({document.id: document for document in documents}.values())
         chunks = [chunk for document in distinct for chunk in self._chunks(document)]
         vectors = self._embedder.embed([chunk.text for chunk in chunks])
         if distinct:
-            self._store.put_documents(namespace, store_id, distinct, chunks, vectors, self._clock())
+            self._store.put_documents(scope, store_id, distinct, chunks, vectors, self._clock())
         return [document.id for document in documents]
 
     def delete_document(self, namespace: str, store_id: str, document_id: str) -> bool:
         """False: there was no such document."""
-        return self._store.delete_document(namespace, store_id, document_id)
+        return self._store.delete_document(self._scopes.of(namespace, store_id), store_id, document_id, self._clock())
 
-    def list_documents(self, namespace: str, store_id: str, limit: int = PAGE, after: str = "") -> list[DocumentInfo]:
-        """Ordered by id, from the first one behind `after`."""
-        return self._store.list_documents(namespace, store_id, limit, after)
+    def list_documents(self, namespace: str, store_id: str, page: Page | None = None) -> list[DocumentInfo]:
+        return self._store.list_documents(self._scopes.of(namespace, store_id), store_id, page or Page())
 
     def get_document(self, namespace: str, store_id: str, document_id: str) -> Document | None:
-        return self._store.get_document(namespace, store_id, document_id)
+        return self._store.get_document(self._scopes.of(namespace, store_id), store_id, document_id)
 
-    def search(self, namespace: str, store_ids: Sequence[str], query: str, top_k: int) -> SearchResult:
+    def search(
+        self,
+        namespace: str,
+        store_ids: Sequence[str],
+        query: str | Sequence[str],
+        top_k: int,
+        filters: Filter | None = None,
+        score_threshold: float | None = None,
+    ) -> SearchResult:
         """The `top_k` chunks of all these collections that are nearest to the query: best first, ties by chunk id.
 
-        A chunk that several collections hold is one hit. Raises `QueryError` for a blank query or a `top_k` out of range.
+        Of several queries the one that a chunk is nearest to counts. Only chunks whose attributes match `filters`, and whose score is at
+        least `score_threshold`. A chunk that several collections hold is one hit. Raises `QueryError` for a blank query or a `top_k` out of
+        range.
         """
+        return self._searcher.search(namespace, store_ids, self._asked(query, top_k, filters, score_threshold))
+
+    def begin_search(
+        self,
+        namespace: str,
+        store_ids: Sequence[str],
+        query: str | Sequence[str],
+        top_k: int,
+        filters: Filter | None = None,
+        score_threshold: float | None = None,
+    ) -> Begun:
+        """As `search`, which takes no longer than this and `end_search` together; but this returns as soon as there is a first result."""
+        return self._searcher.begin(namespace, store_ids, self._asked(query, top_k, filters, score_threshold))
+
+    def end_search(self, namespace: str, ticket: str) -> SearchResult:
+        """The final result of a search that this namespace has begun less than `retrieval.tickets.TICKET_S` ago, once.
+
+        Raises `UnknownTicketError`.
+        """
+        return self._searcher.end(namespace, ticket)
+
+    @property
+    def result_counts(self) -> Counts:
+        """What has become of searches in the result cache."""
+        return self._searcher.counts
+
+    def _asked(self, query: str | Sequence[str], top_k: int, filters: Filter | None, score_threshold: float | None) -> Asked:
         if not 1 <= top_k <= self._config.max_top_k:
             raise QueryError(f"top_k is {top_k}; allowed: 1 to {self._config.max_top_k}", "top_k")
-        if not query.strip():
-            raise QueryError("the query has no text", "query")
-        vector = self._embedder.embed([query])[0]
-        found = {store_id: self._search.search(namespace, store_id, vector, top_k) for store_id in dict.fromkeys(store_ids)}
-        hits = _merged([hit for store_hits, _ in found.values() for hit in store_hits])
-        return SearchResult(hits[:top_k], {store_id: version for store_id, (_, version) in found.items()})
+        queries = [query] if isinstance(query, str) else list(query)
+        if not 1 <= len(queries) <= MAX_QUERIES or not all(each.strip() for each in queries):
+            raise QueryError(f"a search has 1 to {MAX_QUERIES} queries, each with text", "query")
+        return Asked(queries, top_k, filters, score_threshold)
+
+    def start(self) -> None:
+        """What makes searches faster begins in the background."""
+        self._indexes.start()
 
     def close(self) -> None:
+        self._searcher.close()
+        self._indexes.close()
         self._store.close()
+
+    def _named(self, info: VectorStoreInfo, scope: str) -> VectorStoreInfo:
+        group = self._scopes.group_name(scope)
+        return replace(info, group=group) if group else info
 
     def _chunks(self, document: Document) -> list[Chunk]:
         config = self._config
         texts = split(document.text, self._embedder.count_tokens, config.chunk_tokens, config.chunk_overlap_tokens)
         return [Chunk(chunk_id(document.id, i), document.id, i, text, document.attributes) for i, text in enumerate(texts)]
-
-
-def _merged(hits: Sequence[SearchHit]) -> list[SearchHit]:
-    """Best first. Collections may hold other texts under one chunk id, so an equal id alone does not make two hits one."""
-    distinct: dict[tuple[str, str], SearchHit] = {}
-    for hit in sorted(hits, key=lambda hit: (-hit.score, hit.chunk.id)):
-        distinct.setdefault((hit.chunk.id, hit.chunk.text), hit)
-    return list(distinct.values())

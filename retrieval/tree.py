@@ -77,11 +77,12 @@ class Walk:
     def _child(self, node: _Node, hit: int) -> _Node | None:
         self._steps += 1
         size = self.keys.block_size
-        tokens = np.concatenate((node.rest, self.documents[hit]))
-        first = self.keys.chain(node.key, tokens[:size])
+        document = self.documents[hit]
+        first = self.keys.chain(node.key, node.rest.tolist() + document[: size - len(node.rest)].tolist())
         mask = node.mask & self.index.holders(first[0], self.pending) if first else 0
         if not mask:
             return None
+        tokens = np.concatenate((node.rest, document))
         known = first + self.keys.chain(first[0], tokens[size:])
         order = (*node.order, hit)
         mask = self._follow(known, mask, order, node.blocks)

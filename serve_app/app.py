@@ -19,6 +19,7 @@ from deployments.replicas import directory_of
 from deployments.reports import prefix_seed
 from deployments.retrieval import retrieval_deployment
 from deployments.routing import Routing
+from retrieval.scopes import Group
 from serve_app.access_log import beside_serve_log
 from serve_app.config import AppConfig, load_config, require_safe_exposure
 from serve_app.exchanges import Exchanges, log_each
@@ -63,9 +64,7 @@ class Ingress:
         self._uses = Uses(remote_cache)
         self._client = DirectReplicaClient(directory, llm, channel, config.ingress.read_timeout_s)
         replica = serve.get_replica_context().replica_tag
-        self._routing = Routing(
-            config.routing, directory, self._client, prefix_seed(channel), replica, time.monotonic, metrics.prediction, metrics.trust
-        )
+        self._routing = Routing(config.routing, directory, self._client, prefix_seed(channel), replica, time.monotonic, metrics)
         self._pipeline = Pipeline(
             config=config,
             authenticator=Authenticator(secret, config.environment),
@@ -138,10 +137,15 @@ def build(args: dict[str, Any]) -> serve.Application:
     channel = "127.0.0.1", derive(secret, PRIVATE_PORT)
     llm = llm_deployment(config.llm, *channel, ray.cluster_resources().get("GPU", 0))
     embedding = embedding_deployment(config.embedding, config.cache.semantic.verifier, *channel)
-    namespace = Authenticator(secret, config.environment).namespace
+    authenticator = Authenticator(secret, config.environment)
+    namespace = authenticator.namespace
     quotas = {namespace(name): config.cache.of(name).quota.quota() for name in config.cache.tenants}
     cache = cache_deployment(config.cache, data_dir, quotas, embedding, *channel)
-    retrieval = retrieval_deployment(config.retrieval, data_dir, embedding, channel[1]) if config.retrieval.enabled else None
+    groups = {
+        name: Group(authenticator.group(name), frozenset(namespace(member) for member in members))
+        for name, members in config.retrieval.groups.items()
+    }
+    retrieval = retrieval_deployment(config.retrieval, data_dir, embedding, channel[1], groups) if config.retrieval.enabled else None
     return _ingress_deployment(config).bind(config, secret, model_identity(config.llm), llm, embedding, cache, retrieval)
 
 

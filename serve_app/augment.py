@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 from deployments.replicas import ReplicaDirectory
 from deployments.routing import Routing
@@ -40,18 +41,24 @@ class Augmenter:
         if asked.top_k > limit:
             raise InvalidRequestError(f"retrieval.top_k must be at most {limit}.", param="retrieval.top_k", code="invalid_value")
         messages = request.body["messages"]
-        hits = await self.documents.search(namespace, asked.vector_store_ids, last_question(messages), asked.top_k)
-        whole = self._with(request, messages, hits)
+        query = last_question(messages)
+        found = await self.documents.search(namespace, asked.vector_store_ids, query, asked.top_k, asked.filter, asked.score_threshold)
+        hits, scopes = found.hits, set(found.scopes.values())
+        # What belongs to a group alone is shared by its members: so is its KV. What is mixed stays the tenant's.
+        scope = scopes.pop() if len(scopes) == 1 else namespace
+        whole = self._with(request, messages, hits, scope)
         left = await self._room(whole, caller, namespace)
         if left is None or left >= len(hits):
             return whole if asked.reorder else _in_order(whole)
-        fitting = self._with(request, messages, hits[:left], left_out=len(hits) - left)
+        fitting = self._with(request, messages, hits[:left], scope, left_out=len(hits) - left)
         return fitting if asked.reorder else _in_order(fitting)
 
-    def _with(self, request: Generation, messages: list[dict[str, object]], hits: Sequence[SearchHit], left_out: int = 0) -> Generation:
+    def _with(
+        self, request: Generation, messages: list[dict[str, Any]], hits: Sequence[SearchHit], scope: str, left_out: int = 0
+    ) -> Generation:
         ranks = Ranks([hit.score for hit in hits], self.config.max_displacement, self.config.tie)
         body = {**request.body, "messages": assemble(messages, hits)}
-        return replace(request, body=body, retrieved=Retrieved(messages, tuple(hits), ranks, left_out))
+        return replace(request, body=body, retrieved=Retrieved(messages, tuple(hits), scope, ranks, left_out))
 
     async def _room(self, request: Generation, caller: Caller, namespace: str) -> int | None:
         """How many of the documents there is room for; None: all of them, as far as can be told."""

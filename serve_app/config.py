@@ -79,7 +79,7 @@ def load_config(args: dict[str, Any]) -> AppConfig:
         raise ConfigError("\n".join(_describe(each) for each in error.errors())) from None
 
 
-_SECRET_KEYS = {"secret", "database_url", "vector_url", "env"}
+_SECRET_KEYS = {"secret", "database_url", "vector_url", "url", "env"}
 
 
 def _describe(error: Any) -> str:

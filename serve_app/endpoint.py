@@ -5,14 +5,16 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.datastructures import Headers
 
 from deployments.engines.base import Message, Receive, Send
 from deployments.errors import DeploymentError
+from retrieval.errors import BusyError
 from serve_app.errors import ApiError, InvalidRequestError, SlowBodyError, TooLargeError, to_api_error
 from serve_app.exchanges import Exchange, Exchanges
 from serve_app.pipeline import Arrival
@@ -25,6 +27,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 _LENGTH = re.compile(rb"[0-9]{1,18}\Z")
 CLIENT_CLOSED_REQUEST = 499
 BODY_TIMEOUT_S = 30.0
+UPLOAD_TIMEOUT_S = 1800.0
+"""For all of a body that is read piece by piece; its next piece has `BODY_TIMEOUT_S`."""
 ARRIVED = "mygo.arrived"
 LATE = "mygo.late"
 """In the scope of a request for whose body `serve_app.front` has waited long enough."""
@@ -61,13 +65,21 @@ class HttpRequest:
 Handler = Callable[[HttpRequest], Awaitable[Reply]]
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A handler that reads the body itself, piece by piece, to its end; its request's `body` is empty. It is given at most `max_bytes`."""
+
+    handler: Callable[[HttpRequest, AsyncIterator[bytes]], Awaitable[Reply]]
+    max_bytes: int
+
+
 class Endpoint:
     """An ASGI application that runs one handler.
 
     The handler is cancelled as soon as the client disconnects, so that an engine never works for nobody.
     """
 
-    def __init__(self, route: str, handler: Handler, max_body_bytes: int, exchanges: Exchanges) -> None:
+    def __init__(self, route: str, handler: Handler | Upload, max_body_bytes: int, exchanges: Exchanges) -> None:
         self._route = route
         self._handler = handler
         self._max_body_bytes = max_body_bytes
@@ -80,17 +92,21 @@ class Endpoint:
             Exchange(arrived.request_id, arrived.started) if arrived else Exchange(request_id_of(_header(headers, REQUEST_ID_HEADER)))
         )
         try:
-            body = await self._body(receive, headers, 0 if scope.get(LATE) else BODY_TIMEOUT_S)
             request = HttpRequest(
                 scope["path"],
                 scope.get("path_params", {}),
                 headers,
-                body,
+                b"",
                 exchange.request_id,
                 scope.get("query_string", b"").decode("latin-1"),
                 arrived.arrival if arrived else None,
             )
-            await until_disconnect(receive, self._answer(request, send, exchange))
+            if isinstance(self._handler, Upload):
+                pieces = read_pieces(receive, headers, self._handler.max_bytes)
+                await self._answer(partial(self._handler.handler, request, pieces), request, send, exchange)
+            else:
+                request.body = await self._body(receive, headers, 0 if scope.get(LATE) else BODY_TIMEOUT_S)
+                await until_disconnect(receive, self._answer(partial(self._handler, request), request, send, exchange))
         except ApiError as error:
             await self._send(_error_reply(error), send, exchange)
         except (ClientDisconnectedError, OSError):
@@ -109,12 +125,14 @@ class Endpoint:
         except TimeoutError:
             raise SlowBodyError(f"The body did not arrive within {BODY_TIMEOUT_S:.0f} seconds.", code="body_timeout") from None
 
-    async def _answer(self, request: HttpRequest, send: Send, exchange: Exchange) -> None:
+    async def _answer(self, handle: Callable[[], Awaitable[Reply]], request: HttpRequest, send: Send, exchange: Exchange) -> None:
         try:
-            reply = await self._handler(request)
+            reply = await handle()
+        except ClientDisconnectedError:
+            raise
         except Exception as error:
             api_error = to_api_error(error)
-            if api_error.status >= 500 and not isinstance(error, DeploymentError):
+            if api_error.status >= 500 and not isinstance(error, DeploymentError | BusyError):
                 log.exception("request failed", extra={"id": request.id, "path": self._route})
             reply = _error_reply(api_error)
         await self._send(reply, send, exchange)
@@ -161,22 +179,47 @@ def declared_length(given: bytes | None) -> int | None:
 
 async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
     """The whole body. Raises `TooLargeError` as soon as it is known to be longer than `limit` bytes."""
+    body = bytearray()
+    async for piece in _pieces(receive, headers, limit):
+        body += piece
+    return bytes(body)
+
+
+async def read_pieces(receive: Receive, headers: Headers, limit: int) -> AsyncIterator[bytes]:
+    """The body as it comes, which may take long, but not for ever. Raises as `read_body` does, and `SlowBodyError`."""
+    pieces = _pieces(receive, headers, limit)
+    end = asyncio.get_running_loop().time() + UPLOAD_TIMEOUT_S
+    while True:
+        try:
+            async with asyncio.timeout(min(BODY_TIMEOUT_S, end - asyncio.get_running_loop().time())):
+                piece = await anext(pieces, None)
+        except TimeoutError:
+            raise SlowBodyError(f"Nothing of the body arrived for {BODY_TIMEOUT_S:.0f} seconds.", code="body_timeout") from None
+        if piece is None:
+            return
+        yield piece
+
+
+async def _pieces(receive: Receive, headers: Headers, limit: int) -> AsyncIterator[bytes]:
     too_large = TooLargeError(f"The body is longer than {limit} bytes.", code="body_too_large")
     declared = declared_length(_header(headers, "content-length"))
     if declared is None:
         raise InvalidRequestError("The header content-length is not a number.")
     if declared > limit:
         raise too_large
-    body = bytearray()
+    size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnectedError
-        body += message.get("body", b"")
-        if len(body) > limit:
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
             raise too_large
+        if piece:
+            yield piece
         if not message.get("more_body"):
-            return bytes(body)
+            return
 
 
 async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, None]) -> None:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from cache.errors import CacheError, KeyFormatError
 from deployments.errors import DeploymentError, NoReplicaError, ReplicaLostError
-from retrieval.errors import InputError, RetrievalError, UnknownStoreError
+from retrieval.errors import BusyError, InputError, OversizeError, RetrievalError, UnknownError
 
 
 class AppError(Exception):
@@ -84,6 +84,10 @@ class UpstreamError(ApiError):
     type = "server_error"
 
 
+_KINDS = {"vector_store_id": "vector store", "file_id": "file", "batch_id": "batch of files", "file": "upload"}
+"""What the ids of `UnknownError` name."""
+
+
 def to_api_error(error: Exception) -> ApiError:
     """What a client is told of any error."""
     match error:
@@ -93,8 +97,12 @@ def to_api_error(error: Exception) -> ApiError:
             return UnavailableError("No replica can take the request now. Try again.", code="no_replica")
         case ReplicaLostError():
             return UnavailableError("The replica was lost. Try again.", code="replica_lost")
-        case UnknownStoreError():
-            return NotFoundError("There is no such vector store.", param="vector_store_id", code="not_found")
+        case UnknownError():
+            return NotFoundError(f"There is no such {_KINDS[error.field]}.", param=error.field, code="not_found")
+        case OversizeError():
+            return TooLargeError(f"{error}.", param="file", code="file_too_large")
+        case BusyError():
+            return UnavailableError(f"Too much waits already: {error}. Try again later.", code="busy")
         case InputError():
             return InvalidRequestError(str(error), param=error.field, code="invalid_value")
         case KeyFormatError():

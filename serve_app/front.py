@@ -33,10 +33,14 @@ ENVIRONMENT = {
 """Of an ingress replica's process."""
 
 
+UPLOADS = frozenset({"/v1/files"})
+"""Paths whose bodies the application reads piece by piece, and sees for itself when the client leaves."""
 SEEN = 16_384
 """Bodies that are recognised without being parsed; about 300 bytes each."""
 _ID = REQUEST_ID_HEADER.encode()
 _TENANT = TENANT_HEADER.encode()
+_UNWATCHED = b"x-request-disconnect-disabled"
+"""Ray's: while it watches for a client that leaves, it reads the whole body into memory, however slowly the application takes it."""
 
 
 class HitPath:
@@ -149,6 +153,8 @@ class Front:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         path = Front.hit_path
+        if scope["type"] == "http" and scope["path"] in UPLOADS and scope["method"] == "POST":
+            scope["headers"] = [header for header in scope["headers"] if header[0] != _UNWATCHED] + [(_UNWATCHED, b"?1")]
         if path is not None and scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in path.parsers:
             rest = await path.answer(scope, receive, send)
             if rest is None:

@@ -23,9 +23,11 @@ from deployments.replica_client import Call
 from deployments.replicas import Replica
 from serve_app.cache_routes import CacheRoutes
 from serve_app.cache_transfer import CacheTransferRoutes
-from serve_app.endpoint import Endpoint, Handler, HttpRequest
+from serve_app.document_calls import DocumentCalls
+from serve_app.endpoint import Endpoint, Handler, HttpRequest, Upload
 from serve_app.errors import ApiError, InvalidRequestError, MethodError, NotFoundError, to_api_error
 from serve_app.exchanges import Exchanges
+from serve_app.files import FileRoutes
 from serve_app.modelcache.routes import PATH as MODELCACHE
 from serve_app.modelcache.routes import ModelCacheRoutes
 from serve_app.modelcache.service import ModelCacheService
@@ -36,6 +38,7 @@ from serve_app.pipeline import Pipeline
 from serve_app.relay import read_answer
 from serve_app.replies import Reply, json_reply
 from serve_app.tenants import caller_of, tenant_of
+from serve_app.vector_store_files import VectorStoreFileRoutes
 from serve_app.vector_stores import VectorStoreRoutes
 
 PROBE_TIMEOUT_S = 2.0
@@ -177,7 +180,7 @@ def create_app(
     limit = pipeline.config.ingress.max_body_bytes
     exchanges = exchanges or Exchanges(pipeline.metrics)
 
-    def route(path: str, methods: dict[str, Handler]) -> list[Route]:
+    def route(path: str, methods: Mapping[str, Handler | Upload]) -> list[Route]:
         by_method = {method: Endpoint(f"{method} {path}", handler, limit, exchanges) for method, handler in methods.items()}
         return [Route(path, ByMethod(by_method), methods=list(methods))]
 
@@ -191,8 +194,16 @@ def create_app(
         *route("/readyz", {"GET": operations.ready}),
         *route("/metrics", {"GET": operations.metrics}),
     ]
-    for each in (VectorStoreRoutes(pipeline), CacheRoutes(pipeline), CacheTransferRoutes(pipeline)):
-        for path, methods in each.table().items():
+    documents = DocumentCalls(pipeline)
+    tables: list[Mapping[str, Mapping[str, Handler | Upload]]] = [
+        VectorStoreRoutes(documents).table(),
+        VectorStoreFileRoutes(documents).table(),
+        FileRoutes(documents).table(),
+        CacheRoutes(pipeline).table(),
+        CacheTransferRoutes(pipeline).table(),
+    ]
+    for table in tables:
+        for path, methods in table.items():
             routes += route(path, methods)
     if modelcache:
         for path, methods in ModelCacheRoutes(modelcache, pipeline.authenticator).table().items():

@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from deployments.watchers import RoutingWatcher
+
 EXPORT_S = 0.1
 MAX_OBSERVED = 256
 """Gathered values of histograms; then they are given to Ray at once: more would hold up requests for milliseconds."""
 
 STAGE_BUCKETS_S = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]
+DISPLACEMENT_BUCKETS = [0.0, 1.0, 2.0, 3.0, 4.0, 8.0, 16.0, 50.0]
 LATENCY_BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0]
 
 
-class Metrics(Protocol):
+class Metrics(RoutingWatcher, Protocol):
     """Counts without failing: a metric is never worth a request."""
 
     def request(self, route: str, status: int, cache: str, duration_s: float, first_byte_s: float | None) -> None:
@@ -34,12 +37,6 @@ class Metrics(Protocol):
 
     def disconnected(self, route: str) -> None:
         """A client left before its answer was complete."""
-
-    def prediction(self, predicted: int, cached: int, prompt_tokens: int) -> None:
-        """Cached tokens that the router predicted for a request, those that the engine found, and how long the prompt was."""
-
-    def trust(self, is_trusted: bool) -> None:
-        """Whether the router goes by its predictions."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +81,12 @@ class RayMetrics:
             "(predicted), and the absolute difference of the last two (error).",
             "kind",
         )
+        self._planned = histogram(
+            "mygo_document_displacement", "The most places that a document of a chat was from its rank.", DISPLACEMENT_BUCKETS
+        )
+        self._head_starts = counter(
+            "mygo_head_start_tokens", "Tokens prefilled while their documents were searched for, by use: used, wasted.", "use"
+        )
         self._trust = Gauge("mygo_prefix_trusted", "1 while requests go by predictions of cached tokens, 0 while these are too far off.")
         self._is_trusted = True
         self._counts: collections.Counter[tuple[_Family, tuple[str, ...]]] = collections.Counter()
@@ -120,6 +123,14 @@ class RayMetrics:
 
     def trust(self, is_trusted: bool) -> None:
         self._is_trusted = is_trusted
+
+    def planned(self, displacement: int) -> None:  # a count follows
+        self._observed.append((self._planned, displacement, ()))
+
+    def head_start(self, used: int, wasted: int) -> None:  # a count follows
+        for use, tokens in (("used", used), ("wasted", wasted)):
+            if tokens:
+                self._counts[self._head_starts, (use,)] += tokens
 
     def _count(self, counter: _Family, *values: str) -> None:
         self._counts[counter, values] += 1

@@ -92,6 +92,7 @@ def engine_body(request: Generation, namespace: str) -> dict[str, Any]:
     """What the engine gets: the tenant's salt keeps its KV apart, and the usage is always asked for."""
     body = {key: value for key, value in request.body.items() if key not in _OURS}
     salt = body.get("cache_salt")
+    namespace = request.retrieved.scope if request.retrieved else namespace
     body["cache_salt"] = namespace if salt is None else hashlib.sha256(f"{namespace}/{salt}".encode()).hexdigest()
     if request.stream:
         body["stream_options"] = {**body.get("stream_options", {}), "include_usage": True}

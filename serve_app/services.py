@@ -14,7 +14,9 @@ from cache.semantic import Found
 from cache.stores.base import Known
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
-from retrieval.documents import SearchHit, SearchResult
+from deployments.retrieval import Refused
+from retrieval.documents import SearchResult
+from retrieval.filters import Filter
 
 T = TypeVar("T")
 CALL_TIMEOUT_S = 30.0
@@ -61,10 +63,19 @@ class EmbeddingService(Protocol):
 class DocumentService(Protocol):
     """Documents of a namespace. Raises the errors of `retrieval.errors`, and `DeploymentError`."""
 
-    async def search(self, namespace: str, store_ids: list[str], query: str, top_k: int) -> list[SearchHit]: ...
+    async def search(
+        self,
+        namespace: str,
+        store_ids: list[str],
+        query: str | list[str],
+        top_k: int,
+        filters: Filter | None = None,
+        score_threshold: float | None = None,
+    ) -> SearchResult:
+        """See `retrieval.service.RetrievalService.search`."""
 
     async def call(self, method: str, *args: Any) -> Any:
-        """Any other method of `retrieval.service.RetrievalService`, by name."""
+        """Any call of `retrieval.tier.RetrievalTier`, by name."""
 
 
 async def answer_of(call: Awaitable[T], what: str, limit_s: float = CALL_TIMEOUT_S) -> T:
@@ -142,10 +153,21 @@ class RemoteDocuments:
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
-    async def search(self, namespace: str, store_ids: list[str], query: str, top_k: int) -> list[SearchHit]:
-        result: SearchResult = await self.call("search", namespace, store_ids, query, top_k)
-        return result.hits
+    async def search(
+        self,
+        namespace: str,
+        store_ids: list[str],
+        query: str | list[str],
+        top_k: int,
+        filters: Filter | None = None,
+        score_threshold: float | None = None,
+    ) -> SearchResult:
+        result: SearchResult = await self.call("search", namespace, store_ids, query, top_k, filters, score_threshold)
+        return result
 
     async def call(self, method: str, *args: Any) -> Any:
         limit_s = INGEST_TIMEOUT_S if method == "add_documents" else CALL_TIMEOUT_S
-        return await answer_of(self._handle.call.remote(method, *args), "the document store", limit_s)
+        result = await answer_of(self._handle.call.remote(method, *args), "the document store", limit_s)
+        if isinstance(result, Refused):
+            raise result.error
+        return result

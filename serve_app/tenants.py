@@ -64,6 +64,10 @@ class Authenticator:
         """Raises `InvalidRequestError` for a name that is none."""
         return self._known(name_of(tenant))
 
+    def group(self, name: str) -> str:
+        """The namespace of what a group of tenants shares."""
+        return namespace_of(self._secret, f"{self._environment}/group/{name}")
+
     def _namespace(self, name: str) -> str:
         if not _NAME.match(name):
             raise InvalidRequestError(

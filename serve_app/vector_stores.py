@@ -1,27 +1,34 @@
 """The routes for document collections: OpenAI's shapes, and documents given as texts."""
 
-import re
-from typing import Annotated, Any
-from urllib.parse import parse_qsl
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from retrieval.documents import Document, DocumentInfo, SearchHit, VectorStoreInfo, new_document
+from retrieval.documents import Attachment, Document, DocumentInfo, SearchHit, VectorStoreInfo, new_document
+from retrieval.filters import parse_filter
+from serve_app.document_calls import Attributes, Chunking, DocumentCalls, chunking_of, list_reply, page_of
 from serve_app.endpoint import Handler, HttpRequest
 from serve_app.errors import InvalidRequestError, NotFoundError
 from serve_app.openai.requests import check, parse_object
-from serve_app.pipeline import Pipeline
 from serve_app.replies import Reply, json_reply
-from serve_app.tenants import tenant_of
+from serve_app.vector_store_files import MAX_BATCH, FileId, file_counts
 
-Attributes = dict[str, str | float | bool]
-_NUMBER = re.compile(r"[0-9]{1,9}")
+_NOT_HAD = ("expires_after", "description")
+"""OpenAI's options that collections do not have here."""
 
 
 class NewStore(msgspec.Struct, forbid_unknown_fields=True):
-    name: str = ""
-    metadata: dict[str, str] = {}
+    name: str | None = None
+    metadata: dict[str, str] | None = None
+    file_ids: Annotated[list[FileId], Meta(max_length=MAX_BATCH)] | None = None
+    chunking_strategy: Chunking | None = None
+    group: str | None = None
+
+
+class ChangedStore(msgspec.Struct, forbid_unknown_fields=True):
+    name: str | None = None
+    metadata: dict[str, str] | None = None
 
 
 class NewDocument(msgspec.Struct, forbid_unknown_fields=True):
@@ -34,47 +41,52 @@ class NewDocuments(msgspec.Struct, forbid_unknown_fields=True):
     documents: Annotated[list[NewDocument], Meta(min_length=1, max_length=1000)]
 
 
+class Ranking(msgspec.Struct, forbid_unknown_fields=True):
+    ranker: Literal["auto", "none"] = "auto"
+    score_threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+
+Query = Annotated[str, Meta(min_length=1)]
+
+
 class Search(msgspec.Struct, forbid_unknown_fields=True):
-    query: Annotated[str, Meta(min_length=1)]
-    max_num_results: Annotated[int, Meta(ge=1)] = 10
-
-
-class Page(msgspec.Struct):
-    """A part of a list: at most `limit` items behind the one with the id `after`, in the order of their ids."""
-
-    limit: Annotated[int, Meta(ge=1, le=100)] = 20
-    after: str = ""
+    query: Query | Annotated[list[Query], Meta(min_length=1, max_length=16)]
+    max_num_results: Annotated[int, Meta(ge=1, le=50)] = 10
+    filters: dict[str, Any] | None = None
+    ranking_options: Ranking | None = None
+    rewrite_query: bool = False
 
 
 class VectorStoreRoutes:
-    """Thin: each is one call of `retrieval.service.RetrievalService` in the caller's namespace."""
+    """Thin: each is one call of `retrieval.tier.RetrievalTier`."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+    def __init__(self, documents: DocumentCalls) -> None:
+        self._call = documents
 
     def table(self) -> dict[str, dict[str, Handler]]:
         store, document = "/v1/vector_stores/{store_id}", "/v1/vector_stores/{store_id}/documents/{document_id}"
         return {
             "/v1/vector_stores": {"GET": self.list_stores, "POST": self.create_store},
-            store: {"GET": self.get_store, "DELETE": self.delete_store},
+            store: {"GET": self.get_store, "POST": self.update_store, "DELETE": self.delete_store},
             f"{store}/search": {"POST": self.search},
             f"{store}/documents": {"GET": self.list_documents, "POST": self.add_documents},
             document: {"GET": self.get_document, "DELETE": self.delete_document},
         }
 
-    async def _call(self, request: HttpRequest, method: str, *args: Any) -> Any:
-        if self._pipeline.documents is None:
-            raise NotFoundError("Retrieval is turned off here.")
-        namespace = self._pipeline.authenticator.namespace(tenant_of(request.headers))
-        return await self._pipeline.documents.call(method, namespace, *args)
-
     async def create_store(self, request: HttpRequest) -> Reply:
-        asked = check(parse_object(request.body or b"{}"), NewStore)
-        return json_reply(_store(await self._call(request, "create_store", asked.name, asked.metadata)))
+        asked = check(_had(parse_object(request.body or b"{}")), NewStore)
+        cutting = chunking_of(asked.chunking_strategy)
+        attachments = [Attachment(each, cutting=cutting) for each in asked.file_ids or ()]
+        info = await self._call(request, "create_store", asked.name or "", asked.metadata or {}, asked.group, attachments)
+        return json_reply(_store(info))
+
+    async def update_store(self, request: HttpRequest) -> Reply:
+        asked = check(_had(parse_object(request.body)), ChangedStore)
+        return json_reply(_store(await self._call(request, "update_store", request.path_params["store_id"], asked.name, asked.metadata)))
 
     async def list_stores(self, request: HttpRequest) -> Reply:
-        page = _page(request)
-        return _list([_store(each) for each in await self._call(request, "list_stores", page.limit + 1, page.after)], page)
+        page = page_of(request)
+        return list_reply([_store(each) for each in await self._call(request, "list_stores", page)], page)
 
     async def get_store(self, request: HttpRequest) -> Reply:
         return json_reply(_store(await self._call(request, "get_store", request.path_params["store_id"])))
@@ -91,8 +103,8 @@ class VectorStoreRoutes:
         return json_reply({"object": "list", "data": [{"id": each, "object": "vector_store.document"} for each in ids]})
 
     async def list_documents(self, request: HttpRequest) -> Reply:
-        page, store_id = _page(request), request.path_params["store_id"]
-        return _list([_document(each) for each in await self._call(request, "list_documents", store_id, page.limit + 1, page.after)], page)
+        page, store_id = page_of(request, order="asc"), request.path_params["store_id"]
+        return list_reply([_document(each) for each in await self._call(request, "list_documents", store_id, page)], page)
 
     async def get_document(self, request: HttpRequest) -> Reply:
         store_id, document_id = request.path_params["store_id"], request.path_params["document_id"]
@@ -110,46 +122,44 @@ class VectorStoreRoutes:
 
     async def search(self, request: HttpRequest) -> Reply:
         asked = check(parse_object(request.body), Search)
-        limit = self._pipeline.config.retrieval.max_top_k
+        limit = self._call.config.max_top_k
         if asked.max_num_results > limit:
             raise InvalidRequestError(f"max_num_results must be at most {limit}.", param="max_num_results", code="invalid_value")
-        store_ids = [request.path_params["store_id"]]
-        found = await self._call(request, "search", store_ids, asked.query, asked.max_num_results)
-        page = {"object": "vector_store.search_results.page", "search_query": [asked.query], "has_more": False, "next_page": None}
+        if asked.rewrite_query:
+            raise InvalidRequestError("Queries are not rewritten here.", param="rewrite_query", code="unsupported_parameter")
+        filters = None if asked.filters is None else parse_filter(asked.filters, "filters")
+        threshold = asked.ranking_options.score_threshold if asked.ranking_options else None
+        place = self._call.namespace(request), [request.path_params["store_id"]]
+        found = await self._call.service().search(*place, asked.query, asked.max_num_results, filters, threshold)
+        queries = [asked.query] if isinstance(asked.query, str) else asked.query
+        page = {"object": "vector_store.search_results.page", "search_query": queries, "has_more": False, "next_page": None}
         return json_reply({**page, "data": [_hit(each) for each in found.hits]})
+
+
+def _had(body: dict[str, Any]) -> dict[str, Any]:
+    """Raises `InvalidRequestError` for an option that nobody here would heed. Nulls ask for nothing."""
+    for option in _NOT_HAD:
+        if body.get(option) is not None:
+            raise InvalidRequestError(f"{option} is not supported here: leave it out.", param=option, code="unsupported_parameter")
+    return {key: value for key, value in body.items() if value is not None or key not in _NOT_HAD}
 
 
 def _no_document() -> NotFoundError:
     return NotFoundError("There is no such document.", param="document_id", code="not_found")
 
 
-def _page(request: HttpRequest) -> Page:
-    """Raises `InvalidRequestError`."""
-    asked = {key: value for key, value in parse_qsl(request.query) if key in ("limit", "after")}
-    if _NUMBER.fullmatch(asked.get("limit", "1")):
-        return check({**asked, **({"limit": int(asked["limit"])} if "limit" in asked else {})}, Page)
-    raise InvalidRequestError("limit must be a number.", param="limit", code="invalid_value")
-
-
-def _list(items: list[dict[str, Any]], page: Page) -> Reply:
-    """`items` has one more than the page if there are more."""
-    shown = items[: page.limit]
-    ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {"first_id": None, "last_id": None}
-    return json_reply({"object": "list", "data": shown, **ends, "has_more": len(items) > len(shown)})
-
-
 def _store(info: VectorStoreInfo) -> dict[str, Any]:
-    counts = {"in_progress": 0, "completed": info.documents, "failed": 0, "cancelled": 0, "total": info.documents}
     return {
         "id": info.id,
         "object": "vector_store",
         "created_at": int(info.created_at),
         "name": info.name,
-        "status": "completed",
-        "file_counts": counts,
-        "usage_bytes": 0,
+        "status": "in_progress" if info.counts.get("in_progress") else "completed",
+        "file_counts": file_counts(info.counts),
+        "usage_bytes": info.usage_bytes,
         "metadata": dict(info.metadata),
         "version": info.version,
+        **({"group": info.group} if info.group else {}),
     }
 
 
@@ -167,7 +177,7 @@ def _document(info: DocumentInfo) -> dict[str, Any]:
 def _hit(hit: SearchHit) -> dict[str, Any]:
     return {
         "file_id": hit.chunk.document_id,
-        "filename": hit.chunk.document_id,
+        "filename": hit.chunk.name or hit.chunk.document_id,
         "chunk_id": hit.chunk.id,
         "score": hit.score,
         "attributes": dict(hit.chunk.attributes),

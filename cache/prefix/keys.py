@@ -57,7 +57,8 @@ class BlockKeys:
         """Keys of the full blocks of `tokens`, which follow the block `parent` or a root. A rest shorter than a block has no key."""
         blocks = len(tokens) // self.block_size
         if blocks <= _FEW:
-            return self._chain_few(parent, [int(token) for token in tokens[: blocks * self.block_size]])
+            few = tokens[: blocks * self.block_size]
+            return self._chain_few(parent, few.tolist() if isinstance(few, np.ndarray) else list(few))
         return self._chain_many(parent, np.asarray(tokens[: blocks * self.block_size], np.uint32)).tolist()  # type: ignore[no-any-return]
 
     def _chain_few(self, parent: int, tokens: list[int]) -> list[int]:

@@ -53,6 +53,12 @@ class Pending:
         expected.stored = True
         self._soon.append((self._clock() + GRACE_S, expected))
 
+    def shorten(self, expected: Expected, count: int) -> None:
+        """Only its first blocks will come."""
+        for key in expected.keys[count:]:
+            self._drop(key, expected.bit)
+        expected.keys = expected.keys[:count]
+
     def drop(self, expected: Expected) -> None:
         """They will not come. Calling it twice is harmless."""
         if expected.gone:

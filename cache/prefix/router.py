@@ -138,6 +138,13 @@ class Routed:
             if not self._expected.stored:
                 self.router.pending.stored(self._expected)
 
+    def leave(self, share: float) -> None:
+        """It is given up when about this share of its prefill is done. What was computed stays where it is."""
+        if self._ledger and self._work and self._expected and not self._work.is_over:
+            self._ledger.end(self._work, self.router.clock())
+            self.router.pending.shorten(self._expected, int(share * len(self._expected.keys)))
+            self.router.pending.stored(self._expected)
+
     def end(self) -> None:
         """The answer has ended, or will not come. Calling it twice is harmless."""
         if self._ledger and self._work and self._expected:

@@ -79,6 +79,7 @@ class VllmEngine:
             "served_model_name": [self._model.name],
             "enable_prefix_caching": True,
             "enable_prompt_tokens_details": True,
+            "scheduling_policy": "priority",  # of clients' requests all are equal; head starts come after them
             "kv_events_config": KVEventsConfig(True, "zmq", endpoint=endpoint, replay_endpoint=endpoint),
         }
         vars(args).update(defaults | _one_process_on_cpu(given) | given)
@@ -167,7 +168,7 @@ class VllmEngine:
             return None
 
     async def reset_prefix_cache(self) -> bool:
-        return bool(await self._llm.reset_prefix_cache())
+        return bool(await self._llm.reset_prefix_cache(reset_connector=True))
 
     async def check_health(self) -> None:
         if self._llm is None or self._llm.errored:

@@ -9,6 +9,8 @@ from typing import Generic
 
 from retrieval.eviction.base import EvictionPolicy, K, Use
 
+REMEMBERED = 4
+"""Evicted blocks, in multiples of the capacity. Each takes some 400 bytes."""
 _SPARE = 64
 """Entries that the heap may have beyond twice the blocks, before it is built anew."""
 
@@ -37,7 +39,7 @@ class Block(Generic[K]):
 class RankedPolicy(EvictionPolicy[K]):
     """What has the least priority goes first, of those that no held block is behind; of equal ones the longest unused.
 
-    What is known of a block outlives it: the `capacity` that went last are remembered.
+    What is known of a block outlives it: of those that went, the last are remembered.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -46,6 +48,8 @@ class RankedPolicy(EvictionPolicy[K]):
         self._ghosts: OrderedDict[K, Block[K]] = OrderedDict()
         self._heap: list[tuple[float, int, Block[K]]] = []
         """Blocks at the ends of chains; entries whose block has been used since, or has another behind it, are passed over."""
+        self._moved: set[Block[K]] = set()
+        """Those that may belong into the heap. Most of a request's will have another behind them by the time that it matters."""
         self._uses = 0
 
     @abstractmethod
@@ -110,14 +114,14 @@ class RankedPolicy(EvictionPolicy[K]):
 
     def evict(self, n: int, protected: Collection[K] = frozenset()) -> list[K] | None:
         victims, spared = list[Block[K]](), list[Block[K]]()
+        self._sort_in()
         while len(victims) < n and (block := self._least()) is not None:
             if block.key in protected:
                 spared.append(block)
             else:
                 victims.append(block)
                 self._take_out(block)
-        for block in spared:
-            self._queue(block)
+        self._moved.update(spared)
         if len(victims) < n:
             for block in reversed(victims):
                 self._put_back(block)
@@ -129,30 +133,37 @@ class RankedPolicy(EvictionPolicy[K]):
     def unpin(self, key: K) -> None:
         super().unpin(key)
         if (block := self._blocks.get(key)) is not None:
-            self._queue(block)
+            self._moved.add(block)
 
     def clear(self) -> None:
         self._blocks.clear()
         self._ghosts.clear()
         self._heap.clear()
+        self._moved.clear()
         self._pins.clear()
 
     def _rank(self, block: Block[K]) -> None:
         self._uses += 1
         block.number = self._uses
         block.priority = self._priority(block)
-        self._queue(block)
+        self._moved.add(block)
+        if len(self._moved) > len(self._blocks) + _SPARE:
+            self._sort_in()
 
     def _can_go(self, block: Block[K]) -> bool:
         return not block.children and block.key not in self._pins
 
-    def _queue(self, block: Block[K]) -> None:
-        if block.queued == block.number or not self._can_go(block):
-            return
-        block.queued = block.number
-        heappush(self._heap, (block.priority, block.number, block))
+    def _sort_in(self) -> None:
+        for block in self._moved:
+            self._queue(block)
+        self._moved.clear()
         if len(self._heap) > 2 * len(self._blocks) + _SPARE:
             self._rebuild()
+
+    def _queue(self, block: Block[K]) -> None:
+        if block.queued != block.number and self._can_go(block) and self._blocks.get(block.key) is block:
+            block.queued = block.number
+            heappush(self._heap, (block.priority, block.number, block))
 
     def _rebuild(self) -> None:
         self._heap.clear()
@@ -185,8 +196,7 @@ class RankedPolicy(EvictionPolicy[K]):
 
     def _one_less_behind(self, block: Block[K]) -> None:
         block.children -= 1
-        if self._blocks.get(block.key) is block:
-            self._queue(block)
+        self._queue(block)
 
     def _take_out(self, block: Block[K]) -> None:
         del self._blocks[block.key]
@@ -203,7 +213,7 @@ class RankedPolicy(EvictionPolicy[K]):
         self._evicted(block)
         block.parent = None
         self._ghosts[block.key] = block
-        if len(self._ghosts) > self.capacity:
+        if len(self._ghosts) > REMEMBERED * self.capacity:
             self._ghosts.popitem(last=False)
 
     def _everything(self) -> Iterator[Block[K]]:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, inspect
 
 from retrieval.documents import SearchHit
+from retrieval.filters import Filter, parse_filter
 from retrieval.order import Ranks
 from serve_app.errors import InvalidRequestError
 
@@ -47,6 +48,13 @@ class RetrievalOptions(msgspec.Struct, forbid_unknown_fields=True):
     """The documents may be put in the order of which most is cached. Their ranks are told to the model in any case."""
     citations: Literal["numbers", "ids", "labels"] = "numbers"
     """What the answer cites by."""
+    filters: dict[str, Any] | None = None
+    score_threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+    @property
+    def filter(self) -> Filter | None:
+        """`filters` as it is applied. Raises `QueryError`."""
+        return None if self.filters is None else parse_filter(self.filters, "retrieval.filters")
 
 
 class Sampling(msgspec.Struct, kw_only=True):
@@ -208,6 +216,8 @@ class Retrieved:
     """As the client wrote them."""
     hits: tuple[SearchHit, ...]
     """Best first."""
+    scope: str
+    """The namespace that they are of: their tenants' or groups' keys and values are kept under its salt."""
     ranks: Ranks | None = None
     """How far they may be moved; None: not at all."""
     left_out: int = 0
@@ -289,6 +299,8 @@ def _characters_of_prompt(prompt: Any) -> int:
 def parse_chat(body: bytes) -> Generation:
     value = parse_object(body)
     request = check(value, ChatRequest)
+    if request.retrieval:
+        _ = request.retrieval.filter  # refused before anything is done for the request
     return _generation("chat", value, request, request.retrieval, request.max_completion_tokens or request.max_tokens)
 
 

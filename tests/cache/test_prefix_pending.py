@@ -74,8 +74,10 @@ def test_expected_blocks_move_with_their_replica(pending: Pending) -> None:
     assert pending.masks == {}
 
 
+ACTIONS = ["add", "add", "drop", "stored", "shorten", "wait", "move", "leave"]
 pending_steps = st.lists(
-    st.tuples(st.sampled_from(["add", "add", "drop", "stored", "wait", "move", "leave"]), st.integers(0, 9), st.integers(0, 2)), max_size=40
+    st.tuples(st.sampled_from(ACTIONS), st.integers(0, 9), st.integers(0, 2)),
+    max_size=40,
 )
 
 
@@ -107,6 +109,8 @@ def test_nothing_is_left_over(steps: list[tuple[str, int, int]]) -> None:
             if action == "drop":
                 pending.drop(expected)
                 until.pop(expected, None)
+            elif action == "shorten":
+                pending.shorten(expected, replica)
             else:
                 pending.stored(expected)
                 if expected in until:

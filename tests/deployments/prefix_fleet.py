@@ -18,6 +18,7 @@ from deployments.replica_client import Call, DirectReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.reports import prefix_seed
 from deployments.routing import Ranking, Routing
+from deployments.watchers import NoWatcher
 from tests.deployments.replica_fakes import FakeHandle
 from tests.deployments.servers import eventually
 
@@ -108,15 +109,23 @@ class Ingress:
         return answer.replica, ranking.predicted, cached
 
 
+class Seen(NoWatcher):
+    """Keeps the predictions."""
+
+    def __init__(self, observed: list[tuple[int, int, int]]) -> None:
+        self._observed = observed
+
+    def prediction(self, predicted: int, cached: int, prompt_tokens: int) -> None:
+        self._observed.append((predicted, cached, prompt_tokens))
+
+
 @asynccontextmanager
 async def ingress_of(*nodes: Node, name: str = "one", config: RoutingConfig | None = None) -> AsyncIterator[Ingress]:
     directory = ReplicaDirectory()
     directory.replace([node.replica for node in nodes])
     client = DirectReplicaClient(directory, FakeHandle(RuntimeError("no handle here")), SECRET, 5)
     observed: list[tuple[int, int, int]] = []
-    routing = Routing(
-        config or RoutingConfig(), directory, client, prefix_seed(SECRET), name, time.monotonic, lambda *seen: observed.append(seen)
-    )
+    routing = Routing(config or RoutingConfig(), directory, client, prefix_seed(SECRET), name, time.monotonic, Seen(observed))
     watching = asyncio.create_task(FleetWatch(directory, client, routing.router, routing.warmer, name).run())
     ingress = Ingress(name, directory, client, routing, watching, observed)
     try:

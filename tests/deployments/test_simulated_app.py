@@ -208,6 +208,7 @@ BAD: list[tuple[Any, str | None]] = [
     ({"cache_salt": ""}, "cache_salt"),
     ({"cache_salt": f"{VALUE}/x"}, "cache_salt"),
     ({"cache_salt": "x" * 129}, "cache_salt"),
+    ({"kv_transfer_params": [VALUE]}, "kv_transfer_params"),
 ]
 
 

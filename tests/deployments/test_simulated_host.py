@@ -12,6 +12,8 @@ from cache.prefix.keys import BlockKeys
 from cache.prefix.mirror import TIERS, EngineMirror
 from deployments.config import SimulatedEngineConfig
 from deployments.engines.simulated.blocks import TokenSequence
+from deployments.engines.simulated.generation import Generation
+from deployments.engines.simulated.protocol import CompletionRequest
 from deployments.engines.simulated.scheduler import Request, Scheduler, State
 from retrieval.eviction.base import Span
 from retrieval.eviction.hints import Hints
@@ -169,6 +171,20 @@ def test_what_goes_is_the_policys_choice() -> None:
         engine.run(again)
         kept[weight] = again.cached_tokens
     assert kept == {1.0: 0, 100.0: 50}
+
+
+def choice(parameters: dict[str, Any]) -> Request:
+    """Of a request to the API."""
+    task = CompletionRequest(prompt="a question", kv_transfer_params=parameters).task(CONFIG)
+    return Generation(task, SIZE, lambda generation: None).choices[0]
+
+
+def test_the_api_takes_hints_in_vllms_parameters() -> None:
+    one = choice({"mygo": {"documents": [[0, 3, 2.0]]}, "max_offload_tokens": 3})
+    assert (one.hints, one.offloaded_tokens) == (Hints((Span(0, 3, 2.0),)), 3)
+    for nonsense in ({}, {"mygo": 1, "max_offload_tokens": -1}, {"max_offload_tokens": True}):
+        one = choice(nonsense)
+        assert (one.hints, one.offloaded_tokens) == (Hints(), one.prompt_tokens)
 
 
 def test_reset_forgets_both_tiers() -> None:

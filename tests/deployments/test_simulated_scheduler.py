@@ -71,6 +71,14 @@ def test_long_prompts_are_computed_in_chunks() -> None:
     assert clock.times[one] == [0.25]
 
 
+def test_attention_costs_more_the_longer_the_prompt() -> None:
+    config = CONFIG.model_copy(update={"prefill_pair_s": 1e-6})
+    one = request(250, 2)
+    clock = Clock(one, config=config)
+    clock.run()
+    assert clock.times[one] == pytest.approx([0.25 + 250 * 125 * 1e-6, 0.26 + 250 * 125 * 1e-6])
+
+
 def test_decoding_requests_share_a_step() -> None:
     requests = [request(10, 3, start=1000 * number) for number in range(3)]
     clock = Clock(*requests)

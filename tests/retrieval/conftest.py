@@ -8,6 +8,8 @@ from cache.embedders.fake import HashedWordsEmbedder
 from retrieval.config import RetrievalConfig
 from retrieval.service import RetrievalService
 from retrieval.store import DocumentStore
+from retrieval.tier import RetrievalTier
+from tests.retrieval.tiers import make_tier
 
 NOW = 1_700_000_000.0
 
@@ -34,3 +36,15 @@ def new_store_id() -> Callable[[], str]:
 def service(store: DocumentStore, new_store_id: Callable[[], str]) -> RetrievalService:
     config = RetrievalConfig(chunk_tokens=16, chunk_overlap_tokens=4, max_top_k=10, max_document_bytes=10_000)
     return RetrievalService(store, HashedWordsEmbedder(), config, clock=lambda: NOW, new_store_id=new_store_id)
+
+
+@pytest.fixture
+def tier(tmp_path: Path) -> Iterator[RetrievalTier]:
+    tier = make_tier(tmp_path)
+    yield tier
+    tier.close()
+
+
+@pytest.fixture
+def store_id(tier: RetrievalTier) -> str:
+    return tier.service.create_store("a", "").id

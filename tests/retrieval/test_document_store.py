@@ -1,21 +1,36 @@
 import sqlite3
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cache.entry import Vectors
-from retrieval.documents import Chunk, Document, VectorStoreInfo
+from retrieval.documents import Chunk, Document, Page, VectorStoreInfo
 from retrieval.errors import StorageError, UnknownStoreError
 from retrieval.store import DocumentStore
 
 VECTORS: Vectors = np.eye(3, dtype=np.float32)
+USAGE = len("café".encode()) + 2 * len("café 0".encode()) + 2 * 3 * 4
+"""Of the text, its two chunks, and their vectors."""
 
 
 def put(store: DocumentStore, document: Document, vectors: Vectors, namespace: str = "a", store_id: str = "vs_1") -> int:
     chunks = [Chunk(f"{document.id}#{i}", document.id, i, f"{document.text} {i}", document.attributes) for i in range(len(vectors))]
     return store.put_documents(namespace, store_id, [document], chunks, vectors, now=2.0)
+
+
+def sweep_all(store: DocumentStore, now: float) -> None:
+    while store.sweep(now):
+        pass
+
+
+def count_rows(url: str, table: str) -> int:
+    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
+    (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
+    connection.close()
+    return int(count)
 
 
 @pytest.fixture
@@ -29,9 +44,9 @@ def test_reopened_store_holds_everything(filled: DocumentStore, url: str) -> Non
     before = filled.load("a", "vs_1")
     filled.close()
     reopened = DocumentStore(url, "hashed-words@1")
-    assert reopened.get_store("a", "vs_1") == VectorStoreInfo("vs_1", "First", 1.0, 1, 2, 1, {"k": "v"})
+    assert reopened.get_store("a", "vs_1") == VectorStoreInfo("vs_1", "First", 1.0, 1, 2, 1, {"k": "v"}, {"completed": 1}, USAGE)
     assert reopened.get_document("a", "vs_1", "doc_1") == Document("doc_1", "café", {"n": 1.5, "flag": True})
-    (info,) = reopened.list_documents("a", "vs_1", limit=10, after="")
+    (info,) = reopened.list_documents("a", "vs_1", Page())
     assert (info.created_at, info.bytes, info.chunks) == (2.0, 5, 2)
     after = reopened.load("a", "vs_1")
     assert (after.version, after.chunks) == (before.version, before.chunks)
@@ -59,8 +74,8 @@ def test_failed_change_changes_nothing(filled: DocumentStore) -> None:
 
 
 def test_deleting_a_document_raises_the_version_once(filled: DocumentStore) -> None:
-    assert filled.delete_document("a", "vs_1", "doc_1")
-    assert not filled.delete_document("a", "vs_1", "doc_1")
+    assert filled.delete_document("a", "vs_1", "doc_1", now=3.0)
+    assert not filled.delete_document("a", "vs_1", "doc_1", now=4.0)
     assert filled.get_store("a", "vs_1") == VectorStoreInfo("vs_1", "First", 1.0, 0, 0, 2, {"k": "v"})
     assert filled.load("a", "vs_1").chunks == []
 
@@ -71,10 +86,9 @@ def test_deleted_collection_is_unknown_and_leaves_no_rows(filled: DocumentStore,
     filled.delete_store("a", "vs_1")
     with pytest.raises(UnknownStoreError):
         filled.delete_store("a", "vs_1")
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        tables = ("vector_stores", "vector_store_documents", "vector_store_chunks")
-        assert [connection.execute(f"SELECT count(*) FROM {table}").fetchone() for table in tables] == [(1,)] * 3  # noqa: S608
-    connection.close()
+    sweep_all(filled, now=1e9)
+    tables = ("retrieval_stores", "retrieval_documents", "retrieval_revisions", "retrieval_chunks")
+    assert [count_rows(url, table) for table in tables] == [1] * 4
 
 
 def test_lists_are_pages_in_the_order_of_ids(store: DocumentStore) -> None:
@@ -82,10 +96,20 @@ def test_lists_are_pages_in_the_order_of_ids(store: DocumentStore) -> None:
         store.create_store("a", f"vs_{number}", "", {}, now=1.0)
         put(store, Document(f"doc_{number}", "text"), VECTORS[:1], store_id="vs_3") if number == 3 else None
     put(store, Document("doc_1", "text"), VECTORS[:1], store_id="vs_3")
-    assert [info.id for info in store.list_stores("a", limit=2, after="")] == ["vs_1", "vs_2"]
-    assert [info.id for info in store.list_stores("a", limit=2, after="vs_2")] == ["vs_3"]
-    assert [info.id for info in store.list_documents("a", "vs_3", limit=1, after="")] == ["doc_1"]
-    assert [info.id for info in store.list_documents("a", "vs_3", limit=1, after="doc_1")] == ["doc_3"]
+    store.create_store("b", "vs_0", "", {}, now=1.0)
+
+    def stores(*namespaces: str, **page: Any) -> list[str]:
+        return [info.id for _, info in store.list_stores(namespaces, Page(**page))]
+
+    assert stores("a", limit=2) == ["vs_1", "vs_2"]
+    assert stores("a", limit=2, after="vs_2") == ["vs_3"]
+    assert stores("a", limit=2, newest_first=True) == ["vs_3", "vs_2"]
+    assert stores("a", after="vs_3", newest_first=True) == ["vs_2", "vs_1"]
+    assert stores("a", before="vs_2") == ["vs_1"]
+    assert stores("a", before="vs_2", newest_first=True) == ["vs_3"]
+    assert stores("a", "b", limit=2) == ["vs_0", "vs_1"]
+    assert [info.id for info in store.list_documents("a", "vs_3", Page(limit=1))] == ["doc_1"]
+    assert [info.id for info in store.list_documents("a", "vs_3", Page(limit=1, after="doc_1"))] == ["doc_3"]
 
 
 def test_vectors_of_another_encoder_are_not_used(filled: DocumentStore, url: str) -> None:
@@ -112,7 +136,7 @@ def test_database_that_cannot_be_opened_is_a_storage_error(url: str) -> None:
 
 def test_broken_database_is_a_storage_error(filled: DocumentStore, url: str) -> None:
     with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        connection.execute("DROP TABLE vector_store_chunks")
+        connection.execute("DROP TABLE retrieval_chunks")
     connection.close()
     with pytest.raises(StorageError, match="no such table"):
         filled.load("a", "vs_1")

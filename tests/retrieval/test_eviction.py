@@ -14,7 +14,7 @@ from retrieval.eviction.factory import POLICIES, PolicyName
 from retrieval.eviction.lfu import HALVED_AFTER, Lfu
 from retrieval.eviction.lru import Lru
 from retrieval.eviction.pgdsf import Pgdsf
-from retrieval.eviction.ranked import RankedPolicy
+from retrieval.eviction.ranked import REMEMBERED, RankedPolicy
 
 Key = tuple[int, ...]
 """A path: its block's parent is the path without its last part."""
@@ -135,12 +135,12 @@ def test_arc_gives_the_recent_ones_room_if_they_are_missed() -> None:
     assert {(10,), (11,)} <= set(policy)
 
 
-def test_pgdsf_weighs_frequency_by_cost() -> None:
+def test_pgdsf_weighs_uses_by_cost() -> None:
     policy: Pgdsf[Key] = Pgdsf(3)
-    serve(policy, path(1), cost=1.0)
-    serve(policy, path(1))
-    serve(policy, path(2), cost=5.0)
-    serve(policy, path(3), cost=3.0)
+    for number, cost in ((1, 1.0), (2, 5.0), (3, 3.0)):
+        serve(policy, path(number), cost=cost)
+    for number in (1, 1, 2, 3):
+        serve(policy, path(number))
     assert policy.evict(3) == [(1,), (3,), (2,)]
 
 
@@ -148,12 +148,23 @@ def test_pgdsf_takes_the_average_of_what_those_paid_who_computed_it() -> None:
     policy: Pgdsf[Key] = Pgdsf(2)
     serve(policy, path(1), cost=1.0)
     assert policy.evict(1) == [(1,)]
-    serve(policy, path(1), cost=3.0)  # twice used, at 2 on the average: 1 (the clock) + 4
-    serve(policy, path(2), cost=3.9)  # 1 + 3.9
+    serve(policy, path(1), cost=3.0)  # used again, at 2 on the average
+    serve(policy, path(2), cost=1.9)
+    serve(policy, path(2))
     assert policy.evict(1) == [(2,)]
-    assert policy.clock == pytest.approx(4.9)
+    assert policy.clock == pytest.approx(1.9)
     assert policy.evict(1) == [(1,)]
-    assert policy.clock == pytest.approx(5.0)
+    assert policy.clock == pytest.approx(2.0)
+
+
+def test_pgdsf_is_not_moved_by_what_is_used_once() -> None:
+    policy: Pgdsf[Key] = Pgdsf(2)
+    serve(policy, path(0))
+    serve(policy, path(0))
+    for number in range(1, 30):
+        serve(policy, path(number))
+    assert (0,) in policy
+    assert policy.clock == 0
 
 
 def test_pgdsf_overtakes_what_is_not_used_any_more() -> None:
@@ -162,15 +173,17 @@ def test_pgdsf_overtakes_what_is_not_used_any_more() -> None:
         serve(policy, path(0))
     for number in range(1, 30):
         serve(policy, path(number))
+        serve(policy, path(number))
     assert (0,) not in policy
 
 
 def test_pgdsf_weights() -> None:
-    policy: Pgdsf[Key] = Pgdsf(2)
+    policy: Pgdsf[Key] = Pgdsf(3)
     serve(policy, path(1), weights=[3.0])
-    serve(policy, path(2))
-    serve(policy, path(2))
-    assert policy.evict(1) == [(2,)]
+    serve(policy, path(2), weights=[0.5])
+    serve(policy, path(3))
+    serve(policy, path(3))
+    assert policy.evict(3) == [(2,), (3,), (1,)]
 
 
 def test_what_is_used_behind_a_block_uses_it_too() -> None:
@@ -294,7 +307,7 @@ def test_memory_is_bounded(name: PolicyName) -> None:
     for _ in range(3000):
         serve(policy, path(chance.randrange(300), chance.randrange(3), 0))
     kept = [len(value) for value in vars(policy).values() if isinstance(value, Sized)]
-    assert max(kept) <= 4 * 50 + 64
+    assert max(kept) <= REMEMBERED * 50
 
 
 def reference(uses: Iterable[tuple[list[Key], float]], capacity: int) -> list[Key]:
@@ -310,7 +323,7 @@ def reference(uses: Iterable[tuple[list[Key], float]], capacity: int) -> list[Ke
             clock = max(clock, priority.pop(key)[0])
             victims.append(key)
             gone = list(dict.fromkeys(key for key in reversed(victims) if key not in priority))
-            for forgotten in gone[capacity:]:
+            for forgotten in gone[REMEMBERED * capacity :]:
                 state.pop(forgotten, None)
         for key in chain:
             known = state.setdefault(key, [0.0, 0.0, 0.0])
@@ -319,7 +332,7 @@ def reference(uses: Iterable[tuple[list[Key], float]], capacity: int) -> list[Ke
                 known[1] += cost
                 known[2] += 1
             number += 1
-            priority[key] = (clock + known[0] * known[1] / known[2], number)
+            priority[key] = (clock + (known[0] - 1) * known[1] / known[2], number)
     return victims
 
 

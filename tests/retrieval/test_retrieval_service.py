@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from cache.embedders.fake import HashedWordsEmbedder
 from retrieval.config import RetrievalConfig
-from retrieval.documents import Document, new_document
+from retrieval.documents import Document, new_document, new_id
 from retrieval.errors import ChunkSizeError, DocumentError, QueryError, UnknownStoreError
+from retrieval.indexes.config import IndexConfig
 from retrieval.search import VectorSearch
-from retrieval.service import RetrievalService, random_store_id
+from retrieval.service import RetrievalService
+from retrieval.sources import FaissSource
 from retrieval.store import DocumentStore
 
 EMBEDDER = HashedWordsEmbedder()
@@ -200,17 +202,17 @@ def test_concurrent_writers_lose_nothing(service: RetrievalService) -> None:
 
 
 def test_loaded_collections_are_bounded(service: RetrievalService, store: DocumentStore) -> None:
-    search = VectorSearch(store, max_loaded=2)
+    search = VectorSearch(store, FaissSource(IndexConfig(), EMBEDDER.dimension, EMBEDDER.name), max_loaded=2)
     ids = [service.create_store("a", "").id for _ in range(3)]
     for store_id in ids:
         service.add_documents("a", store_id, [BEES])
     query = EMBEDDER.embed(["honey"])[0]
     for store_id in [*ids, *ids]:
-        assert search.search("a", store_id, query, 1)[0]
+        assert search.open("a", store_id).search(query, 1)
         assert len(search) <= 2
     service.delete_store("a", ids[2])
     with pytest.raises(UnknownStoreError):
-        search.search("a", ids[2], query, 1)
+        search.open("a", ids[2])
     assert len(search) == 1
 
 
@@ -225,9 +227,11 @@ def test_search_equals_brute_force(service: RetrievalService, store: DocumentSto
     np.testing.assert_allclose([hit.score for hit in found], [score for score, _ in expected], atol=1e-6)
 
 
-def test_random_ids_have_openai_s_form() -> None:
-    assert random_store_id() != random_store_id()
-    assert len(random_store_id()) == len("vs_") + 24
+def test_ids_have_openai_s_form_and_are_in_the_order_of_their_time() -> None:
+    ids = [new_id("vs_", now) for now in (1.7e9, 1.7e9 + 0.002, 1.8e9)]
+    assert ids == sorted(ids)
+    assert new_id("vs_", 1.7e9) != ids[0]
+    assert len(ids[0]) == len("vs_") + 24
 
 
 def test_chunks_that_the_encoder_would_cut_are_refused(store: DocumentStore) -> None:

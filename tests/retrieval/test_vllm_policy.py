@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from retrieval.errors import ProfileError
 from retrieval.eviction.base import Use
 from retrieval.eviction.costs import LinearCost, per_token
 from retrieval.eviction.pgdsf import Pgdsf
-from tests.retrieval.vllm_versions import INSTALLED, Vllm, loaded, sources
+from tests.retrieval.vllm_versions import INSTALLED, ROOT, Vllm, loaded, sources
 
 TOKENS = 16
 """Of one chunk."""
@@ -65,8 +66,11 @@ def fill(vllm: Vllm, made: Any, keys: list[Any], params: dict[str, Any] | None =
     made.on_request_finished((tuple(keys),), set(keys), set(), told)
 
 
-def test_it_is_found_by_its_configuration(vllm: Vllm) -> None:
-    found = vllm.factory.CachePolicyFactory.get_cache_policy_cls("PgdsfCachePolicy", "retrieval.eviction.vllm_policy")
+def test_it_is_found_by_the_configuration_that_ships(vllm: Vllm) -> None:
+    content = yaml.safe_load((ROOT / "config.gpu.yaml").read_text())
+    arguments = content["applications"][0]["args"]["llm"]["engine"]["args"]["extra"]
+    given = arguments["kv_transfer_config"]["kv_connector_extra_config"]
+    found = vllm.factory.CachePolicyFactory.get_cache_policy_cls(given["eviction_policy"], given["cache_policy_module_path"])
     assert found is vllm.adapter.PgdsfCachePolicy
     assert issubclass(found, vllm.policies.CachePolicy)
 

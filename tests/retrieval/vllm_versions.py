@@ -66,9 +66,13 @@ def loaded(folder: Path) -> Iterator[Vllm]:
         del sys.modules[name]
     try:
         _stubs(folder / "vllm")
-        offload = "vllm.v1.kv_offload."
-        names = ("base", "cpu.policies.base", "cpu.manager", "cpu.policies.factory")
-        yield Vllm(*(importlib.import_module(offload + name) for name in names), importlib.import_module(_ADAPTER))
+        yield Vllm(
+            base=importlib.import_module("vllm.v1.kv_offload.base"),
+            policies=importlib.import_module("vllm.v1.kv_offload.cpu.policies.base"),
+            manager=importlib.import_module("vllm.v1.kv_offload.cpu.manager"),
+            factory=importlib.import_module("vllm.v1.kv_offload.cpu.policies.factory"),
+            adapter=importlib.import_module(_ADAPTER),
+        )
     finally:
         for name in [name for name in sys.modules if name.split(".")[0] == "vllm" or name == _ADAPTER]:
             del sys.modules[name]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import httpx
+from starlette.applications import Starlette
 
 from serve_app.ingress import create_app
 from serve_app.parts import Parts, State
@@ -14,14 +15,18 @@ METRICS = b"# TYPE mygo_requests counter\nmygo_requests_total 1.0\n"
 CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "What is a cache?"}]}
 
 
-def client_of(world: World, *, part: State = "ready") -> httpx.AsyncClient:
+def app_of(world: World, *, part: State = "ready") -> Starlette:
     parts = Parts({})
     parts.states["cache"] = part
 
     async def scrape() -> bytes:
         return METRICS
 
-    return httpx.AsyncClient(transport=httpx.ASGITransport(create_app(world.pipeline, parts, scrape)), base_url="http://test")
+    return create_app(world.pipeline, parts, scrape)
+
+
+def client_of(world: World, *, part: State = "ready") -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app_of(world, part=part)), base_url="http://test")
 
 
 def error_of(response: httpx.Response) -> Any:

@@ -23,8 +23,9 @@ from deployments.replica_client import Answer, Asking, Call
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.reports import ENCODE_PATH, RENDER_PATH
 from deployments.routing import Routing
-from retrieval.documents import Chunk, SearchHit
-from retrieval.service import RetrievalService
+from retrieval.documents import Chunk, SearchHit, SearchResult
+from retrieval.filters import Filter
+from retrieval.tier import RetrievalTier
 from serve_app.config import AppConfig, load_config
 from serve_app.flights import Flights
 from serve_app.keeper import Keeper
@@ -170,11 +171,23 @@ class FakeRetrieval:
     steps: list[str]
     texts: list[str] = field(default_factory=lambda: ["A replica is a copy."])
     calls: list[tuple[Any, ...]] = field(default_factory=list)
+    narrowed: list[tuple[Filter | None, float | None]] = field(default_factory=list)
+    """The filters and least scores of the searches."""
 
-    async def search(self, namespace: str, store_ids: list[str], query: str, top_k: int) -> list[SearchHit]:
+    async def search(
+        self,
+        namespace: str,
+        store_ids: list[str],
+        query: str | list[str],
+        top_k: int,
+        filters: Filter | None = None,
+        score_threshold: float | None = None,
+    ) -> SearchResult:
         self.steps.append("retrieve")
         self.calls.append((namespace, store_ids, query, top_k))
-        return [SearchHit(Chunk(f"doc_{i}#0", f"doc_{i}", 0, text), 0.9) for i, text in enumerate(self.texts)]
+        self.narrowed.append((filters, score_threshold))
+        hits = [SearchHit(Chunk(f"doc_{i}#0", f"doc_{i}", 0, text), 0.9) for i, text in enumerate(self.texts)]
+        return SearchResult(hits, dict.fromkeys(store_ids, 1), dict.fromkeys(store_ids, namespace))
 
     async def call(self, method: str, *args: Any) -> Any:
         self.calls.append((method, *args))
@@ -184,14 +197,22 @@ class FakeRetrieval:
 class LocalRetrieval:
     """The real retrieval tier, in this process."""
 
-    def __init__(self, service: RetrievalService) -> None:
-        self._service = service
+    def __init__(self, tier: RetrievalTier) -> None:
+        self.tier = tier
 
-    async def search(self, namespace: str, store_ids: list[str], query: str, top_k: int) -> list[SearchHit]:
-        return self._service.search(namespace, store_ids, query, top_k).hits
+    async def search(
+        self,
+        namespace: str,
+        store_ids: list[str],
+        query: str | list[str],
+        top_k: int,
+        filters: Filter | None = None,
+        score_threshold: float | None = None,
+    ) -> SearchResult:
+        return self.tier.service.search(namespace, store_ids, query, top_k, filters, score_threshold)
 
     async def call(self, method: str, *args: Any) -> Any:
-        return getattr(self._service, method)(*args)
+        return self.tier.call(method, *args)
 
 
 class FakeAnswer:
@@ -297,6 +318,10 @@ class RecordedMetrics:
     def trust(self, is_trusted: bool) -> None:
         self.trusted = is_trusted
 
+    def planned(self, displacement: int) -> None: ...
+
+    def head_start(self, used: int, wasted: int) -> None: ...
+
     def request(self, route: str, status: int, cache: str, duration_s: float, first_byte_s: float | None) -> None:
         self.requests.append((route, status, cache))
         self.first_bytes.append(first_byte_s)
@@ -360,7 +385,7 @@ class World:
             embedding=self.embedding,
             documents=self.retrieval if self.config.retrieval.enabled else None,
             directory=self.directory,
-            routing=Routing(self.config.routing, self.directory, self.replicas, b"seed", "ingress", self.clock, self.metrics.prediction),
+            routing=Routing(self.config.routing, self.directory, self.replicas, b"seed", "ingress", self.clock, self.metrics),
             client=self.replicas,
             metrics=self.metrics,
             learner=self.learner,

@@ -26,7 +26,7 @@ def problems(tmp_path: Path, content: Any) -> list[str]:
     return check_file(path)
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "config.sim.yaml", "config.production.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "config.sim.yaml", "config.production.yaml", "config.gpu.yaml"])
 def test_the_files_that_ship_are_well(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MYGO_DATABASE_URL", "mysql+pymysql://127.0.0.1/mygo")
     monkeypatch.setenv("MYGO_VECTOR_URL", "milvus://127.0.0.1")

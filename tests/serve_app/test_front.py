@@ -68,6 +68,14 @@ async def ask(http: httpx.AsyncClient, body: Any = CHAT, **headers: str) -> http
     return await http.post(PATH, content=content, headers={"x-request-id": "r-1", **named})
 
 
+async def test_an_upload_is_not_read_ahead_of_the_application(http: httpx.AsyncClient, through: Through) -> None:
+    """Ray would, to see whether the client leaves; only a header of its own tells it not to."""
+    name = b"x-request-disconnect-disabled"
+    for method, path, wanted in (("POST", "/v1/files", b"?1"), ("GET", "/v1/files", b"?0"), ("POST", "/v1/vector_stores", b"?0")):
+        await http.request(method, path, headers={name.decode(): "?0"})
+        assert [value for each, value in through.scopes[-1]["headers"] if each == name] == [wanted]
+
+
 FORMS: list[dict[str, Any]] = [{}, {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}]
 
 

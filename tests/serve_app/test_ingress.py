@@ -94,8 +94,23 @@ BAD: list[tuple[str, Any, int, str | None]] = [
     ("/v1/embeddings", {"model": ENCODER, "input": "x", "encoding_format": CANARY}, 400, "encoding_format"),
     ("/v1/vector_stores", {"name": 7}, 400, "name"),
     ("/v1/vector_stores/vs/documents", {"documents": []}, 400, "documents"),
-    ("/v1/vector_stores", {"file_ids": [CANARY]}, 400, None),
-    ("/v1/vector_stores/vs/search", {"query": "x", "filters": {CANARY: CANARY}}, 400, None),
+    ("/v1/vector_stores", {CANARY: CANARY}, 400, None),
+    ("/v1/vector_stores", {"expires_after": {"anchor": "last_active_at", "days": 1}}, 400, "expires_after"),
+    ("/v1/vector_stores", {"file_ids": 1}, 400, "file_ids"),
+    ("/v1/vector_stores", {"chunking_strategy": {"type": CANARY}}, 400, "chunking_strategy.type"),
+    ("/v1/vector_stores", {"chunking_strategy": {"type": "static"}}, 400, "chunking_strategy.static"),
+    ("/v1/vector_stores/vs", {"expires_after": {}}, 400, "expires_after"),
+    ("/v1/vector_stores/vs/files", {}, 400, "file_id"),
+    ("/v1/vector_stores/vs/files", {"file_id": "f", "attributes": {"a": [CANARY]}}, 400, "attributes"),
+    ("/v1/vector_stores/vs/file_batches", {}, 400, "file_ids"),
+    ("/v1/vector_stores/vs/file_batches", {"file_ids": ["f"], "files": [{"file_id": "f"}]}, 400, "file_ids"),
+    ("/v1/vector_stores/vs/file_batches", {"files": [{"file_id": "f"}], "attributes": {}}, 400, "files"),
+    ("/v1/vector_stores/vs/search", {"query": "x", "filters": {CANARY: CANARY}}, 400, "filters.type"),
+    ("/v1/vector_stores/vs/search", {"query": "x", "filters": {"type": "gt", "key": "a", "value": True}}, 400, "filters.value"),
+    ("/v1/vector_stores/vs/search", {"query": "x", "filters": CANARY}, 400, "filters"),
+    ("/v1/vector_stores/vs/search", {"query": []}, 400, "query"),
+    ("/v1/vector_stores/vs/search", {"query": "x", "rewrite_query": True}, 400, "rewrite_query"),
+    ("/v1/vector_stores/vs/search", {"query": "x", "ranking_options": {"score_threshold": 2}}, 400, "ranking_options.score_threshold"),
     ("/v1/vector_stores/vs/documents", {"documents": [{"text": "x", CANARY: 1}]}, 400, "documents[0]"),
     ("/v1/vector_stores/vs/documents", {"documents": [{"id": CANARY}]}, 400, "documents[0].text"),
     ("/v1/vector_stores/vs/search", {"query": ""}, 400, "query"),
@@ -145,7 +160,7 @@ async def test_without_replicas_the_client_may_try_again(http: httpx.AsyncClient
 # Routes that are none
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", f"/v1/{CANARY}", "/v1/chat", "/v1/vector_stores/a/b/c", "/v1/files", "/mygo/load"])
+@pytest.mark.parametrize("path", ["/", "/v1", f"/v1/{CANARY}", "/v1/chat", "/v1/vector_stores/a/b/c", "/v1/uploads", "/mygo/load"])
 async def test_an_unknown_route(http: httpx.AsyncClient, path: str) -> None:
     response = await http.get(path)
     assert response.status_code == 404

@@ -13,6 +13,7 @@ from cache.semantic import Found
 from cache.stores.base import Known
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
+from deployments.retrieval import Refused
 from retrieval.documents import Chunk, SearchHit, SearchResult
 from retrieval.errors import UnknownStoreError
 from serve_app.services import RemoteCache, RemoteDocuments, RemoteEmbedding, answer_of
@@ -94,9 +95,15 @@ async def test_many_texts_are_encoded_in_short_calls() -> None:
 
 async def test_the_documents_answers() -> None:
     hit = SearchHit(Chunk("a#0", "a", 0, "x"), 0.5)
-    handle = FakeHandle(SearchResult([hit], {"vs": 1}))
-    assert await RemoteDocuments(handle).search("n", ["vs"], "q", 3) == [hit]
-    assert handle.calls == [("call", "search", "n", ["vs"], "q", 3)]
+    result = SearchResult([hit], {"vs": 1}, {"vs": "n"})
+    handle = FakeHandle(result)
+    assert await RemoteDocuments(handle).search("n", ["vs"], "q", 3) is result
+    assert handle.calls == [("call", "search", "n", ["vs"], "q", 3, None, None)]
+
+
+async def test_what_the_documents_refuse_is_raised_here() -> None:
+    with pytest.raises(UnknownStoreError):
+        await RemoteDocuments(FakeHandle(Refused(UnknownStoreError("no")))).call("get_store", "n", "vs")
 
 
 async def test_an_error_of_the_other_process_is_raised_as_itself() -> None:

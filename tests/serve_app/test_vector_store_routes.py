@@ -8,22 +8,18 @@ from typing import Any
 import httpx
 import pytest
 
-from cache.embedders.fake import HashedWordsEmbedder
-from retrieval.config import RetrievalConfig
-from retrieval.service import RetrievalService
-from retrieval.store import DocumentStore
+from tests.retrieval.tiers import make_tier
 from tests.serve_app.clients import CANARY, CHAT, client_of, error_of
 from tests.serve_app.fakes import LocalRetrieval, World, make_world
 
 
 @pytest.fixture
 async def stores(world: World, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    embedder = HashedWordsEmbedder()
-    service = RetrievalService(DocumentStore(f"sqlite:///{tmp_path}/d.db", embedder.name), embedder, RetrievalConfig(), world.clock)
-    world.pipeline = replace(world.pipeline, documents=LocalRetrieval(service))
+    tier = make_tier(tmp_path)
+    world.pipeline = replace(world.pipeline, documents=LocalRetrieval(tier))
     async with client_of(world) as http:
         yield http
-    service.close()
+    tier.close()
 
 
 DOCUMENTS: list[dict[str, Any]] = [

@@ -76,6 +76,9 @@ class BlockCache:
         """Names of the cached blocks."""
         return iter(self._cached)
 
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._cached
+
     def cached_tokens(self, sequence: TokenSequence, length: int) -> int:
         """Length of the cached prefix. At least the last token is never counted: computing it gives the next one."""
         return self._cached_blocks(sequence, length) * self.block_size

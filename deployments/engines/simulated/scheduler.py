@@ -252,7 +252,7 @@ class Scheduler(Generic[R]):
     def _compute(self, request: R, n_tokens: int) -> int:
         self._step.append((request, n_tokens))
         self.cache.commit(request.sequence, request.computed + n_tokens)
-        if self.host is not None:
+        if self.host is not None and request.computed < request.prompt_tokens:
             end = min(request.computed + n_tokens, request.offloaded_tokens)
             self.host.store(request.host_use, request.sequence, end // self.config.block_size)
         return n_tokens

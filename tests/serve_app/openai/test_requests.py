@@ -291,7 +291,7 @@ def test_any_bytes_are_an_object_or_refused(body: bytes) -> None:
     [
         ("cache", {"mode": CANARY}, "on, off, exact, refresh"),
         ("cache", {CANARY: 1}, "mode, ttl_s"),
-        ("retrieval", {"vector_store_ids": ["x"], CANARY: 1}, "vector_store_ids, top_k, reorder, citations"),
+        ("retrieval", {"vector_store_ids": ["x"], CANARY: 1}, "vector_store_ids, top_k, reorder, citations, filters, score_threshold"),
         ("messages", [{"role": CANARY}], "system, developer, user, assistant, tool, function"),
     ],
 )

@@ -1,0 +1,184 @@
+"""Questions about documents on real engines: two vLLM replicas, with documents in the planned order and in the order of their ranks.
+
+    python -m benchmarks.rag_vllm
+
+200 documents in subjects of five, found by the real encoder: a question is about one aspect of one subject, and most of what is found for
+it are documents of that subject, in an order of its own. Few subjects get most questions. Both rows are the same application, with the same
+routing by what replicas hold, and take turns: in each of three rounds, each gets the same questions under a salt of its own, first some
+that fill the caches.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from benchmarks import report
+from benchmarks.report import Row, say
+from benchmarks.routing_vllm import BLOCK, MODEL, WORDS, Asked, start
+
+SYSTEMS = {"ours": True, "retrieval_order": False}
+"""And whether documents may be put in another order."""
+ASPECTS = ("history", "climate", "trade", "food", "roads")
+WORDINGS = (
+    "What is known about the {aspect} of {subject}?",
+    "Tell me about {aspect} in {subject}.",
+    "{subject}: how about its {aspect}?",
+    "I would like to read of the {aspect} that {subject} has.",
+)
+ANSWER_TOKENS = 8
+SYLLABLES = ["ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "zu", "bra", "cle", "dri", "flo", "gru"]
+
+
+def main() -> None:
+    parser = report.parser("rag_vllm", "Time to the first token and cached tokens on two vLLM replicas, by order of documents.")
+    parser.add_argument("--subjects", type=int, default=40, help="of five documents each")
+    parser.add_argument("--words", type=int, default=130, help="of one document")
+    parser.add_argument("--questions", type=int, default=300, help="of a round, after the caches were filled")
+    parser.add_argument("--filling", type=int, default=100, help="questions that fill the caches")
+    parser.add_argument("--k", type=int, default=3, help="documents of a question")
+    parser.add_argument("--concurrency", type=int, default=4, help="requests that are open at a time")
+    parser.add_argument("--kv-tokens", type=int, default=10_240, help="that one replica holds")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    if options.quick:
+        options.subjects, options.questions, options.filling, options.rounds = 8, 24, 12, 1
+    with tempfile.TemporaryDirectory() as directory, start("ours", options, Path(directory)) as application:
+        application.wait_ready()
+        say(f"ready after {application.ready_after_s:.0f} s")
+        rows = asyncio.run(measure(application.url, options))
+    report.show("rag_vllm", options, rows)
+
+
+async def measure(url: str, options: argparse.Namespace) -> list[Row]:
+    chance = random.Random(options.seed)
+    subjects = ["".join(chance.sample(SYLLABLES, 3)).capitalize() for _ in range(options.subjects)]
+    limits = httpx.Limits(max_connections=options.concurrency)
+    async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
+        store = await filled_store(client, chance, subjects, options.words)
+        rounds = []
+        for number in range(options.rounds):
+            questions = list(make_questions(random.Random(f"{options.seed}/{number}"), subjects, options.filling + options.questions))
+            rows = [await run(client, store, system, questions, options, f"{system}-{number}") for system in SYSTEMS]
+            say(f"round {number + 1}: {rows}")
+            rounds.append(rows)
+    return report.merged(rounds, added=("requests", "errors"))
+
+
+async def filled_store(client: httpx.AsyncClient, chance: random.Random, subjects: Sequence[str], words: int) -> str:
+    store: str = (await client.post("/v1/vector_stores", json={"name": "benchmark"})).raise_for_status().json()["id"]
+    documents = [
+        {"id": f"{subject}-{aspect}", "text": text_of(chance, subject, aspect, words)} for subject in subjects for aspect in ASPECTS
+    ]
+    began = time.perf_counter()
+    for at in range(0, len(documents), 50):
+        await client.post(f"/v1/vector_stores/{store}/documents", json={"documents": documents[at : at + 50]})
+    say(f"{len(documents)} documents in {time.perf_counter() - began:.0f} s")
+    return store
+
+
+def text_of(chance: random.Random, subject: str, aspect: str, words: int) -> str:
+    sentences, length = [f"The {aspect} of {subject}."], 4
+    while length < words:
+        some = chance.choices(WORDS, k=10)
+        sentences.append(f"In {subject} the {aspect} {' '.join(some)}.")
+        length += 14
+    return " ".join(sentences)
+
+
+def make_questions(chance: random.Random, subjects: Sequence[str], count: int) -> list[str]:
+    """Subjects are as popular as Zipf's law with exponent 1 says."""
+    weights = [1 / (rank + 1) for rank in range(len(subjects))]
+    return [
+        chance.choice(WORDINGS).format(subject=subject, aspect=chance.choice(ASPECTS))
+        for subject in chance.choices(subjects, weights, k=count)
+    ]
+
+
+async def run(client: httpx.AsyncClient, store: str, system: str, questions: Sequence[str], options: argparse.Namespace, salt: str) -> Row:
+    filling, measured = questions[: options.filling], questions[options.filling :]
+    await ask_all(client, store, system, filling, options, salt)
+    began = time.perf_counter()
+    asked = await ask_all(client, store, system, measured, options, salt)
+    return row(system, asked, time.perf_counter() - began)
+
+
+async def ask_all(
+    client: httpx.AsyncClient, store: str, system: str, questions: Sequence[str], options: argparse.Namespace, salt: str
+) -> list[Asked]:
+    waiting = list(reversed(questions))
+    asked: list[Asked] = []
+
+    async def one_after_the_other() -> None:
+        while waiting:
+            asked.append(await ask(client, store, system, waiting.pop(), options.k, salt))
+
+    await asyncio.gather(*(one_after_the_other() for _ in range(options.concurrency)))
+    return asked
+
+
+async def ask(client: httpx.AsyncClient, store: str, system: str, question: str, k: int, salt: str) -> Asked:
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": question}],
+        "max_tokens": ANSWER_TOKENS,
+        "min_tokens": ANSWER_TOKENS,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "cache": {"mode": "off"},
+        "cache_salt": salt,
+        "retrieval": {"vector_store_ids": [store], "top_k": k, "reorder": SYSTEMS[system]},
+    }
+    began = time.perf_counter()
+    arrivals: list[float] = []
+    usage: dict[str, Any] = {}
+    async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("data: {"):
+                event = json.loads(line[6:])
+                usage = event.get("usage") or usage
+                if event.get("choices"):
+                    arrivals.append(time.perf_counter())
+    details = usage.get("prompt_tokens_details") or {}
+    predicted = answer.headers.get("x-mygo-predicted-cached-tokens")
+    return Asked(
+        ttft_s=(arrivals or [began])[0] - began,
+        tpot_s=(arrivals[-1] - arrivals[0]) / (ANSWER_TOKENS - 1) if arrivals else 0.0,
+        prompt_tokens=usage.get("prompt_tokens", 0),
+        cached_tokens=details.get("cached_tokens") or 0,
+        predicted=None if predicted is None else int(predicted),
+        replica=answer.headers.get("x-mygo-replica", ""),
+        status=answer.status_code,
+    )
+
+
+def row(system: str, asked: Sequence[Asked], wall_s: float) -> Row:
+    good = [each for each in asked if each.status == 200 and each.prompt_tokens]
+    ttft = [each.ttft_s for each in good]
+    errors = [abs(each.predicted - each.cached_tokens) for each in good if each.predicted is not None]
+    counts = [sum(each.replica == name for each in good) for name in {each.replica for each in good}]
+    return {
+        "system": system,
+        "cached_token_share": sum(each.cached_tokens for each in good) / sum(each.prompt_tokens for each in good),
+        **{f"ttft_p{percent}_s": float(np.percentile(ttft, percent)) for percent in (50, 90, 99)},
+        "tpot_p50_s": float(np.percentile([each.tpot_s for each in good], 50)),
+        "requests_per_s": len(good) / wall_s,
+        "max_mean_load": max(counts) * 2 / sum(counts),
+        "prompt_tokens_mean": float(np.mean([each.prompt_tokens for each in good])),
+        "prediction_error_blocks": float(np.mean(errors)) / BLOCK if errors else None,
+        "requests": len(asked),
+        "errors": len(asked) - len(good),
+    }
+
+
+if __name__ == "__main__":
+    main()

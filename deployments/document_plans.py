@@ -1,0 +1,99 @@
+"""Plans for chats with documents: their order and their replica, from what replicas hold; and head starts while they are searched for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from cache.prefix.keys import BlockKeys, Tokens
+from cache.prefix.router import Router
+from deployments.head_start import HeadStart, call_of
+from deployments.rendering import DocumentChat, Renderer
+from deployments.replica_client import Call, ReplicaClient
+from deployments.replicas import Replica, ReplicaDirectory
+from deployments.turns import Turnstile
+from deployments.watchers import RoutingWatcher
+from retrieval.eviction import hints
+from retrieval.order import displacement
+from retrieval.planner import Plan, Planner
+from retrieval.speculation import Gate
+
+
+class DocumentPlans:
+    """One for each ingress, in its event loop."""
+
+    def __init__(
+        self,
+        router: Router,
+        renderer: Renderer,
+        directory: ReplicaDirectory,
+        client: ReplicaClient,
+        turnstile: Turnstile,
+        watcher: RoutingWatcher,
+        name: str,
+    ) -> None:
+        """`name`: this ingress's."""
+        self._router = router
+        self._renderer = renderer
+        self._directory = directory
+        self._client = client
+        self._turnstile = turnstile
+        self._watcher = watcher
+        self._name = name
+        self._planner = Planner(router, router.clock)
+        self.gate = Gate()
+
+    async def plan(
+        self, keys: BlockKeys, replicas: Sequence[Replica], salt: str, is_whole: bool, chat: DocumentChat
+    ) -> tuple[Plan, Call, Mapping[str, Replica]] | None:
+        """A plan, whose first replica is reserved, what is to be sent there, and replicas by id. None: it cannot be made."""
+        pieces = await self._renderer.pieces(replicas, chat)
+        if pieces is None:
+            return None
+        root = keys.root(salt)
+        async with self._turnstile.turn(len(pieces), lambda: self._planner.cached(keys, root, pieces, chat.ranks)):
+            by_id = {replica.id: replica for replica in self._directory.replicas}  # rendering took a moment
+            if not by_id:
+                return None
+            if chat.head_start:
+                chat.head_start.leave()
+            plan = self._planner.plan(keys, root, pieces, chat.ranks, list(by_id), is_whole)
+        self._watcher.planned(displacement(plan.order))
+        if chat.head_start:
+            used, wasted = chat.head_start.spent(plan)
+            self.gate.spent(used + wasted + plan.routed.prompt.tokens - plan.routed.predicted, wasted)
+            self._watcher.head_start(used, wasted)
+        call = with_tokens(replicas[0], chat.ordered(plan.order), plan.tokens, self._hints(plan))
+        return plan, call, by_id
+
+    async def head_start(self, keys: BlockKeys, replicas: Sequence[Replica], salt: str, chat: DocumentChat) -> HeadStart | None:
+        """None: it would not pay, or cannot be made."""
+        pieces = await self._renderer.pieces(replicas, chat) if self.gate.is_worth_planning else None
+        by_id = {replica.id: replica for replica in self._directory.replicas}
+        if pieces is None or not by_id:
+            return None
+        provisional = replace(pieces, tail=pieces.tail[:0])  # ranks and question are not shared
+        plan = self._planner.plan(keys, keys.root(salt), provisional, chat.ranks, list(by_id))
+        if not self.gate.opens(plan.seconds, plan.backlog_s):
+            plan.routed.end()
+            return None
+        start = HeadStart(plan, self._router.clock)
+        start.begin(self._client, by_id[plan.routed.replicas[0]], self._name, call_of(plan.tokens, salt))
+        return start
+
+    def _hints(self, plan: Plan) -> dict[str, Any]:
+        """For engines that keep KV in the host's memory: the question is not worth it, and how documents are to be weighed."""
+        if not plan.spans:
+            return {}
+        given = {"documents": plan.spans, "profile": self._router.profile.coefficients[:3]}
+        return {"max_offload_tokens": plan.spans[-1][1], hints.FIELD: given}
+
+
+def with_tokens(replica: Replica, call: Call, tokens: Tokens, parameters: Mapping[str, Any] | None = None) -> Call:
+    """vLLM takes tokens that were rendered elsewhere, for chats only, and does not render again. Clients may not set this field."""
+    if replica.reuses_tokens and call.path.startswith("/v1/chat/"):
+        parameters = {**(parameters or {}), "prompt_token_ids": tokens.tolist()}
+    if not parameters:
+        return call
+    return replace(call, body=call.body[:-1] + b',"kv_transfer_params":' + msgspec.json.encode(parameters) + b"}")

@@ -1,0 +1,90 @@
+"""The whole tier in one process: what a deployment opens, calls by name, and closes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cache.embedders.base import Embedder
+from retrieval.attachments import Attachments
+from retrieval.config import RetrievalConfig
+from retrieval.documents import Attachment, VectorStoreInfo
+from retrieval.errors import RetrievalError
+from retrieval.files import FileStore
+from retrieval.ingest import Ingest
+from retrieval.ingest_queue import IngestQueue
+from retrieval.scopes import Group, Scopes
+from retrieval.service import RetrievalService
+from retrieval.sources import IndexSource
+from retrieval.store import DocumentStore
+
+_DOCUMENTS = ("update_store", "list_stores", "get_store", "delete_store", "add_documents", "delete_document", "list_documents")
+_FILES = ("begin_upload", "append_upload", "drop_upload", "finish_upload", "list_files", "get_file", "read_file")
+_ATTACHMENTS = ("list_attached", "get_attached", "update_attached", "attached_text", "get_batch")
+_ENDING = ("detach_file", "cancel_batch", "delete_file")
+_BEGINNING = ("attach_file", "create_batch")
+
+
+class RetrievalTier:
+    """Thread-safe. Calls block, and raise what the methods that they name raise."""
+
+    def __init__(
+        self,
+        store: DocumentStore,
+        embedder: Embedder,
+        config: RetrievalConfig,
+        directory: Path,
+        clock: Callable[[], float],
+        groups: Mapping[str, Group] | None = None,
+        pause: Callable[[float], object] | None = None,
+        source: IndexSource | None = None,
+    ) -> None:
+        """`directory`: where files are kept; `source`: where indexes are, if not in memory only. Nothing is read into collections until
+        `start`. Raises `ChunkSizeError`, `StorageError`."""
+        scopes = Scopes(store, groups or {})
+        queue = IngestQueue(store.database, config.files.max_waiting)
+        self.service = RetrievalService(store, embedder, config, clock, scopes=scopes, source=source)
+        self.files = FileStore(store.database, directory, config.files, clock)
+        self.attachments = Attachments(store, self.files, queue, scopes, config, embedder.max_tokens, clock)
+        self.ingest = Ingest(store, self.files, queue, embedder, config.files, clock, pause)
+        self._calls: dict[str, Callable[..., Any]] = {
+            **{name: getattr(self.service, name) for name in (*_DOCUMENTS, "get_document", "search")},
+            **{name: getattr(self.files, name) for name in _FILES},
+            **{name: getattr(self.attachments, name) for name in (*_ATTACHMENTS, *_ENDING, *_BEGINNING)},
+            "create_store": self.create_store,
+        }
+
+    def call(self, method: str, *args: Any) -> Any:
+        """One of the tier's methods, by name. Raises `LookupError` for another."""
+        result = self._calls[method](*args)
+        if method in _BEGINNING or method in _ENDING or method == "delete_store":
+            self.ingest.wake()
+        return result
+
+    def create_store(
+        self,
+        namespace: str,
+        name: str,
+        metadata: Mapping[str, str] | None = None,
+        group: str | None = None,
+        attachments: Sequence[Attachment] = (),
+    ) -> VectorStoreInfo:
+        """See `RetrievalService.create_store`; with files, which are read into it. On an error there is no collection."""
+        if attachments:
+            self.attachments.check(namespace, attachments)
+        info = self.service.create_store(namespace, name, metadata, group)
+        if not attachments:
+            return info
+        try:
+            self.call("create_batch", namespace, info.id, attachments)
+        except RetrievalError:
+            self.service.delete_store(namespace, info.id)
+            raise
+        return self.service.get_store(namespace, info.id)
+
+    def start(self) -> None:
+        self.service.start()
+        self.ingest.start()
+
+    def close(self) -> None:
+        self.ingest.stop()
+        self.service.close()

@@ -1,0 +1,64 @@
+"""Collections whose indexes are saved, grow structures and are made anew with some dozens of rows."""
+
+from pathlib import Path
+
+import pytest
+
+from retrieval import sources
+from retrieval.collection import Collection
+from retrieval.documents import Chunk, Document, chunk_id
+from retrieval.indexes import building, faiss_index, structures
+from retrieval.indexes.base import Found, Kind
+from retrieval.indexes.config import IndexConfig
+from retrieval.search import VectorSearch
+from retrieval.sources import FaissSource
+from retrieval.store import DocumentStore
+from tests.retrieval.tiers import QuickEncoder
+
+DIMENSION = 8
+ENCODER = QuickEncoder()
+QUERY = ENCODER.embed(["what?"])[0]
+
+
+def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is for many rows happens with dozens."""
+    monkeypatch.setattr(structures, "FEW", 10)
+    for module in (building, faiss_index, sources):
+        monkeypatch.setattr(module, "FLAT_ROWS", 64)
+    monkeypatch.setattr(faiss_index, "MIN_TAIL", 8)
+
+
+def source_of(directory: Path | None, kind: Kind = "auto", embedder: str = ENCODER.name) -> FaissSource:
+    return FaissSource(IndexConfig(kind=kind), DIMENSION, embedder, directory, min_saved=20)
+
+
+def search_of(store: DocumentStore, directory: Path | None, kind: Kind = "auto") -> VectorSearch:
+    return VectorSearch(store, source_of(directory, kind), max_loaded=2)
+
+
+def tend(search: VectorSearch) -> None:
+    """All upkeep there is."""
+    while search.tend():
+        pass
+
+
+def put(store: DocumentStore, texts: dict[str, str], store_id: str = "vs_1", chunks: int = 1, **attributes: str) -> None:
+    """Documents by id, each of so many chunks."""
+    documents = [Document(name, text, attributes) for name, text in texts.items()]
+    parts = [Chunk(chunk_id(each.id, at), each.id, at, f"{each.text} {at}") for each in documents for at in range(chunks)]
+    store.put_documents("a", store_id, documents, parts, ENCODER.embed([part.text for part in parts]), 1.0)
+
+
+def texts_of(store: DocumentStore, found: list[Found], store_id: str = "vs_1") -> list[str]:
+    chunks = store.chunks_of("a", store_id, [each.row for each in found])
+    return [chunks[each.row].text for each in found]
+
+
+def agrees(store: DocumentStore, collection: Collection, store_id: str = "vs_1") -> bool:
+    """Whether a search finds all that SQL has, and nothing else, in the order of comparing all."""
+    snapshot = store.load("a", store_id)
+    scores = (snapshot.vectors @ QUERY).tolist() if snapshot.chunks else []
+    expected = sorted(zip(scores, (chunk.text for chunk in snapshot.chunks), strict=True), reverse=True)
+    found = collection.search(QUERY, 1000)
+    same = texts_of(store, found, store_id) == [text for _, text in expected]
+    return same and collection.version == snapshot.version

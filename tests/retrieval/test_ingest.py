@@ -1,0 +1,462 @@
+"""Files on their way into collections: what a search sees meanwhile, and what becomes of them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.embedders.fake import HashedWordsEmbedder
+from cache.entry import Vector
+from cache.errors import EmbedderError
+from retrieval import ingest
+from retrieval.documents import Attachment, Cutting, Document
+from retrieval.errors import BusyError, DocumentError, StorageError, UnknownBatchError, UnknownFileError, UnknownStoreError
+from retrieval.store import DocumentStore
+from retrieval.tier import RetrievalTier
+from tests.retrieval.tiers import NOW, Clock, Encoder, all_files, attach, attached, drain, found, make_tier, upload
+
+LONG = " ".join(f"word{i}" for i in range(2000))
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return Encoder()
+
+
+@pytest.fixture
+def tier(tmp_path: Path, encoder: Encoder) -> RetrievalTier:
+    return make_tier(tmp_path, encoder)
+
+
+def test_a_file_is_found_once_it_is_read(tier: RetrievalTier, store_id: str) -> None:
+    file_id = attach(tier, store_id, "Bees make honey.", "bees.txt", attributes={"kind": "insect"})
+    waiting = attached(tier, store_id, file_id)
+    assert (waiting.status, waiting.chunks_done, waiting.chunks_total, waiting.usage_bytes) == ("in_progress", 0, None, 0)
+    assert waiting.attributes == {"kind": "insect"}
+    assert (found(tier, store_id, "honey"), tier.service.get_store("a", store_id).version) == ([], 0)
+    drain(tier)
+    done = attached(tier, store_id, file_id)
+    assert (done.status, done.chunks_done, done.chunks_total, done.cutting) == ("completed", 1, 1, Cutting(16, 4))
+    assert done.usage_bytes == 2 * len("Bees make honey.") + 4 * HashedWordsEmbedder().dimension
+    (hit,) = tier.service.search("a", [store_id], "honey", 5).hits
+    assert (hit.chunk.id, hit.chunk.name, hit.chunk.attributes) == (f"{file_id}#0", "bees.txt", {"kind": "insect"})
+    info = tier.service.get_store("a", store_id)
+    assert (info.version, info.documents, info.counts, info.usage_bytes) == (1, 1, {"completed": 1}, done.usage_bytes)
+    assert tier.attachments.attached_text("a", store_id, file_id) == "Bees make honey."
+
+
+def test_a_search_sees_all_of_a_file_or_nothing_and_its_progress_rises(tier: RetrievalTier, encoder: Encoder, store_id: str) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def look(texts: Sequence[str]) -> None:
+        if len(texts) > 1:  # not the query itself
+            file = attached(tier, store_id, file_id)
+            seen.append((len(found(tier, store_id)), file.chunks_done))
+            assert file.chunks_total
+
+    file_id = attach(tier, store_id, LONG)
+    encoder.before = look
+    drain(tier)
+    assert {hits for hits, _ in seen} == {0}
+    assert [done for _, done in seen] == [i * ingest.BATCH_CHUNKS for i in range(len(seen))]
+    assert len(seen) > 2
+    assert tier.service.get_store("a", store_id).version == 1
+    assert len(found(tier, store_id)) == 50
+
+
+def test_a_file_that_is_read_anew_takes_its_own_place_at_once(tier: RetrievalTier, encoder: Encoder, store_id: str) -> None:
+    file_id = attach(tier, store_id, LONG, attributes={"v": 1})
+    drain(tier)
+    before = tier.service.get_store("a", store_id)
+    numbers = tier.service.search("a", [store_id], "word7", 1).hits
+
+    def look(texts: Sequence[str]) -> None:
+        if len(texts) > 1:
+            assert tier.service.get_store("a", store_id).version == 1
+            assert tier.service.search("a", [store_id], "word7", 1).hits == numbers
+
+    encoder.before = look
+    tier.attachments.attach_file("a", store_id, Attachment(file_id, {"v": 2}, Cutting(20, 0)))
+    assert attached(tier, store_id, file_id).attributes == {"v": 2}
+    drain(tier)
+    after = tier.service.get_store("a", store_id)
+    assert (after.version, after.documents) == (2, 1)
+    assert after.chunks < before.chunks
+    assert {hit.chunk.attributes["v"] for hit in tier.service.search("a", [store_id], "word7", 50).hits} == {2}
+
+
+def test_a_text_takes_the_place_of_a_file_that_is_being_read(tier: RetrievalTier, encoder: Encoder, store_id: str) -> None:
+    file_id = attach(tier, store_id, LONG)
+
+    def replace(texts: Sequence[str]) -> None:
+        encoder.before = lambda texts: None
+        tier.service.add_documents("a", store_id, [Document(file_id, "the text")])
+
+    encoder.before = replace
+    drain(tier)
+    assert found(tier, store_id) == ["the text"]
+    assert [file.status for file in all_files(tier, store_id)] == ["completed"]
+    assert remains(tier) == 1
+
+
+def remains(tier: RetrievalTier) -> int:
+    with tier.service._store.database.read() as connection:
+        return int(connection.exec_driver_sql("SELECT count(*) FROM retrieval_chunks").scalar_one())
+
+
+DELETIONS: dict[str, Callable[[RetrievalTier, str, str], object]] = {
+    "file of the collection": lambda tier, store, file: tier.attachments.detach_file("a", store, file),
+    "collection": lambda tier, store, file: tier.service.delete_store("a", store),
+    "file": lambda tier, store, file: tier.attachments.delete_file("a", file),
+    "batch": lambda tier, store, file: tier.attachments.cancel_batch("a", store, tier_batch(tier, store)),
+}
+
+
+def tier_batch(tier: RetrievalTier, store_id: str) -> str:
+    with tier.service._store.database.read() as connection:
+        return str(connection.exec_driver_sql("SELECT id FROM retrieval_batches").scalar_one())
+
+
+@pytest.mark.parametrize("delete", DELETIONS.values(), ids=DELETIONS.keys())
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_deletion_while_it_is_read_leaves_nothing(
+    tier: RetrievalTier, encoder: Encoder, store_id: str, delete: Callable[[RetrievalTier, str, str], object], after: int
+) -> None:
+    file = upload(tier, LONG.encode())
+    tier.attachments.create_batch("a", store_id, [Attachment(file.id)])
+    calls = 0
+
+    def count(texts: Sequence[str]) -> None:
+        nonlocal calls
+        if calls == after:
+            delete(tier, store_id, file.id)
+        calls += 1
+
+    encoder.before = count
+    drain(tier)
+    assert calls == after + 1
+    assert remains(tier) == 0
+    if delete is not DELETIONS["collection"]:
+        assert tier.service.get_store("a", store_id).version == 0
+        assert tier.service.get_store("a", store_id).chunks == 0
+
+
+def test_a_file_that_waits_can_be_deleted_before_anybody_has_looked_at_it(tier: RetrievalTier, store_id: str) -> None:
+    file_id = attach(tier, store_id, LONG)
+    tier.attachments.detach_file("a", store_id, file_id)
+    with pytest.raises(UnknownFileError):
+        tier.attachments.detach_file("a", store_id, file_id)
+    drain(tier)
+    assert (all_files(tier, store_id), remains(tier)) == ([], 0)
+    assert tier.files.get_file("a", file_id).id == file_id
+
+
+def test_a_deleted_file_is_gone_from_every_collection(tier: RetrievalTier) -> None:
+    stores = [tier.service.create_store("a", "").id for _ in range(2)]
+    file = upload(tier, b"Bees make honey.")
+    for store_id in stores:
+        tier.attachments.attach_file("a", store_id, Attachment(file.id))
+    drain(tier)
+    tier.attachments.delete_file("a", file.id)
+    assert [found(tier, store_id) for store_id in stores] == [[], []]
+    with pytest.raises(UnknownFileError):
+        tier.files.get_file("a", file.id)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "message"),
+    [
+        ("a.pdf", b"no PDF at all", "invalid_file", "not what its name says"),
+        ("a.txt", b"\xff\xff", "invalid_file", "neither UTF-8 nor UTF-16"),
+        ("a.txt", b" \n", "unsupported_file", "no text"),
+        ("a.docx", b"PK\x03\x04", "unsupported_file", "unsupported file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(
+    tier: RetrievalTier, store_id: str, name: str, content: bytes, code: str, message: str
+) -> None:
+    file_id = attach(tier, store_id, content, name)
+    drain(tier)
+    file = attached(tier, store_id, file_id)
+    assert (file.status, file.error_code) == ("failed", code)
+    assert message in str(file.error_message)
+    info = tier.service.get_store("a", store_id)
+    assert (info.version, info.counts) == (0, {"failed": 1})
+    with pytest.raises(DocumentError):
+        tier.attachments.attached_text("a", store_id, file_id)
+
+
+def test_a_failure_leaves_what_was_there_before(tier: RetrievalTier, encoder: Encoder, store_id: str) -> None:
+    file_id = attach(tier, store_id, "Bees make honey.")
+    drain(tier)
+
+    def fail(texts: Sequence[str]) -> None:
+        raise RuntimeError("no encoder says so")
+
+    encoder.before = fail
+    tier.attachments.attach_file("a", store_id, Attachment(file_id, {"new": True}))
+    drain(tier)
+    encoder.before = lambda texts: None
+    file = attached(tier, store_id, file_id)
+    assert (file.status, file.error_code, file.attributes) == ("failed", "server_error", {})
+    assert found(tier, store_id) == ["Bees make honey."]
+
+
+def test_an_encoder_that_fails_is_asked_again_after_growing_pauses(tmp_path: Path, encoder: Encoder) -> None:
+    pauses: list[float] = []
+    tier = make_tier(tmp_path, encoder, pause=pauses.append)
+    store_id = tier.service.create_store("a", "").id
+    file_id = attach(tier, store_id, LONG)
+    failures = 9
+
+    def fail(texts: Sequence[str]) -> None:
+        nonlocal failures
+        if encoder.encoded and failures:
+            failures -= 1
+            raise EmbedderError("not now")
+
+    encoder.before = fail
+    drain(tier)
+    assert attached(tier, store_id, file_id).status == "completed"
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert len(encoder.encoded) == attached(tier, store_id, file_id).chunks_done
+    tier.close()
+
+
+def test_an_encoder_that_never_answers_fails_the_file_at_last(tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "TRIES", 3)
+    tier = make_tier(tmp_path, encoder)
+    store_id = tier.service.create_store("a", "").id
+    file_id = attach(tier, store_id, "text")
+
+    def fail(texts: Sequence[str]) -> None:
+        raise EmbedderError("never")
+
+    encoder.before = fail
+    drain(tier)
+    assert attached(tier, store_id, file_id).error_code == "server_error"
+    tier.close()
+
+
+def test_what_is_stored_is_not_encoded_again(tmp_path: Path) -> None:
+    """The process stops in the middle; the next one goes on there."""
+    first = Encoder()
+    tier = make_tier(tmp_path, first)
+    store_id = tier.service.create_store("a", "").id
+    file_id = attach(tier, store_id, LONG)
+
+    def stop(texts: Sequence[str]) -> None:
+        if len(first.encoded) >= 2 * ingest.BATCH_CHUNKS:
+            raise ingest.Stopping
+
+    first.before = stop
+    with pytest.raises(ingest.Stopping):
+        tier.ingest.step()
+    assert attached(tier, store_id, file_id).chunks_done == 2 * ingest.BATCH_CHUNKS
+    tier.close()
+    second = Encoder()
+    tier = make_tier(tmp_path, second)
+    drain(tier)
+    file = attached(tier, store_id, file_id)
+    assert (file.status, file.chunks_done) == ("completed", len(first.encoded) + len(second.encoded))
+    assert not set(first.encoded) & set(second.encoded)
+    tier.close()
+
+
+def test_a_text_that_is_now_cut_otherwise_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Encoder()
+    tier = make_tier(tmp_path, first)
+    store_id = tier.service.create_store("a", "").id
+    file_id = attach(tier, store_id, LONG)
+
+    def stop(texts: Sequence[str]) -> None:
+        if first.encoded:
+            raise ingest.Stopping
+
+    first.before = stop
+    with pytest.raises(ingest.Stopping):
+        tier.ingest.step()
+    monkeypatch.setattr(ingest, "split", lambda text, count, tokens, overlap: ["another", "way"])
+    first.before = lambda texts: None
+    drain(tier)
+    assert sorted(found(tier, store_id)) == ["another", "way"]
+    assert attached(tier, store_id, file_id).chunks_done == 2
+    tier.close()
+
+
+def test_nobody_waits_behind_all_files_of_another(tier: RetrievalTier, encoder: Encoder) -> None:
+    order: list[str] = []
+    stores = {namespace: tier.service.create_store(namespace, "").id for namespace in "ab"}
+    for namespace, count in (("a", 4), ("b", 2)):
+        for number in range(count):
+            file = upload(tier, f"{namespace}{number}".encode(), namespace=namespace)
+            tier.attachments.attach_file(namespace, stores[namespace], Attachment(file.id))
+    encoder.before = lambda texts: order.extend(texts)
+    drain(tier)
+    assert order == ["a0", "b0", "a1", "b1", "a2", "a3"]
+
+
+def test_only_so_many_files_may_wait(tmp_path: Path) -> None:
+    tier = make_tier(tmp_path, files={"max_waiting": 2})
+    store_id = tier.service.create_store("a", "").id
+    ids = [upload(tier, b"x").id for _ in range(3)]
+    with pytest.raises(BusyError):
+        tier.attachments.create_batch("a", store_id, [Attachment(each) for each in ids])
+    assert all_files(tier, store_id) == []
+    with pytest.raises(BusyError):
+        tier.create_store("a", "", attachments=[Attachment(each) for each in ids])
+    assert [info.id for info in tier.service.list_stores("a")] == [store_id]
+    tier.attachments.create_batch("a", store_id, [Attachment(each) for each in ids[:2]])
+    tier.close()
+
+
+def test_a_batch_counts_its_files(tier: RetrievalTier, store_id: str) -> None:
+    good, bad = upload(tier, b"text"), upload(tier, b"\xff\xff")
+    batch = tier.attachments.create_batch("a", store_id, [Attachment(good.id), Attachment(bad.id)])
+    assert batch.counts == {"in_progress": 2}
+    drain(tier)
+    assert tier.attachments.get_batch("a", store_id, batch.id).counts == {"completed": 1, "failed": 1}
+    with pytest.raises(UnknownBatchError):
+        tier.attachments.get_batch("a", store_id, "vsfb_none")
+
+
+def test_cancelled_files_stay_cancelled(tier: RetrievalTier, store_id: str) -> None:
+    batch = tier.attachments.create_batch("a", store_id, [Attachment(upload(tier, b"text").id)])
+    assert tier.attachments.cancel_batch("a", store_id, batch.id).counts == {"cancelled": 1}
+    drain(tier)
+    assert [file.status for file in all_files(tier, store_id)] == ["cancelled"]
+    assert tier.attachments.get_batch("a", store_id, batch.id).cancelled
+
+
+def test_attributes_change_for_a_search_at_once(tier: RetrievalTier, encoder: Encoder, store_id: str) -> None:
+    file_id = attach(tier, store_id, "Bees make honey.", attributes={"v": 1})
+    tier.attachments.update_attached("a", store_id, file_id, {"v": 2})
+    drain(tier)
+    assert tier.service.search("a", [store_id], "honey", 1).hits[0].chunk.attributes == {"v": 2}
+    assert tier.attachments.update_attached("a", store_id, file_id, {"v": 3}).attributes == {"v": 3}
+    result = tier.service.search("a", [store_id], "honey", 1)
+    assert (result.hits[0].chunk.attributes, result.versions) == ({"v": 3}, {store_id: 3})
+    with pytest.raises(DocumentError):
+        tier.attachments.update_attached("a", store_id, file_id, {"v": "x" * 1000})
+    with pytest.raises(UnknownFileError):
+        tier.attachments.update_attached("a", store_id, "file-none", {})
+
+
+@pytest.mark.parametrize(
+    ("cutting", "field"),
+    [(Cutting(201, 0), "max_chunk_size_tokens"), (Cutting(15, 0), "max_chunk_size_tokens"), (Cutting(100, 51), "chunk_overlap_tokens")],
+)
+def test_chunks_that_cannot_be_are_refused(tier: RetrievalTier, store_id: str, cutting: Cutting, field: str) -> None:
+    file = upload(tier, b"x")
+    with pytest.raises(DocumentError) as refused:
+        tier.attachments.attach_file("a", store_id, Attachment(file.id, cutting=cutting))
+    assert refused.value.field == f"chunking_strategy.static.{field}"
+
+
+def test_what_cannot_be_attached(tier: RetrievalTier, store_id: str) -> None:
+    file, others = upload(tier, b"x"), upload(tier, b"x", namespace="b")
+    for unknown in ("file-none", others.id):
+        with pytest.raises(UnknownFileError):
+            tier.attachments.attach_file("a", store_id, Attachment(unknown))
+    with pytest.raises(UnknownStoreError):
+        tier.attachments.attach_file("a", "vs_none", Attachment(file.id))
+    for several in ([], [Attachment(file.id)] * 2):
+        with pytest.raises(DocumentError):
+            tier.attachments.create_batch("a", store_id, several)
+
+
+def test_a_collection_of_another_encoder_takes_no_files(tmp_path: Path) -> None:
+    tier = make_tier(tmp_path)
+    store_id = tier.service.create_store("a", "").id
+    waiting = attach(tier, store_id, "text")
+    tier.close()
+
+    class Other(Encoder):
+        name = "another@1"
+
+    tier = make_tier(tmp_path, Other())
+    with pytest.raises(StorageError, match="another@1"):
+        attach(tier, store_id, "text")
+    drain(tier)
+    assert attached(tier, store_id, waiting).error_code == "server_error"
+    tier.close()
+
+
+def test_threads_do_what_waits_and_stop(tmp_path: Path) -> None:
+    tier = make_tier(tmp_path, files={"ingest_threads": 3})
+    store_id = tier.service.create_store("a", "").id
+    ids = [upload(tier, f"{LONG} {number}".encode()).id for number in range(8)]
+    tier.start()
+    for file_id in ids:
+        tier.call("attach_file", "a", store_id, Attachment(file_id))
+    for _ in range(2000):
+        if tier.service.get_store("a", store_id).counts == {"completed": 8}:
+            break
+        tier.ingest._stopping.wait(0.01)
+    info = tier.service.get_store("a", store_id)
+    assert (info.counts, info.version) == ({"completed": 8}, 8)
+    tier.close()
+
+
+def test_a_version_is_read_in_slices_and_followed_by_its_changes(tier: RetrievalTier, store_id: str) -> None:
+    """A reader with an index of its own, however the collection changes meanwhile, comes to what `load` says."""
+    store: DocumentStore = tier.service._store
+    ids = [attach(tier, store_id, f"{LONG} {number}") for number in range(3)]
+    drain(tier)
+    version = store.version("a", store_id)
+    held: dict[int, tuple[int, Vector]] = {}
+    after = 0
+    for turn in range(1000):
+        part = store.slices("a", store_id, after, 50)
+        if not len(part.numbers):
+            break
+        assert list(part.numbers) == sorted(part.numbers)
+        after = int(part.numbers[-1])
+        held |= {int(n): (int(r), v) for n, r, v in zip(part.numbers, part.revisions, part.vectors, strict=True)}
+        if turn == 1:  # meanwhile
+            tier.attachments.detach_file("a", store_id, ids[0])
+            tier.attachments.attach_file("a", store_id, Attachment(ids[1], {"new": True}))
+            drain(tier)
+    changes = store.changes("a", store_id, version)
+    assert changes.version == store.version("a", store_id)
+    assert changes.gone is not None
+    held = {number: each for number, each in held.items() if each[0] not in changes.gone}
+    for document in changes.documents:
+        for first in range(0, document.chunks, 50):
+            part = store.slice_of("a", store_id, document.revision, first, 50)
+            held |= {int(n): (int(r), v) for n, r, v in zip(part.numbers, part.revisions, part.vectors, strict=True)}
+    snapshot = store.load("a", store_id)
+    texts = store.chunks_of("a", store_id, list(held))
+    assert sorted(chunk.id for chunk in texts.values()) == sorted(chunk.id for chunk in snapshot.chunks)
+    by_id = {chunk.id: held[number][1] for number, chunk in texts.items()}
+    for chunk, vector in zip(snapshot.chunks, snapshot.vectors, strict=True):
+        np.testing.assert_array_equal(by_id[chunk.id], vector)
+    assert {document.id: document.attributes for document in store.changes("a", store_id, -1).documents} == {
+        ids[1]: {"new": True},
+        ids[2]: {},
+    }
+
+
+def test_what_has_ended_is_kept_for_readers_for_a_while_then_forgotten(tmp_path: Path) -> None:
+    clock = Clock()
+    tier = make_tier(tmp_path, clock=clock)
+    store_id = tier.service.create_store("a", "").id
+    store: DocumentStore = tier.service._store
+    file_id = attach(tier, store_id, "Bees make honey.", "bees.txt")
+    drain(tier)
+    number = int(store.slices("a", store_id, 0, 1).numbers[0])
+    version = store.version("a", store_id)
+    tier.attachments.detach_file("a", store_id, file_id)
+    drain(tier)
+    assert store.chunks_of("a", store_id, [number])[number].text == "Bees make honey."
+    assert len(store.slices("a", store_id, 0, 1).numbers) == 0
+    clock.now = NOW + 120
+    drain(tier)
+    assert store.chunks_of("a", store_id, [number]) == {}
+    assert store.changes("a", store_id, version).gone == [1]
+    clock.now = NOW + 7200
+    drain(tier)
+    assert store.changes("a", store_id, version).gone is None
+    assert store.changes("a", store_id, version + 1).gone == []
+    tier.close()
