@@ -7,3 +7,6 @@ MODEL_DIR: Path = Path(__file__).parent / "model"
 
 QUESTIONS: Path = Path(__file__).parent / "questions.jsonl"
 """Questions that the model answers word for word under greedy decoding: lines of `{"id", "question", "answer"}`."""
+
+DOCUMENTS: Path = Path(__file__).parent / "documents" / "project.jsonl"
+"""Short documents, each with a question that it answers, which training never sees: lines of `{"id", "text", "question"}`."""
