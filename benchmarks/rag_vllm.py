@@ -2,10 +2,12 @@
 
     python -m benchmarks.rag_vllm
 
-200 documents in subjects of five, found by the real encoder: a question is about one aspect of one subject, and most of what is found for
-it are documents of that subject, in an order of its own. Few subjects get most questions. Both rows are the same application, with the same
-routing by what replicas hold, and take turns: in each of three rounds, each gets the same questions under a salt of its own, first some
-that fill the caches.
+200 documents in subjects of five: a question is about one aspect of one subject, and most of what is found for it are documents of that
+subject, in an order of its own. Few subjects get most questions. Both rows are the same application, with the same routing by what replicas
+hold, and take turns: in each of three rounds, each gets the same questions under a salt of its own, first some that fill the caches.
+
+The packaged encoder reads 256 tokens of a chunk. Usual chunks are longer, so documents are found by hashed words (`--encoder fake`) unless
+another encoder is named; then `--words` must be what it can read.
 """
 
 import argparse
@@ -41,17 +43,22 @@ SYLLABLES = ["ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu", "ra", "
 def main() -> None:
     parser = report.parser("rag_vllm", "Time to the first token and cached tokens on two vLLM replicas, by order of documents.")
     parser.add_argument("--subjects", type=int, default=40, help="of five documents each")
-    parser.add_argument("--words", type=int, default=130, help="of one document")
+    parser.add_argument("--words", type=int, default=500, help="of one document")
+    parser.add_argument("--encoder", default="fake", help="as `embedding.source` in the configuration")
     parser.add_argument("--questions", type=int, default=300, help="of a round, after the caches were filled")
     parser.add_argument("--filling", type=int, default=100, help="questions that fill the caches")
     parser.add_argument("--k", type=int, default=3, help="documents of a question")
     parser.add_argument("--concurrency", type=int, default=4, help="requests that are open at a time")
-    parser.add_argument("--kv-tokens", type=int, default=10_240, help="that one replica holds")
+    parser.add_argument("--kv-tokens", type=int, default=32_768, help="that one replica holds")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if options.quick:
         options.subjects, options.questions, options.filling, options.rounds = 8, 24, 12, 1
-    with tempfile.TemporaryDirectory() as directory, start("ours", options, Path(directory)) as application:
+    sections = {
+        "embedding": {"source": options.encoder},
+        "retrieval": {"chunk_tokens": 1024 if options.encoder == "fake" else 250, "chunk_overlap_tokens": 0},
+    }
+    with tempfile.TemporaryDirectory() as directory, start("ours", options, Path(directory), sections) as application:
         application.wait_ready()
         say(f"ready after {application.ready_after_s:.0f} s")
         rows = asyncio.run(measure(application.url, options))
@@ -89,8 +96,8 @@ def text_of(chance: random.Random, subject: str, aspect: str, words: int) -> str
     sentences, length = [f"The {aspect} of {subject}."], 4
     while length < words:
         some = chance.choices(WORDS, k=10)
-        sentences.append(f"In {subject} the {aspect} {' '.join(some)}.")
-        length += 14
+        sentences.append(f"In {subject} the {aspect} {' '.join(some)}, {subject}.")
+        length += 15
     return " ".join(sentences)
 
 

@@ -128,7 +128,8 @@ class KvAware:
         self._process.wait()
 
 
-def start(system: str, options: argparse.Namespace, directory: Path) -> Application:
+def start(system: str, options: argparse.Namespace, directory: Path, sections: dict[str, Any] | None = None) -> Application:
+    """`sections`: others of the application's configuration."""
     args = {
         "enforce_eager": True,
         "block_size": BLOCK,
@@ -142,7 +143,7 @@ def start(system: str, options: argparse.Namespace, directory: Path) -> Applicat
         "replicas": {"min": 2, "max": 2},
     }
     policy = "cost" if system == "ours" else system
-    return Application(ROOT / "config.yaml", directory, {"llm": llm, "routing": {"policy": policy}})
+    return Application(ROOT / "config.yaml", directory, {"llm": llm, "routing": {"policy": policy}, **(sections or {})})
 
 
 class Load:
