@@ -99,8 +99,8 @@ class Ivf:
     """Lists around the centroids of k-means, of which the closest are read, and product quantisation in them, as in `cache.vectors.codes`:
     half a byte for two components.
 
-    Scalar quantisation (a byte for each) finds as much with a third of the proposals, takes four times the memory, and four times as
-    long: `benchmarks/vector_search.py`.
+    Scalar quantisation (a byte for each) finds as much with fewer proposals, in four times the memory and twice the time
+    (`benchmarks/vector_search.py`).
     """
 
     kind = "ivf"
