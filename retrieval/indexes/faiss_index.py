@@ -13,14 +13,16 @@ from cache.vectors.base import check_vector
 from retrieval.indexes.base import Flags, Found, RowIds, Selection, Slices, best
 from retrieval.indexes.checks import check_slice
 from retrieval.indexes.matrix import Matrix, Part, Positions, Products
-from retrieval.indexes.structures import Structure, Wanted
+from retrieval.indexes.structures import Proposed, Structure, Wanted
 
 ROUNDED = 1e-5
 """More than two scores that are equal once they are rounded differ by."""
 FLAT_ROWS = 16_384
 """So many rows of 384 components are compared one by one in a millisecond."""
-SPARE = 32
-"""Rows that are compared exactly beyond those that are asked for."""
+COMPARED, COMPARED_TIMES, STEP = 64, 4, 4
+"""Proposed rows that are compared: so many, or so many times those that are asked for; if that leaves a doubt, `STEP` times as many."""
+DOUBT = 4.0
+"""A row counts as further away if it would need an error of its guess of so many standard deviations to be closer."""
 MIN_TAIL, TAIL_SHARE = 4096, 50
 """Rows behind the structure, compared one by one, are put into it when they are so many, and one of so many of those in it."""
 MOST_GROWN = 65_536
@@ -63,7 +65,7 @@ class FaissChunkIndex:
     """A `ChunkIndex` in this process; `retrieval.indexes.building` makes it.
 
     `changed` takes time in proportion to what is added, and to what was added since the structure last took rows; it
-    takes them when they are a fiftieth of it, which at a million rows of 384 components copies 0.4 GB and takes a second or two. More than
+    takes them when they are a fiftieth of it, which at a million rows of 384 components copies 0.1 GB and takes about 4 s. More than
     `MOST_GROWN` rows it leaves behind the structure (`tail_is_long`), where a search compares them in 60 ms a million.
     A removed row keeps its place until the index is made anew (`renewal_is_due`).
     """
@@ -142,7 +144,7 @@ class FaissChunkIndex:
         structure = self._structure(chosen)
         if structure is None:
             return self._best(k, *self._products(vector, 0, chosen))
-        (proposed,) = deque(self._proposed(structure, vector, k, chosen), maxlen=1)
+        (proposed,) = deque(structure.scan(vector, k, self._wanted if chosen is None else chosen.wanted), maxlen=1)
         return self._compared(vector, k, proposed, self._products(vector, self._covered, chosen))
 
     def stages(self, vector: Vector, k: int, allowed: Selection | None = None) -> Iterator[list[Found]]:
@@ -153,7 +155,7 @@ class FaissChunkIndex:
             return
         vector = np.ascontiguousarray(vector)
         tail = self._products(vector, self._covered, chosen)
-        for proposed in self._proposed(structure, vector, k, chosen):
+        for proposed in structure.scan(vector, k, self._wanted if chosen is None else chosen.wanted):
             yield self._compared(vector, k, proposed, tail)
 
     def changed(self, version: int, added: Slices, removed: RowIds) -> "FaissChunkIndex":
@@ -214,21 +216,34 @@ class FaissChunkIndex:
         kept = np.flatnonzero(live[start:])
         return kept + start, products[kept]
 
-    def _proposed(self, structure: Structure, vector: Vector, k: int, chosen: Chosen | None) -> Iterator[Positions]:
-        depth = min(k + max(k, SPARE), structure.count)
-        return structure.scan(vector, depth, self._wanted if chosen is None else chosen.wanted)
-
     @cached_property
     def _wanted(self) -> Wanted | None:
         live = self.contents.live
         return None if live is None or live[: self._covered].all() else Wanted.of(live[: self._covered])
 
-    def _compared(self, vector: Vector, k: int, proposed: Positions, tail: tuple[Positions, Products]) -> list[Found]:
-        products = self.contents.matrix.products(vector, proposed)
-        return self._best(k, np.concatenate([proposed, tail[0]]), np.concatenate([products, tail[1]]))
+    def _compared(self, vector: Vector, k: int, proposed: Proposed, tail: tuple[Positions, Products]) -> list[Found]:
+        """The best of the tail and of what is proposed, of which only the first are compared, unless they leave a doubt."""
+        positions, guesses = proposed
+        compared, products = 0, tail[1]
+        while compared < len(positions):
+            some = slice(compared, max(COMPARED, COMPARED_TIMES * k, STEP * compared))
+            products = np.concatenate([products, self.contents.matrix.products(vector, positions[some])])
+            compared = min(some.stop, len(positions))
+            if _is_sure(k, products, products[len(tail[1]) :], guesses[:compared]):
+                break
+        return self._best(k, np.concatenate([tail[0], positions[:compared]]), products)
 
     def _best(self, k: int, positions: Positions, products: Products) -> list[Found]:
         if k < len(products):  # of the rest no rows need be looked up
             chosen = np.flatnonzero(products >= np.partition(products, -k)[-k] - ROUNDED)
             positions, products = positions[chosen], products[chosen]
         return best(self.contents.matrix.rows(positions), products, k)
+
+
+def _is_sure(k: int, products: Products, compared: Products, guesses: Products) -> bool:
+    """Whether no further guess is likely to stand for one of the `k` largest products, judging by how wrong those compared were."""
+    if len(products) < k:
+        return False
+    errors = compared - guesses
+    reach = float(guesses[-1] + errors.mean() + DOUBT * errors.std())
+    return reach <= float(np.partition(products, -k)[-k])

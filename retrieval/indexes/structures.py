@@ -1,7 +1,7 @@
 """What FAISS makes of many vectors, so that a search need not compare all of them.
 
-A structure covers the first `count` positions of an index and proposes some of them; the index compares the proposed ones exactly.
-Both structures keep a byte for each component (scalar quantisation), a quarter of the vectors, which therefore may stay in a file.
+A structure covers the first `count` positions of an index and proposes some of them; the index compares the proposed ones exactly. So
+structures keep vectors in fewer bits, and the vectors themselves may stay in a file.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,6 +20,9 @@ from retrieval.indexes.base import Flags
 from retrieval.indexes.gpu import clustering_index
 from retrieval.indexes.matrix import Positions, Products
 
+Proposed = tuple[Positions, Products]
+"""Positions, and approximate inner products with them, largest first."""
+
 MIN_LISTS, ROWS_OF_ROOT = 16, 4
 """Lists: `ROWS_OF_ROOT` times the square root of the rows."""
 TRAINED_OF_LIST, ITERATIONS = 40, 10
@@ -30,10 +33,14 @@ FEW = 32_768
 """Selected rows of 384 components that are compared one by one, wherever their vectors are, in some 3 ms."""
 ALLOWED_ROWS = 8192
 """Among selected rows lists are read until so many of them have been seen."""
+PROPOSED, PROPOSED_TIMES = 1024, 8
+"""Rows that are proposed: so many, or so many times those that are asked for if that is more."""
 STAGES = (16, 4, 2, 1)
 """One of so many lists has been read after each stage."""
 LINKS, BUILD_EF, SEARCH_EF, FIRST_EF = 16, 100, 600, 64
 """HNSW: links of a row in the graph; candidates that are followed to make it, by a search, and by a search's first stage."""
+SPARE = 32
+"""Rows that it proposes beyond those that are asked for."""
 RARE = 16
 """A walk among fewer selected rows than one of so many meets too many others, and takes longer than comparing them."""
 
@@ -79,8 +86,8 @@ class Structure(Protocol):
     def prepared(self, wanted: Wanted) -> Wanted:
         """The same positions, with what searches among few of them need."""
 
-    def scan(self, vector: Vector, depth: int, wanted: Wanted | None) -> Iterator[Positions]:
-        """After each stage, at most `depth` positions that are nearest as far as it has come."""
+    def scan(self, vector: Vector, k: int, wanted: Wanted | None) -> Iterator[Proposed]:
+        """After each stage, positions that the `k` nearest are among, as far as it has come: more of them, as the products are inexact."""
 
     def extended(self, vectors: Iterable[Vectors]) -> "Structure":
         """A copy that covers the vectors behind those that are covered, too."""
@@ -89,9 +96,11 @@ class Structure(Protocol):
 
 
 class Ivf:
-    """Inverted lists around the centroids of k-means: the lists of the closest centroids are read.
+    """Lists around the centroids of k-means, of which the closest are read, and product quantisation in them, as in `cache.vectors.codes`:
+    half a byte for two components.
 
-    A million vectors of 384 components: 4,000 lists; `benchmarks/vector_search.py` has the figures.
+    Scalar quantisation (a byte for each) finds as much with fewer proposals, in four times the memory and twice the time
+    (`benchmarks/vector_search.py`).
     """
 
     kind = "ivf"
@@ -105,9 +114,13 @@ class Ivf:
         """Of `count` vectors. The quantisers are fitted to the sample."""
         with _threads(threads) as faiss:
             dimension, inner_product = sample.shape[1], faiss.METRIC_INNER_PRODUCT
-            quantiser, bits = faiss.IndexFlatIP(dimension), faiss.ScalarQuantizer.QT_8bit
-            index = faiss.IndexIVFScalarQuantizer(quantiser, dimension, lists_for(count), bits, inner_product, False)
-            index.cp.niter, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = ITERATIONS, TRAINED_OF_LIST, 1
+            pair = 1 if dimension % 2 else 2
+            centroids = faiss.IndexFlatIP(dimension)
+            index = faiss.IndexIVFPQFastScan(centroids, dimension, lists_for(count), dimension // pair, 4, inner_product)
+            index.by_residual = False  # else each list that is read needs a table of its own
+            index.cp.max_points_per_centroid = TRAINED_OF_LIST
+            for clustering in (index.cp, index.pq.cp):
+                clustering.niter, clustering.min_points_per_centroid = ITERATIONS, 1
             index.clustering_index = helper = clustering_index(faiss, dimension)  # a name keeps it: FAISS only points to it
             index.train(np.ascontiguousarray(sample))
             index.clustering_index = None
@@ -136,7 +149,8 @@ class Ivf:
         flags = np.unpackbits(wanted.flags, count=self.count, bitorder="little").view(np.bool_)
         return replace(wanted, per_list=np.bincount(self._list_of[flags], minlength=self._index.nlist))
 
-    def scan(self, vector: Vector, depth: int, wanted: Wanted | None) -> Iterator[Positions]:
+    def scan(self, vector: Vector, k: int, wanted: Wanted | None) -> Iterator[Proposed]:
+        depth = min(max(PROPOSED, PROPOSED_TIMES * k), self.count)
         distances, lists = self._probed(vector, wanted)
         selector = None if wanted is None else wanted.selector()
         found, products = np.empty(0, np.int64), np.empty(0, np.float32)
@@ -147,7 +161,7 @@ class Ivf:
                 more, of_more = self._read(vector, depth, lists[start:stop], distances[start:stop], selector)
                 found, products = _merged(found, products, more, of_more, depth)
             start = stop
-            yield found
+            yield found, products
 
     def _probed(self, vector: Vector, wanted: Wanted | None) -> tuple[Products, Positions]:
         """The lists to be read, closest first, and the inner products with their centroids."""
@@ -162,7 +176,7 @@ class Ivf:
         seen = int(np.searchsorted(np.cumsum(wanted.per_list[lists]), ALLOWED_ROWS)) + 1
         return products[: max(probes, seen)], lists[: max(probes, seen)]
 
-    def _read(self, vector: Vector, depth: int, lists: Positions, centroids: Products, selector: Any) -> tuple[Positions, Products]:
+    def _read(self, vector: Vector, depth: int, lists: Positions, centroids: Products, selector: Any) -> Proposed:
         faiss = load_faiss()
         products, found = np.empty(depth, np.float32), np.empty(depth, np.int64)
         lists, centroids = np.ascontiguousarray(lists), np.ascontiguousarray(centroids)
@@ -181,8 +195,8 @@ class Ivf:
 
 
 class Hnsw:
-    """A graph of near neighbours, which a search walks. Faster to search than lists, and far slower to make: a millisecond of a core for a
-    vector."""
+    """A graph of near neighbours, which a search walks, and a byte for each component. Slower to make than lists: a millisecond of a core
+    for a vector."""
 
     kind = "hnsw"
 
@@ -210,13 +224,13 @@ class Hnsw:
     def prepared(self, wanted: Wanted) -> Wanted:
         return wanted
 
-    def scan(self, vector: Vector, depth: int, wanted: Wanted | None) -> Iterator[Positions]:
-        faiss, count = load_faiss(), min(depth, self.count)
+    def scan(self, vector: Vector, k: int, wanted: Wanted | None) -> Iterator[Proposed]:
+        faiss, count = load_faiss(), min(k + max(k, SPARE), self.count)
         selector = None if wanted is None else wanted.selector()
         for ef in (FIRST_EF, self._effort(wanted)):
             walk = faiss.SearchParametersHNSW(efSearch=max(ef, count), sel=selector)
-            found = self._index.search(vector[np.newaxis], count, params=walk)[1][0]
-            yield found[found >= 0]
+            products, found = (each[0] for each in self._index.search(vector[np.newaxis], count, params=walk))
+            yield found[found >= 0], products[found >= 0]
 
     def _effort(self, wanted: Wanted | None) -> int:
         """More, where most of the rows that a walk meets do not count."""
@@ -256,7 +270,7 @@ def _threads(count: int) -> Iterator[Any]:
         faiss.omp_set_num_threads(1)
 
 
-def _merged(found: Positions, products: Products, more: Positions, of_more: Products, depth: int) -> tuple[Positions, Products]:
+def _merged(found: Positions, products: Products, more: Positions, of_more: Products, depth: int) -> Proposed:
     """The `depth` positions of largest products, of both."""
     found, products = np.concatenate([found, more]), np.concatenate([products, of_more])
     order = np.argsort(-products, kind="stable")[:depth]

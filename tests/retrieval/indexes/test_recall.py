@@ -101,8 +101,22 @@ def test_lists_without_a_selected_row_are_not_read(vectors: Truth, monkeypatch: 
     assert structure is not None
     flags = np.zeros(ROWS, np.bool_)
     flags[[5, 77, 4000]] = True
-    *_, last = structure.scan(QUERIES[0], 10, structure.prepared(Wanted.of(flags)))
-    assert sorted(last.tolist()) == [5, 77, 4000]
+    *_, (positions, _) = structure.scan(QUERIES[0], 10, structure.prepared(Wanted.of(flags)))
+    assert sorted(positions.tolist()) == [5, 77, 4000]
+
+
+def test_rows_that_hardly_differ_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of chunks from one template: the codes guess wrongly, and the doubt is what makes a search compare more of them."""
+    near = dict(enumerate(topics(4, ROWS, DIMENSION, centres=30, spread=0.2)))
+    index = build(slices(near), version=1, dimension=DIMENSION, embedder="e", kind="ivf")
+    queries = topics(5, 20, DIMENSION, centres=30, spread=0.2)
+
+    def share() -> float:
+        return recall([index.search(query, 10) for query in queries], [nearest(near, query, 10) for query in queries])
+
+    assert share() >= 0.95
+    monkeypatch.setattr(faiss_index, "DOUBT", -100.0)
+    assert share() < 0.9
 
 
 POOL = units(11, 200)
