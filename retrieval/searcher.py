@@ -51,7 +51,7 @@ class Searcher:
     @property
     def counts(self) -> Counts:
         """Of the result cache."""
-        return self._results.counts if self._results else Counts()
+        return Counts() if self._results is None else self._results.counts
 
     def search(self, namespace: str, store_ids: Sequence[str], asked: Asked) -> SearchResult:
         """All of it sees one version of each collection: the newest at the time of the call, or a newer one."""
@@ -128,15 +128,15 @@ class Searcher:
     def _finished(self, query: _Query, found: list[Found]) -> list[SearchHit]:
         """The hits, which are remembered."""
         read = self._read(query.view, found, query.asked.top_k)
-        if self._results:
+        if self._results is not None:
             self._results.put(query.view.key(query.asked), query.text, query.vector, [each for each, _ in read])
         return [hit for _, hit in read]
 
     def _exact(self, view: View, asked: Asked, text: str) -> list[SearchHit] | None:
-        return self._kept(view, self._results.exact(view.key(asked), text)) if self._results else None
+        return None if self._results is None else self._kept(view, self._results.exact(view.key(asked), text))
 
     def _near(self, query: _Query) -> list[SearchHit] | None:
-        if not self._results:
+        if self._results is None:
             return None
         return self._kept(query.view, self._results.near(query.view.key(query.asked), query.text, query.vector))
 
