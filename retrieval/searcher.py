@@ -1,6 +1,6 @@
 """Searches: what was found before, or what is nearest to the query, with its texts; at once, or in two steps."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -89,7 +89,7 @@ class Searcher:
         for text, vector in zip(new, self._embedder.embed(new) if new else (), strict=True):
             query = _Query(view, asked, text, vector)
             near = self._near(query)
-            hits[text] = self._finished(query, _last(view.stages(vector, asked))) if near is None else near
+            hits[text] = self._finished(query, view.search(vector, asked)) if near is None else near
         return _result(view, asked, [hits[text] or [] for text in asked.queries])
 
     def _begun(self, namespace: str, view: View, asked: Asked) -> Begun:
@@ -110,7 +110,7 @@ class Searcher:
         finish = partial(self._final_result, query)
         opened = self._tickets.begin(namespace, stages, first, finish)
         if opened is None:
-            return _final(finish(_last(stages, first)))
+            return _final(finish([first, *stages][-1]))
         ticket, run = opened
         try:
             provisional = _result(view, asked, [[hit for _, hit in self._read(view, first, asked.top_k)]])
@@ -170,12 +170,6 @@ class Searcher:
 
 def _final(result: SearchResult) -> Begun:
     return Begun(result, True, "")
-
-
-def _last(stages: Iterable[list[Found]], latest: list[Found] | None = None) -> list[Found]:
-    for stage in stages:
-        latest = stage
-    return latest or []
 
 
 def _with_equals(found: list[Found], end: int) -> int:

@@ -51,13 +51,13 @@ def searches(url: str, encoder: Encoder) -> Iterator[RetrievalService]:
 def walks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One for each search of an index."""
     seen: list[int] = []
-    stages = Collection.stages
+    search = Collection.search
 
     def counted(self: Collection, *args: Any) -> Any:
         seen.append(self.number)
-        return stages(self, *args)
+        return search(self, *args)
 
-    monkeypatch.setattr(Collection, "stages", counted)
+    monkeypatch.setattr(Collection, "search", counted)
     return seen
 
 
