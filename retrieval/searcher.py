@@ -1,6 +1,7 @@
 """Searches: what was found before, or what is nearest to the query, with its texts; at once, or in two steps."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +19,8 @@ from retrieval.tickets import Tickets
 from retrieval.view import Asked, View
 
 TRIES = 3
+QUICK_S = 0.002
+"""Of a search that ends so soon after its first stage nobody need know the provisional result."""
 
 
 class _EndedError(Exception):
@@ -113,14 +116,16 @@ class Searcher:
             return _final(finish([first, *stages][-1]))
         ticket, run = opened
         try:
-            provisional = _result(view, asked, [[hit for _, hit in self._read(view, first, asked.top_k)]])
-            if run.future.done():  # while the texts were read
-                self._tickets.drop(ticket)
-                return _final(finish(run.found()))
+            wait([run.future], QUICK_S)
+            if not run.future.done():
+                provisional = _result(view, asked, [[hit for _, hit in self._read(view, first, asked.top_k)]])
+                return Begun(provisional, False, ticket)
+            final = finish(run.found())
         except BaseException:
             self._tickets.drop(ticket)
             raise
-        return Begun(provisional, False, ticket)
+        self._tickets.drop(ticket)
+        return _final(final)
 
     def _final_result(self, query: _Query, found: list[Found]) -> SearchResult:
         return _result(query.view, query.asked, [self._finished(query, found)])

@@ -83,7 +83,7 @@ def test_what_is_quick_is_final_at_once(searches: RetrievalService) -> None:
     assert (begun.result, begun.ticket) == (final, "")  # the result cache's
     several = searches.begin_search("a", [store_id], ["text 0", "text 1"], 2)
     assert (several.is_final, set(ids_of(several.result))) == (True, {"d0", "d1"})
-    for number in range(20):  # one stage: it has mostly ended when the texts are there
+    for number in range(20):  # one stage: it has mostly ended within a moment
         begun = searches.begin_search("a", [store_id], f"question {number}", 2)
         final = begun.result if begun.is_final else searches.end_search("a", begun.ticket)
         assert final == searches.search("a", [store_id], f"question {number}", 2)
