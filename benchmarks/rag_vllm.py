@@ -43,13 +43,13 @@ SYLLABLES = ["ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu", "ra", "
 def main() -> None:
     parser = report.parser("rag_vllm", "Time to the first token and cached tokens on two vLLM replicas, by order of documents.")
     parser.add_argument("--subjects", type=int, default=40, help="of five documents each")
-    parser.add_argument("--words", type=int, default=500, help="of one document")
+    parser.add_argument("--words", type=int, default=250, help="of one document")
     parser.add_argument("--encoder", default="fake", help="as `embedding.source` in the configuration")
     parser.add_argument("--questions", type=int, default=300, help="of a round, after the caches were filled")
     parser.add_argument("--filling", type=int, default=100, help="questions that fill the caches")
     parser.add_argument("--k", type=int, default=3, help="documents of a question")
-    parser.add_argument("--concurrency", type=int, default=4, help="requests that are open at a time")
-    parser.add_argument("--kv-tokens", type=int, default=32_768, help="that one replica holds")
+    parser.add_argument("--rate", type=float, default=6.0, help="questions a second, of a Poisson process")
+    parser.add_argument("--kv-tokens", type=int, default=24_576, help="that one replica holds")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if options.quick:
@@ -68,8 +68,7 @@ def main() -> None:
 async def measure(url: str, options: argparse.Namespace) -> list[Row]:
     chance = random.Random(options.seed)
     subjects = ["".join(chance.sample(SYLLABLES, 3)).capitalize() for _ in range(options.subjects)]
-    limits = httpx.Limits(max_connections=options.concurrency)
-    async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=300, limits=httpx.Limits(max_connections=None)) as client:
         store = await filled_store(client, chance, subjects, options.words)
         rounds = []
         for number in range(options.rounds):
@@ -121,15 +120,15 @@ async def run(client: httpx.AsyncClient, store: str, system: str, questions: Seq
 async def ask_all(
     client: httpx.AsyncClient, store: str, system: str, questions: Sequence[str], options: argparse.Namespace, salt: str
 ) -> list[Asked]:
-    waiting = list(reversed(questions))
-    asked: list[Asked] = []
-
-    async def one_after_the_other() -> None:
-        while waiting:
-            asked.append(await ask(client, store, system, waiting.pop(), options.k, salt))
-
-    await asyncio.gather(*(one_after_the_other() for _ in range(options.concurrency)))
-    return asked
+    """Both systems get the same questions at the same times."""
+    chance = random.Random(len(questions))
+    tasks = []
+    at_s = time.perf_counter()
+    for question in questions:
+        at_s += chance.expovariate(options.rate)
+        await asyncio.sleep(at_s - time.perf_counter())
+        tasks.append(asyncio.ensure_future(ask(client, store, system, question, options.k, salt)))
+    return list(await asyncio.gather(*tasks))
 
 
 async def ask(client: httpx.AsyncClient, store: str, system: str, question: str, k: int, salt: str) -> Asked:

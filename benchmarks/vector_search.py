@@ -1,6 +1,11 @@
 """Recall, time and size of the chunk indexes, on one core.
 
+<<<<<<< HEAD
     nice -n 10 python -m benchmarks.vector_search [--rows 1000000] [--kinds flat,hnsw,ivf_sq8,ours]
+=======
+    nice -n 10 python -m benchmarks.vector_search [--rows 1000000] [--kinds flat,hnsw,ivf_pq,ours]
+    nice -n 10 python -m benchmarks.vector_search --through service [--rows 100000]      (see benchmarks/search_service.py)
+>>>>>>> search
 
 Row `ours` is the default (`auto`); `ivf_sq8` is what it could be instead: a byte for each component, in the same lists, and an exact
 comparison of fewer proposals. Vectors are mixtures: each has a theme, some of the theme's concepts with random weights, and noise, so that
@@ -52,6 +57,11 @@ SHARES = (0.5, 0.1, 0.01, 0.001)
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     rows: list[Row] = []
+    if options.through == "service":
+        from benchmarks import search_service  # which has its vectors from here
+
+        show("vector_search", options, search_service.measured(World(options.rows, options.seed, "clustered"), options))
+        return
     for data in options.data.split(","):
         world = World(options.rows, options.seed, data)
         queries, truth = world.queries(options.queries), []
@@ -65,12 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     made = parser("vector_search", "Recall, time and size of the chunk indexes.")
-    made.add_argument("--rows", type=int, default=1_000_000)
+    made.add_argument("--through", choices=("index", "service"), default="index", help="what is searched: indexes alone, or a collection")
+    made.add_argument("--rows", type=int, help="1,000,000, and through the service 100,000")
     made.add_argument("--queries", type=int, default=500)
     made.add_argument("--kinds", default=",".join(KINDS))
     made.add_argument("--data", default="clustered,uniform")
     made.add_argument("--threads", type=int, default=2, help="that make an index; searches have one")
     options = made.parse_args(arguments)
+    options.rows = options.rows or (1_000_000 if options.through == "index" else 100_000)
     if options.quick:
         options.rows, options.queries = min(options.rows, 20_000), min(options.queries, 50)
     return options
@@ -159,7 +171,7 @@ def _measured(kind: str, world: World, queries: Vectors, truth: list[RowIds], op
             "memory_mb": index.bytes / 1e6,
             "disk_mb": sum(path.stat().st_size for path in Path(directory).rglob("*") if path.is_file()) / 1e6,
         }
-        with _one_core():
+        with one_core():
             asked = queries[: FLAT_QUERIES if index.kind == "flat" else len(queries)]
             row |= _searched(lambda query: index.search(query, TOP), asked, truth)
             if kind != "ours" or not isinstance(index, FaissChunkIndex):
@@ -262,7 +274,7 @@ def _changed(index: FaissChunkIndex, world: World) -> list[Row]:
 
 
 @contextmanager
-def _one_core() -> Iterator[None]:
+def one_core() -> Iterator[None]:
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -277,11 +289,11 @@ def _one_core() -> Iterator[None]:
 @contextmanager
 def _peak() -> Iterator[list[float]]:
     """The most anonymous memory that this process had meanwhile, beyond what it had before, in bytes."""
-    before, ended, most = _anonymous(), threading.Event(), [0.0]
+    before, ended, most = anonymous(), threading.Event(), [0.0]
 
     def watch() -> None:
         while not ended.wait(0.05):
-            most[0] = max(most[0], _anonymous() - before)
+            most[0] = max(most[0], anonymous() - before)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -292,7 +304,7 @@ def _peak() -> Iterator[list[float]]:
         watcher.join()
 
 
-def _anonymous() -> float:
+def anonymous() -> float:
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0.0)

@@ -35,14 +35,14 @@ class Collection:
 
     def search(self, vector: Vector, k: int, filters: Filter | None = None) -> list[Found]:
         """At most `k` rows nearest to a unit vector, of documents that the filter accepts; best first, rows of one score ascending."""
-        *_, last = self.stages(vector, k, filters)
-        return last
+        selection = None if filters is None else self._selection(filters)
+        if isinstance(selection, _Wide):
+            return self._among(vector, k, selection.rows)
+        return self.index.search(vector, k, selection)
 
     def stages(self, vector: Vector, k: int, filters: Filter | None = None) -> Iterator[list[Found]]:
         """See `retrieval.indexes.base.ChunkIndex.stages`."""
-        if filters is None:
-            return self.index.stages(vector, k)
-        selection = self._selection(filters)
+        selection = None if filters is None else self._selection(filters)
         if isinstance(selection, _Wide):
             return iter((self._among(vector, k, selection.rows),))
         return self.index.stages(vector, k, selection)

@@ -53,8 +53,8 @@ class RetrievalConfig(Section):
     max_document_bytes: Annotated[int, Field(ge=1)] = 8 * 1024 * 1024
     """Longest text that a request may bring; files have a limit of their own."""
     max_loaded_stores: Annotated[int, Field(ge=1)] = 64
-    """Collections whose index is kept open; past it the least recently searched is dropped. For each million chunks of 384 components:
-    some 0.5 GB, and 1.6 GB on disk; while an index is made anew, twice that."""
+    """Collections whose index is kept open; past it the least recently searched is dropped. A million chunks of 384 components take 0.5 to
+    0.7 GB of memory, most of it mapped from files, and 2 GB on disk; while an index is made anew, twice that."""
     max_text_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
     """Texts of chunks that were found lately, kept in memory."""
     index: IndexConfig = IndexConfig()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Select, and_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, select
 
 from cache.database import Database
 from cache.entry import Vectors
@@ -82,6 +82,15 @@ class Inventory:
     documents: list[SeenDocument]
 
 
+_TEXTS = (
+    select(chunks.c.seq, revisions.c.document_id, documents.c.name, documents.c.attributes, chunks.c.ordinal, chunks.c.text)
+    .select_from(
+        chunks.join(revisions, revisions.c.seq == chunks.c.revision).outerjoin(
+            documents, and_(documents.c.store == chunks.c.store, documents.c.id == revisions.c.document_id)
+        )
+    )
+    .where(chunks.c.store == bindparam("store"), chunks.c.seq.in_(bindparam("numbers", expanding=True)))
+)
 _VECTORS = select(chunks.c.seq, chunks.c.revision, chunks.c.embedding)
 
 
@@ -159,8 +168,6 @@ def changes(connection: Connection, store: StoreRow, since: int) -> Changes:
 
 
 def chunks_of(connection: Connection, store: int, numbers: Sequence[int]) -> dict[int, Chunk]:
-    columns = (revisions.c.document_id, documents.c.name, documents.c.attributes, chunks.c.ordinal, chunks.c.text)
-    tables = chunks.join(revisions, revisions.c.seq == chunks.c.revision)
-    tables = tables.outerjoin(documents, (documents.c.store == chunks.c.store) & (documents.c.id == revisions.c.document_id))
-    query = select(chunks.c.seq, *columns).select_from(tables).where(chunks.c.store == store)
-    return {row.seq: rows.chunk(row) for row in _among(connection, query, chunks.c.seq, numbers)}
+    parts = [[int(each) for each in numbers[start : start + BATCH]] for start in range(0, len(numbers), BATCH)]
+    found = [row for part in parts for row in connection.execute(_TEXTS, {"store": store, "numbers": part})]
+    return {row.seq: rows.chunk(row) for row in found}

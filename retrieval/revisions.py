@@ -7,7 +7,7 @@ ended is deleted later, bit by bit (`sweep`), so that no change takes longer the
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, false, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, false, insert, or_, select, true, update
 
 from cache.database import Database
 from retrieval.errors import UnknownStoreError
@@ -31,10 +31,15 @@ class StoreRow(NamedTuple):
     horizon: int
 
 
+_STORE = select(stores.c.seq, stores.c.version, stores.c.embedder, stores.c.horizon).where(
+    stores.c.namespace == bindparam("namespace"), stores.c.id == bindparam("id")
+)
+"""Each search asks it: made anew each time, it would take longer than SQLite does."""
+
+
 def store_row(connection: Connection, namespace: str, store_id: str) -> StoreRow:
     """Raises `UnknownStoreError`."""
-    columns = (stores.c.seq, stores.c.version, stores.c.embedder, stores.c.horizon)
-    row = connection.execute(select(*columns).where(is_store(namespace, store_id))).first()
+    row = connection.execute(_STORE, {"namespace": namespace, "id": store_id}).first()
     if row is None:
         raise UnknownStoreError("no collection of this id")
     return StoreRow(*row)

@@ -1,6 +1,7 @@
 """Searches: what was found before, or what is nearest to the query, with its texts; at once, or in two steps."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +19,8 @@ from retrieval.tickets import Tickets
 from retrieval.view import Asked, View
 
 TRIES = 3
+QUICK_S = 0.002
+"""Of a search that ends so soon after its first stage nobody need know the provisional result."""
 
 
 class _EndedError(Exception):
@@ -51,7 +54,7 @@ class Searcher:
     @property
     def counts(self) -> Counts:
         """Of the result cache."""
-        return self._results.counts if self._results else Counts()
+        return Counts() if self._results is None else self._results.counts
 
     def search(self, namespace: str, store_ids: Sequence[str], asked: Asked) -> SearchResult:
         """All of it sees one version of each collection: the newest at the time of the call, or a newer one."""
@@ -89,7 +92,7 @@ class Searcher:
         for text, vector in zip(new, self._embedder.embed(new) if new else (), strict=True):
             query = _Query(view, asked, text, vector)
             near = self._near(query)
-            hits[text] = self._finished(query, _last(view.stages(vector, asked))) if near is None else near
+            hits[text] = self._finished(query, view.search(vector, asked)) if near is None else near
         return _result(view, asked, [hits[text] or [] for text in asked.queries])
 
     def _begun(self, namespace: str, view: View, asked: Asked) -> Begun:
@@ -110,17 +113,19 @@ class Searcher:
         finish = partial(self._final_result, query)
         opened = self._tickets.begin(namespace, stages, first, finish)
         if opened is None:
-            return _final(finish(_last(stages, first)))
+            return _final(finish([first, *stages][-1]))
         ticket, run = opened
         try:
-            provisional = _result(view, asked, [[hit for _, hit in self._read(view, first, asked.top_k)]])
-            if run.future.done():  # while the texts were read
-                self._tickets.drop(ticket)
-                return _final(finish(run.found()))
+            wait([run.future], QUICK_S)
+            if not run.future.done():
+                provisional = _result(view, asked, [[hit for _, hit in self._read(view, first, asked.top_k)]])
+                return Begun(provisional, False, ticket)
+            final = finish(run.found())
         except BaseException:
             self._tickets.drop(ticket)
             raise
-        return Begun(provisional, False, ticket)
+        self._tickets.drop(ticket)
+        return _final(final)
 
     def _final_result(self, query: _Query, found: list[Found]) -> SearchResult:
         return _result(query.view, query.asked, [self._finished(query, found)])
@@ -128,15 +133,15 @@ class Searcher:
     def _finished(self, query: _Query, found: list[Found]) -> list[SearchHit]:
         """The hits, which are remembered."""
         read = self._read(query.view, found, query.asked.top_k)
-        if self._results:
+        if self._results is not None:
             self._results.put(query.view.key(query.asked), query.text, query.vector, [each for each, _ in read])
         return [hit for _, hit in read]
 
     def _exact(self, view: View, asked: Asked, text: str) -> list[SearchHit] | None:
-        return self._kept(view, self._results.exact(view.key(asked), text)) if self._results else None
+        return None if self._results is None else self._kept(view, self._results.exact(view.key(asked), text))
 
     def _near(self, query: _Query) -> list[SearchHit] | None:
-        if not self._results:
+        if self._results is None:
             return None
         return self._kept(query.view, self._results.near(query.view.key(query.asked), query.text, query.vector))
 
@@ -170,12 +175,6 @@ class Searcher:
 
 def _final(result: SearchResult) -> Begun:
     return Begun(result, True, "")
-
-
-def _last(stages: Iterable[list[Found]], latest: list[Found] | None = None) -> list[Found]:
-    for stage in stages:
-        latest = stage
-    return latest or []
 
 
 def _with_equals(found: list[Found], end: int) -> int:

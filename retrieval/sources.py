@@ -59,9 +59,9 @@ class IndexSource(Protocol):
 
 
 class FaissSource:
-    """Indexes in this process. Memory for each million rows of 384 components: 0.4 GB for the structure (mapped from its file, so the
-    system may drop what is not used), and 1.5 GB for the vectors of those rows that are not in files: at most an eighth, or while the
-    disk is full."""
+    """Indexes in this process. For each million rows of 384 components: a structure of 0.4 GB, mapped from its file, so that the system may
+    drop what is not used; and 1.5 KB for each row that is not in files: an eighth of them at most, or all while the disk takes nothing.
+    """
 
     def __init__(
         self,

@@ -43,8 +43,12 @@ class View:
             threshold=asked.threshold,
         )
 
+    def search(self, vector: Vector, asked: Asked) -> list[Found]:
+        """The `top_k` nearest rows of each collection, best first."""
+        return _merged([each.search(vector, asked.top_k, asked.filters) for each in self.collections.values()], asked)
+
     def stages(self, vector: Vector, asked: Asked) -> Iterator[list[Found]]:
-        """After each stage, the `top_k` nearest rows of each collection as far as it is searched; best first. At least one stage."""
+        """The same after each stage, as far as it has come. There is at least one."""
         walks = dict(enumerate(each.stages(vector, asked.top_k, asked.filters) for each in self.collections.values()))
         latest = [next(walk) for walk in walks.values()]
         yield _merged(latest, asked)

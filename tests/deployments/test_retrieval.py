@@ -85,7 +85,7 @@ async def test_documents_are_added_and_found(retrieval: Retrieval) -> None:
 async def test_searches_come_over_the_private_channel(retrieval: Retrieval, calls: DirectCalls) -> None:
     documents = RemoteDocuments(calls, None)
     store = await retrieval.call("create_store", "a", "", {}, "team")
-    attributes = {"kind": "insect", "legs": 6.0, "flies": True}
+    attributes: dict[str, str | float | bool] = {"kind": "insect", "legs": 6.0, "flies": True}
     await retrieval.call("add_documents", "a", store.id, [Document("x", "Bees make honey.", attributes), Document("y", "honey, honey")])
     parts = [{"type": "eq", "key": "flies", "value": True}, {"type": "in", "key": "legs", "value": [6, 8]}]
     where = parse_filter({"type": "and", "filters": parts}, "filters")

@@ -1,12 +1,13 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.errors import QueryError
-from retrieval.filters import MAX_COMPARISONS, MAX_DEPTH, MAX_VALUES, parse_filter
+from retrieval.filters import MAX_COMPARISONS, MAX_DEPTH, MAX_VALUES, parse_filter, to_json
 
 CANARY = "canary_7f3a9"
 
@@ -167,3 +168,9 @@ def test_each_operator_has_an_opposite(raw: Any, attributes: dict[str, Any]) -> 
 def test_one_and_true_are_two_filters() -> None:
     assert parse_filter(of("eq", 1), "f") != parse_filter(of("eq", True), "f")
     assert parse_filter(of("eq", 1), "f") == parse_filter(of("eq", 1.0), "f")
+
+
+@given(FILTERS)
+def test_a_filter_that_travels_is_the_same_one(raw: Any) -> None:
+    found = parse_filter(raw, "f")
+    assert parse_filter(msgspec.msgpack.decode(msgspec.msgpack.encode(to_json(found))), "f") == found

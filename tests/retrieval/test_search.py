@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from retrieval import search as search_module
 from retrieval.errors import BusyError, UnknownStoreError
 from retrieval.filters import parse_filter
+from retrieval.indexes import faiss_index
 from retrieval.indexes.base import ChunkIndex, Kind
 from retrieval.indexes.errors import IndexFileError
+from retrieval.indexes.faiss_index import FaissChunkIndex
 from retrieval.search import VectorSearch
 from retrieval.sources import FaissSource, index_name
 from retrieval.store import DocumentStore
@@ -70,6 +72,27 @@ def test_an_index_gets_its_structure_in_the_background(store: DocumentStore, ind
     second = search.open("a", "vs_1")
     assert (second.index.kind, agrees(store, second)) == ({"auto": "ivf"}.get(kind, kind), True)
     assert not search.tend()
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_many_new_rows_are_put_into_the_structure_in_the_background(
+    store: DocumentStore, indexes: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faiss_index, "MOST_GROWN", 10)
+    search = search_of(store, indexes, kind)
+    put(store, texts(100))
+    search.open("a", "vs_1")
+    tend(search)
+    put(store, texts(30, 100))
+    before = search.open("a", "vs_1").index
+    assert isinstance(before, FaissChunkIndex)
+    assert before.tail_is_long
+    assert agrees(store, search.open("a", "vs_1"))
+    tend(search)
+    after = search.open("a", "vs_1").index
+    assert isinstance(after, FaissChunkIndex)
+    assert not after.tail_is_long
+    assert agrees(store, search.open("a", "vs_1"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -280,7 +303,7 @@ def test_while_an_index_is_made_others_are_searched(store: DocumentStore, indexe
         try:
             assert source.begun.wait(20)
             assert agrees(store, search.open("a", "vs_2"), "vs_2")
-            while search._opening._value:  # type: ignore[attr-defined]
+            while search._opening._value:
                 threading.Event().wait(0.001)
             with pytest.raises(BusyError, match="being opened"):
                 search.open("a", "vs_1")
