@@ -8,8 +8,6 @@ import pytest
 from benchmarks import result_cache, vector_search
 from benchmarks.report import Row
 from benchmarks.vector_search import World
-from retrieval import sources
-from retrieval.indexes import building, faiss_index
 from retrieval.indexes.building import build
 
 
@@ -35,14 +33,11 @@ def test_stages_and_filters_of_an_ivf_are_measured() -> None:
     assert all(row["recall"] == 1 for row in vector_search._filtered(index, world, world.queries(5)))  # few rows are compared
 
 
-def test_a_search_through_the_service_is_measured(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (building, faiss_index):
-        monkeypatch.setattr(module, "FLAT_ROWS", 1000)
-    monkeypatch.setattr(sources, "FLAT_ROWS", 1000)
+def test_a_search_through_the_service_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     vector_search.main(["--through", "service", "--rows", "5000", "--queries", "5", "--threads", "1"])
     rows = {(row["case"], row.get("from")): row for row in printed(capsys)}
     assert [case for case, _ in rows] == ["open", "open", "new", "repeated", "first", "filtered"]
-    assert rows["new", None]["kind"] == "ivf"
+    assert rows["new", None]["kind"] == "flat"
     assert all(row["search_p50_ms"] > 0 for (case, _), row in rows.items() if case != "open")
 
 
