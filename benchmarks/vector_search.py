@@ -1,11 +1,7 @@
 """Recall, time and size of the chunk indexes, on one core.
 
-<<<<<<< HEAD
     nice -n 10 python -m benchmarks.vector_search [--rows 1000000] [--kinds flat,hnsw,ivf_sq8,ours]
-=======
-    nice -n 10 python -m benchmarks.vector_search [--rows 1000000] [--kinds flat,hnsw,ivf_pq,ours]
     nice -n 10 python -m benchmarks.vector_search --through service [--rows 100000]      (see benchmarks/search_service.py)
->>>>>>> search
 
 Row `ours` is the default (`auto`); `ivf_sq8` is what it could be instead: a byte for each component, in the same lists, and an exact
 comparison of fewer proposals. Vectors are mixtures: each has a theme, some of the theme's concepts with random weights, and noise, so that

@@ -10,6 +10,8 @@ from deployments.replicas import ReplicaDirectory
 from deployments.routing import Routing
 from retrieval.config import RetrievalConfig
 from retrieval.documents import SearchHit, SearchResult
+from retrieval.errors import UnknownTicketError
+from retrieval.filters import Filter
 from retrieval.order import Ranks
 from retrieval.prompt import assemble
 from serve_app.errors import InvalidRequestError
@@ -23,6 +25,10 @@ ANSWER_TOKENS = 256
 """Room that documents leave for an answer whose length is not given."""
 TEMPLATE_TOKENS = 256
 """At most what a chat template adds to a prompt's text."""
+
+
+Search = tuple[str, list[str], str, int, Filter | None, float | None]
+"""What `DocumentService.search` is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ class Augmenter:
         if begun.is_final:
             return begun.result, None
         began, start = self.routing.router.clock(), None
-        ending = asyncio.ensure_future(self.documents.end_search(namespace, begun.ticket))
+        ending = asyncio.ensure_future(self._ended(namespace, begun.ticket, search))
         try:
             start = await self._head_start(request, begun.result, caller, namespace)
             found = await ending
@@ -77,6 +83,13 @@ class Augmenter:
             raise
         self.routing.gate.seen(self.routing.router.clock() - began, lasting(begun.result.hits, found.hits))
         return found, start
+
+    async def _ended(self, namespace: str, ticket: str, search: Search) -> SearchResult:
+        assert self.documents is not None  # noqa: S101
+        try:
+            return await self.documents.end_search(namespace, ticket)
+        except UnknownTicketError:  # another process took over, or it was forgotten in a rush
+            return await self.documents.search(*search)
 
     async def _head_start(self, request: Generation, provisional: SearchResult, caller: Caller, namespace: str) -> HeadStart | None:
         request = self._with(request, provisional, namespace, len(provisional.hits))

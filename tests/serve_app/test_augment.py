@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from retrieval.documents import Begun, Chunk, SearchHit, SearchResult
-from retrieval.errors import StorageError
+from retrieval.errors import StorageError, UnknownTicketError
 from serve_app.augment import lasting
 from serve_app.errors import InvalidRequestError
 from tests.serve_app.asking import ask, caller, chat
@@ -115,6 +115,13 @@ async def test_the_final_documents_count_and_the_gate_hears_of_the_search() -> N
     assert reply.headers["x-mygo-documents"] == "d0#0,d1#0"
     assert world.pipeline.routing.gate.searches == 1
     assert world.pipeline.routing.gate.lasting == pytest.approx(2 / 3)
+
+
+async def test_a_search_that_was_forgotten_is_made_anew() -> None:
+    documents = Documents(hits("a"), provisional=hits("b"), failure=UnknownTicketError("forgotten"))
+    documents.go_on.set()
+    reply = await world_with(documents).pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}), caller())
+    assert reply.headers["x-mygo-documents"] == "d0#0"
 
 
 class Start:
