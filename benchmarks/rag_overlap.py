@@ -108,10 +108,11 @@ class OverlapFleet(RagFleet):
         self.gate.seen((1 - self.first) * self.search_s, lasting)
         RagFleet._arrive(self, number, replace(arrival, at_s=self.clock.now))
         self.jobs[-1].at_s = arrival.at_s
-        if start and self.documents.last:
-            used, wasted = start[0].spent(self.documents.last)
-            routed = self.documents.last.routed
-            self.gate.spent(used + wasted + routed.prompt.tokens - routed.predicted, wasted)
+        final = self.documents.last
+        assert final  # noqa: S101
+        used, wasted = start[0].spent(final) if start else (0, 0)
+        self.gate.spent(used + wasted + final.routed.prompt.tokens - final.routed.predicted, wasted)
+        if start:
             self._count(*start)
 
     def _count(self, start: HeadStart, job: Job) -> None:

@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--filling", type=int, default=100, help="questions that fill the caches")
     parser.add_argument("--k", type=int, default=3, help="documents of a question")
     parser.add_argument("--rate", type=float, default=5.0, help="questions a second, of a Poisson process")
-    parser.add_argument("--kv-tokens", type=int, default=24_576, help="that one replica holds")
+    parser.add_argument("--kv-tokens", type=int, default=40_960, help="that one replica holds")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if options.quick:

@@ -60,9 +60,9 @@ class DocumentPlans:
                 chat.head_start.leave()
             plan = self._planner.plan(keys, root, pieces, chat.ranks, list(by_id), is_whole)
         self._watcher.planned(displacement(plan.order))
+        used, wasted = chat.head_start.spent(plan) if chat.head_start else (0, 0)
+        self.gate.spent(used + wasted + len(pieces) - plan.routed.predicted, wasted)
         if chat.head_start:
-            used, wasted = chat.head_start.spent(plan)
-            self.gate.spent(used + wasted + plan.routed.prompt.tokens - plan.routed.predicted, wasted)
             self._watcher.head_start(used, wasted)
         call = with_tokens(replicas[0], chat.ordered(plan.order), plan.tokens, self._hints(plan))
         return plan, call, by_id

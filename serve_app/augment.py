@@ -1,6 +1,7 @@
 """Puts documents into a chat: those that are found for its last question, as many as the model's context has room for."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -21,11 +22,12 @@ from serve_app.relay import document_chat, engine_body, engine_call
 from serve_app.services import DocumentService
 from serve_app.tenants import Caller
 
+log = logging.getLogger("ray.serve")
+
 ANSWER_TOKENS = 256
 """Room that documents leave for an answer whose length is not given."""
 TEMPLATE_TOKENS = 256
 """At most what a chat template adds to a prompt's text."""
-
 
 Search = tuple[str, list[str], str, int, Filter | None, float | None]
 """What `DocumentService.search` is asked."""
@@ -71,18 +73,16 @@ class Augmenter:
         begun = await self.documents.begin_search(*search)
         if begun.is_final:
             return begun.result, None
-        began, start = self.routing.router.clock(), None
-        ending = asyncio.ensure_future(self._ended(namespace, begun.ticket, search))
+        began = self.routing.router.clock()
+        starting = asyncio.ensure_future(self._head_start(request, begun.result, caller, namespace))
         try:
-            start = await self._head_start(request, begun.result, caller, namespace)
-            found = await ending
+            found = await self._ended(namespace, begun.ticket, search)
         except BaseException:
-            ending.cancel()
-            if start:
+            if start := _begun(starting):
                 start.leave()
             raise
         self.routing.gate.seen(self.routing.router.clock() - began, lasting(begun.result.hits, found.hits))
-        return found, start
+        return found, _begun(starting)
 
     async def _ended(self, namespace: str, ticket: str, search: Search) -> SearchResult:
         assert self.documents is not None  # noqa: S101
@@ -118,6 +118,17 @@ class Augmenter:
         if lengths is None:
             return None
         return sum(lengths[0] + total <= room for total in accumulate(lengths[1]))
+
+
+def _begun(starting: "asyncio.Task[HeadStart | None]") -> HeadStart | None:
+    """What has begun by now; nothing will afterwards."""
+    if not starting.done():
+        starting.cancel()
+        return None
+    if error := starting.exception():
+        log.error("a head start failed", exc_info=error)
+        return None
+    return starting.result()
 
 
 def _in_order(request: Generation) -> Generation:

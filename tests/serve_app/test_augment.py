@@ -128,6 +128,7 @@ class Start:
     """A head start that only counts."""
 
     def __init__(self) -> None:
+        self.begun = False
         self.left = 0
 
     def leave(self) -> None:
@@ -137,14 +138,16 @@ class Start:
 @pytest.mark.parametrize("failure", [None, StorageError("gone")])
 async def test_a_head_start_is_left_whatever_happens(failure: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = Documents(hits("a"), provisional=hits("a"), failure=failure)
-    documents.go_on.set()
     world, start = world_with(documents), Start()
 
     async def head_start(salt: str, chat: Any) -> Start:
+        start.begun = True
         return start
 
     monkeypatch.setattr(world.pipeline.routing, "head_start", head_start)
-    running = world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}), caller())
+    running = asyncio.create_task(world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}), caller()))
+    await eventually(lambda: start.begun)
+    documents.go_on.set()
     if failure:
         with pytest.raises(StorageError):
             await running
@@ -158,15 +161,51 @@ async def test_a_client_that_leaves_during_the_search_leaves_no_head_start(monke
     world, start = world_with(documents), Start()
 
     async def head_start(salt: str, chat: Any) -> Start:
+        start.begun = True
         return start
 
     monkeypatch.setattr(world.pipeline.routing, "head_start", head_start)
     running = asyncio.create_task(world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}), caller()))
-    await eventually(lambda: documents.waiting)
+    await eventually(lambda: start.begun)
+    await asyncio.sleep(0)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert start.left == 1
+
+
+async def test_what_has_not_begun_when_the_search_ends_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = Documents(hits("a"), provisional=hits("a"))
+    world = world_with(documents)
+    steps: list[str] = []
+
+    async def head_start(salt: str, chat: Any) -> None:
+        steps.append("asked")
+        try:
+            await asyncio.Event().wait()  # a replica that does not answer
+        finally:
+            steps.append("cancelled")
+
+    monkeypatch.setattr(world.pipeline.routing, "head_start", head_start)
+    running = asyncio.create_task(world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}), caller()))
+    await eventually(lambda: steps == ["asked"])
+    documents.go_on.set()
+    assert (await running).status == 200
+    await eventually(lambda: steps == ["asked", "cancelled"])
+
+
+async def test_a_head_start_that_fails_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = Documents(hits("a"), provisional=hits("a"))
+    world = world_with(documents)
+
+    async def head_start(salt: str, chat: Any) -> None:
+        raise ValueError("of the unexpected kind")
+
+    monkeypatch.setattr(world.pipeline.routing, "head_start", head_start)
+    running = asyncio.create_task(world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}), caller()))
+    await eventually(lambda: documents.waiting)
+    documents.go_on.set()
+    assert (await running).status == 200
 
 
 async def test_without_reordering_there_is_no_head_start() -> None:
