@@ -219,8 +219,10 @@ def replay(case: Case) -> Row:
     fleet = RagFleet(config, case.replicas, documents.ours, clock, documents=documents, turns=turns)
     began = time.perf_counter()
     fleet.run(arrivals(workload, case))
-    say(f"{case.system}, k {case.k}, {case.replicas} replicas, drift {case.drift}, load {case.load}: {time.perf_counter() - began:.0f} s")
-    return row(case, workload, fleet, documents)
+    made = row(case, workload, fleet, documents)
+    name = f"{case.system}, k {case.k}, {case.replicas} replicas, drift {case.drift}, load {case.load}"
+    say(f"{name}: {made['cached_token_share']:.3f} cached, p50 {made['ttft_p50_s']:.3f} s, after {time.perf_counter() - began:.0f} s")
+    return made
 
 
 def engine(system: str, options: argparse.Namespace) -> SimulatedEngineConfig:
