@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from multiprocessing import get_context
@@ -166,7 +166,7 @@ def round_robin(profile: PrefillProfile) -> Policy:
     return RoundRobin()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = report.parser(
         "rag_fleet", "Cached document tokens and latencies of a simulated fleet, by order of documents and choice of replica."
     )
@@ -185,7 +185,7 @@ def main() -> None:
         "--reorder-window", type=int, default=0, help="of ours: by how many others a request may be overtaken before it is sent"
     )
     parser.add_argument("--processes", type=int, default=2, help="replays that run at the same time")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.quick:
         options.requests, options.documents, options.kv_tokens, options.host_tokens = 150, 1000, 20_000, 40_000
     if unknown := set(options.systems.split(",")) - set(SYSTEMS):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import random
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import NamedTuple
@@ -127,7 +128,7 @@ class OverlapFleet(RagFleet):
         self.wasted += max(computed - useful, 0)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = report.parser("rag_overlap", "Time to the first token by what happens while documents are searched for.")
     parser.add_argument("--search-ms", default="20,50,100", help="what a search takes, comma-separated")
     parser.add_argument("--load", default="0.2,0.9", help="shares of the fleet's capacity, comma-separated")
@@ -142,7 +143,8 @@ def main() -> None:
     parser.add_argument("--answer", type=int, default=6, help="median length of an answer, in tokens")
     parser.add_argument("--max-displacement", type=int, default=4)
     parser.add_argument("--processes", type=int, default=2, help="replays that run at the same time")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    options.reorder_window = 0
     if options.quick:
         options.requests, options.documents, options.kv_tokens, options.host_tokens = 100, 1000, 20_000, 40_000
         options.search_ms, options.load = "50", "0.2"

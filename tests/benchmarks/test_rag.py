@@ -1,10 +1,12 @@
 """The benchmarks of documents: what goes in comes out, and the ways to order documents differ as they should."""
 
 import argparse
+import json
+from types import ModuleType
 
 import pytest
 
-from benchmarks import rag_overlap
+from benchmarks import rag_fleet, rag_overlap
 from benchmarks.rag_fleet import SYSTEMS, Case, replay
 from benchmarks.report import Row
 
@@ -40,6 +42,15 @@ def test_without_displacement_documents_stay_by_rank() -> None:
 def test_who_waits_for_a_turn_is_answered_too() -> None:
     made = replay(Case("ours", 5, 3, 0, 2.0, 60.0, options(reorder_window=8)))
     assert (made["requests"], made["errors"]) == (168, 0)
+
+
+@pytest.mark.parametrize("benchmark", [rag_fleet, rag_overlap])
+def test_the_quick_form_runs(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    systems = ["--systems", "ours,round_robin"] if benchmark is rag_fleet else []
+    benchmark.main(["--quick", "--processes", "1", "--load", "0.5", *systems])
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert {"ours"} < {row["system"] for row in rows}
+    assert all(row["errors"] == 0 for row in rows)
 
 
 def test_head_starts_hide_searches() -> None:
