@@ -17,7 +17,7 @@ from deployments.engines.guardian import MARK, kill_marked, marked_processes, wa
 
 ROOT = Path(guardian.__file__).parents[2]
 SLEEP = ["sleep", "300"]
-LIMIT_S = 3.0
+LIMIT_S = 10.0
 
 GRANDCHILD_IN_A_SESSION_OF_ITS_OWN = """
 import subprocess, time
