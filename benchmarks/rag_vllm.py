@@ -12,20 +12,17 @@ another encoder is named; then `--words` must be what it can read.
 
 import argparse
 import asyncio
-import json
 import random
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx
-import numpy as np
 
 from benchmarks import report
 from benchmarks.report import Row, say
-from benchmarks.routing_vllm import BLOCK, MODEL, WORDS, Asked, start
+from benchmarks.routing_vllm import ANSWER_TOKENS, MODEL, WORDS, Asked, row_of, start, streamed
 
 SYSTEMS = {"ours": True, "retrieval_order": False}
 """And whether documents may be put in another order."""
@@ -36,7 +33,6 @@ WORDINGS = (
     "{subject}: how about its {aspect}?",
     "I would like to read of the {aspect} that {subject} has.",
 )
-ANSWER_TOKENS = 8
 SYLLABLES = ["ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "zu", "bra", "cle", "dri", "flo", "gru"]
 
 
@@ -114,7 +110,7 @@ async def run(client: httpx.AsyncClient, store: str, system: str, questions: Seq
     await ask_all(client, store, system, filling, options, salt)
     began = time.perf_counter()
     asked = await ask_all(client, store, system, measured, options, salt)
-    return row(system, asked, time.perf_counter() - began)
+    return row_of(system, asked, time.perf_counter() - began)
 
 
 async def ask_all(
@@ -144,46 +140,7 @@ async def ask(client: httpx.AsyncClient, store: str, system: str, question: str,
         "cache_salt": salt,
         "retrieval": {"vector_store_ids": [store], "top_k": k, "reorder": SYSTEMS[system]},
     }
-    began = time.perf_counter()
-    arrivals: list[float] = []
-    usage: dict[str, Any] = {}
-    async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-        async for line in answer.aiter_lines():
-            if line.startswith("data: {"):
-                event = json.loads(line[6:])
-                usage = event.get("usage") or usage
-                if event.get("choices"):
-                    arrivals.append(time.perf_counter())
-    details = usage.get("prompt_tokens_details") or {}
-    predicted = answer.headers.get("x-mygo-predicted-cached-tokens")
-    return Asked(
-        ttft_s=(arrivals or [began])[0] - began,
-        tpot_s=(arrivals[-1] - arrivals[0]) / (ANSWER_TOKENS - 1) if arrivals else 0.0,
-        prompt_tokens=usage.get("prompt_tokens", 0),
-        cached_tokens=details.get("cached_tokens") or 0,
-        predicted=None if predicted is None else int(predicted),
-        replica=answer.headers.get("x-mygo-replica", ""),
-        status=answer.status_code,
-    )
-
-
-def row(system: str, asked: Sequence[Asked], wall_s: float) -> Row:
-    good = [each for each in asked if each.status == 200 and each.prompt_tokens]
-    ttft = [each.ttft_s for each in good]
-    errors = [abs(each.predicted - each.cached_tokens) for each in good if each.predicted is not None]
-    counts = [sum(each.replica == name for each in good) for name in {each.replica for each in good}]
-    return {
-        "system": system,
-        "cached_token_share": sum(each.cached_tokens for each in good) / sum(each.prompt_tokens for each in good),
-        **{f"ttft_p{percent}_s": float(np.percentile(ttft, percent)) for percent in (50, 90, 99)},
-        "tpot_p50_s": float(np.percentile([each.tpot_s for each in good], 50)),
-        "requests_per_s": len(good) / wall_s,
-        "max_mean_load": max(counts) * 2 / sum(counts),
-        "prompt_tokens_mean": float(np.mean([each.prompt_tokens for each in good])),
-        "prediction_error_blocks": float(np.mean(errors)) / BLOCK if errors else None,
-        "requests": len(asked),
-        "errors": len(asked) - len(good),
-    }
+    return await streamed(client, body)
 
 
 if __name__ == "__main__":

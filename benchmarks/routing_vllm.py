@@ -189,45 +189,55 @@ class Load:
             "cache_salt": f"tenant-{prefix % self._options.tenants}",
         }
         headers = {"x-mygo-tenant": f"tenant-{prefix % self._options.tenants}"}
-        began = time.perf_counter()
-        arrivals: list[float] = []
-        usage: dict[str, Any] = {}
-        async with client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
-            async for line in answer.aiter_lines():
-                if line.startswith("data: {"):
-                    event = json.loads(line[6:])
-                    usage = event.get("usage") or usage
-                    if event["choices"]:
-                        arrivals.append(time.perf_counter())
-        details = usage.get("prompt_tokens_details") or {}
-        predicted = answer.headers.get("x-mygo-predicted-cached-tokens")
-        return Asked(
-            ttft_s=(arrivals or [began])[0] - began,
-            tpot_s=(arrivals[-1] - arrivals[0]) / (ANSWER_TOKENS - 1) if arrivals else 0.0,
-            prompt_tokens=usage.get("prompt_tokens", 0),
-            cached_tokens=details.get("cached_tokens") or 0,
-            predicted=None if predicted is None else int(predicted),
-            replica=answer.headers.get("x-mygo-replica", ""),
-            status=answer.status_code,
-        )
+        return await streamed(client, body, headers)
 
     def row(self, system: str) -> Row:
-        good = [each for each in self._asked if each.status == 200 and each.prompt_tokens]
-        ttft = [each.ttft_s for each in good]
-        errors = [abs(each.predicted - each.cached_tokens) for each in good if each.predicted is not None]
-        counts = [sum(each.replica == name for each in good) for name in {each.replica for each in good}]
-        return {
-            "system": system,
-            "cached_token_share": sum(each.cached_tokens for each in good) / sum(each.prompt_tokens for each in good),
-            **{f"ttft_p{percent}_s": float(np.percentile(ttft, percent)) for percent in (50, 90, 99)},
-            "tpot_p50_s": float(np.percentile([each.tpot_s for each in good], 50)),
-            "requests_per_s": len(good) / self._wall_s,
-            "max_mean_load": max(counts) * 2 / sum(counts) if any(each.replica for each in good) else None,
-            "prediction_error_blocks": float(np.mean(errors)) / BLOCK if errors else None,
-            "requests": len(self._asked),
-            "errors": len(self._asked) - len(good),
-            "rejected": sum(each.status in (429, 503) for each in self._asked),
-        }
+        rejected = sum(each.status in (429, 503) for each in self._asked)
+        return {**row_of(system, self._asked, self._wall_s), "rejected": rejected}
+
+
+async def streamed(client: httpx.AsyncClient, body: dict[str, Any], headers: dict[str, str] | None = None) -> Asked:
+    """Sends a chat that is to be streamed with its usage, and has `ANSWER_TOKENS`."""
+    began = time.perf_counter()
+    arrivals: list[float] = []
+    usage: dict[str, Any] = {}
+    async with client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("data: {"):
+                event = json.loads(line[6:])
+                usage = event.get("usage") or usage
+                if event.get("choices"):
+                    arrivals.append(time.perf_counter())
+    details = usage.get("prompt_tokens_details") or {}
+    predicted = answer.headers.get("x-mygo-predicted-cached-tokens")
+    return Asked(
+        ttft_s=(arrivals or [began])[0] - began,
+        tpot_s=(arrivals[-1] - arrivals[0]) / (ANSWER_TOKENS - 1) if arrivals else 0.0,
+        prompt_tokens=usage.get("prompt_tokens", 0),
+        cached_tokens=details.get("cached_tokens") or 0,
+        predicted=None if predicted is None else int(predicted),
+        replica=answer.headers.get("x-mygo-replica", ""),
+        status=answer.status_code,
+    )
+
+
+def row_of(system: str, asked: Sequence[Asked], wall_s: float) -> Row:
+    good = [each for each in asked if each.status == 200 and each.prompt_tokens]
+    ttft = [each.ttft_s for each in good]
+    errors = [abs(each.predicted - each.cached_tokens) for each in good if each.predicted is not None]
+    counts = [sum(each.replica == name for each in good) for name in {each.replica for each in good}]
+    return {
+        "system": system,
+        "cached_token_share": sum(each.cached_tokens for each in good) / sum(each.prompt_tokens for each in good),
+        **{f"ttft_p{percent}_s": float(np.percentile(ttft, percent)) for percent in (50, 90, 99)},
+        "tpot_p50_s": float(np.percentile([each.tpot_s for each in good], 50)),
+        "requests_per_s": len(good) / wall_s,
+        "max_mean_load": max(counts) * 2 / sum(counts) if any(each.replica for each in good) else None,
+        "prompt_tokens_mean": float(np.mean([each.prompt_tokens for each in good])),
+        "prediction_error_blocks": float(np.mean(errors)) / BLOCK if errors else None,
+        "requests": len(asked),
+        "errors": len(asked) - len(good),
+    }
 
 
 if __name__ == "__main__":
