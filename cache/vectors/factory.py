@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from cache.errors import VectorIndexError
@@ -58,19 +59,34 @@ def _memory(parts: SplitResult, collection: str, dimension: int) -> VectorIndex:
     return MemoryIndex(dimension)
 
 
-def _milvus(parts: SplitResult, collection: str, dimension: int) -> VectorIndex:
-    from cache.vectors.milvus import MilvusIndex
+class MilvusAddress(NamedTuple):
+    """As pymilvus takes it."""
 
+    uri: str
+    token: str
+    database: str
+
+
+def milvus_address(parts: SplitResult) -> MilvusAddress:
+    """Raises `ValueError` for a URL of another form, which the message does not repeat."""
     query = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
     database = parts.path.strip("/")
-    _require(bool(parts.hostname) and query.keys() <= {"token"} and "/" not in database and not (parts.username and query))
+    if not parts.hostname or query.keys() - {"token"} or "/" in database or (parts.username and query):
+        raise ValueError("not the URL of a Milvus")
     host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
     scheme = "https" if parts.scheme == "https" else "http"
     default_port = 443 if scheme == "https" else MILVUS_PORT
     token = query["token"][0] if query else ""
     if parts.username:
         token = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return MilvusIndex(f"{scheme}://{host}:{parts.port or default_port}", collection, dimension, token=token, database=database)
+    return MilvusAddress(f"{scheme}://{host}:{parts.port or default_port}", token, database)
+
+
+def _milvus(parts: SplitResult, collection: str, dimension: int) -> VectorIndex:
+    from cache.vectors.milvus import MilvusIndex
+
+    address = milvus_address(parts)
+    return MilvusIndex(address.uri, collection, dimension, token=address.token, database=address.database)
 
 
 def _milvus_lite(parts: SplitResult, collection: str, dimension: int) -> VectorIndex:
