@@ -121,7 +121,7 @@ class Documents:
             replicas = [replicas[self._turn % len(replicas)]]
         pieces, ranks = self._pieces(request, with_question)
         began = time.process_time()  # other replays run on the same cores
-        plan = self._planner.plan(self.ours.keys, self.ours.root, pieces, ranks, replicas)
+        plan = self._planner.plan(self.ours.keys, self.ours.root, pieces, ranks, replicas, is_counted=with_question)
         self.decision_s += time.process_time() - began
         return plan
 

@@ -74,7 +74,7 @@ class DocumentPlans:
         if pieces is None or not by_id:
             return None
         provisional = replace(pieces, tail=pieces.tail[:0])  # ranks and question are not shared
-        plan = self._planner.plan(keys, keys.root(salt), provisional, chat.ranks, list(by_id))
+        plan = self._planner.plan(keys, keys.root(salt), provisional, chat.ranks, list(by_id), is_counted=False)
         if not self.gate.opens(plan.seconds, plan.backlog_s):
             plan.routed.end()
             return None

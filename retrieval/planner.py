@@ -69,9 +69,21 @@ class Planner:
         self._router = router
         self._heat = Heat(clock, HALF_LIFE_S)
 
-    def plan(self, keys: BlockKeys, root: int, pieces: Pieces, ranks: Ranks, replicas: Sequence[str], is_whole: bool = False) -> Plan:
-        """Also reserves the first replica's place. `root`: of the prompt's keys, see `BlockKeys.root`; `replicas` must not be empty."""
-        heats = [self._heat.touch(keys.digest((root, name))) for name in pieces.names]
+    def plan(
+        self,
+        keys: BlockKeys,
+        root: int,
+        pieces: Pieces,
+        ranks: Ranks,
+        replicas: Sequence[str],
+        is_whole: bool = False,
+        *,
+        is_counted: bool = True,
+    ) -> Plan:
+        """Also reserves the first replica's place. `root`: of the prompt's keys, see `BlockKeys.root`; `replicas` must not be empty;
+        `is_counted`: its documents are asked for, once more than before."""
+        heat = self._heat.touch if is_counted else self._heat.of
+        heats = [heat(keys.digest((root, name))) for name in pieces.names]
         router, tokens = self._router, len(pieces)
         paths = self._paths(keys, root, pieces, ranks)
         cached = [paths[replica].blocks * keys.block_size if replica in paths else 0 for replica in replicas]

@@ -16,12 +16,16 @@ class Heat:
         self._half_life_s = half_life_s
         self._counts: dict[int, tuple[float, float]] = {}
 
+    def of(self, key: int) -> float:
+        now = self._clock()
+        count, since = self._counts.get(key, (0.0, now))
+        return count * math.exp2((since - now) / self._half_life_s)
+
     def touch(self, key: int) -> float:
         """The count before this request, which is counted now."""
-        now = self._clock()
-        count, since = self._counts.pop(key, (0.0, now))
-        count *= math.exp2((since - now) / self._half_life_s)
-        self._counts[key] = count + 1, now
+        count = self.of(key)
+        self._counts.pop(key, None)  # what was asked for last comes last
+        self._counts[key] = count + 1, self._clock()
         if len(self._counts) > _MAX:  # half of them, because a dictionary that shrinks at its beginning is slow to find it again
             self._counts = dict(list(self._counts.items())[_MAX // 2 :])
         return count

@@ -161,6 +161,10 @@ async def test_what_a_head_start_has_computed_is_found_by_the_request() -> None:
         assert found >= 8 * SLOW.block_size
         await eventually(lambda: not any(node.engine.load().ongoing for node in nodes))
         assert ingress.routing.gate.wasted == 0
+        heat, keys = ingress.routing._documents._planner._heat, ingress.routing._keys
+        assert keys is not None
+        counts = [heat.of(keys.digest((keys.root(SALT), label))) for label in labels(hits_of(1, 2, 3))]
+        assert counts == pytest.approx([1, 1, 1], abs=0.2), "a head start and its request are one"
         assert not any(ingress.router.ledger(node.id).ongoing for node in nodes)
 
 

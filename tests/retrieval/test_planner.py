@@ -124,6 +124,15 @@ def test_what_nobody_holds_is_put_hottest_first(fleet: Fleet) -> None:
     assert fleet.planner.plan(KEYS, ROOT, Pieces(both.head, both.documents, both.tail, ["0", "1", "2"]), free(3), REPLICAS).order[0] == 2
 
 
+def test_provisional_plans_ask_for_nothing(fleet: Fleet) -> None:
+    """A head start and the request it is for are one."""
+    one, both = pieces([9]), pieces([9, 9])
+    other = Pieces(one.head, both.documents[1:], one.tail, ["1"])
+    for asked, is_counted in ((one, False), (one, True), (other, True), (other, True)):
+        fleet.planner.plan(KEYS, ROOT, asked, free(1), REPLICAS, is_counted=is_counted).routed.end()
+    assert fleet.planner.plan(KEYS, ROOT, both, free(2), REPLICAS).order == (1, 0)
+
+
 def test_what_was_planned_counts_as_held(fleet: Fleet) -> None:
     these = pieces([40, 40])
     first = fleet.planner.plan(KEYS, ROOT, these, free(2), REPLICAS)
