@@ -8,7 +8,6 @@ first has the best chance to be shared.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -36,11 +35,6 @@ class Pieces:
         """Tokens of the prompt."""
         return len(self.head) + sum(map(len, self.documents)) + len(self.tail)
 
-    def spans(self, order: Order) -> list[tuple[int, int]]:
-        """Where each document begins and ends in the prompt."""
-        ends = accumulate((len(self.documents[hit]) for hit in order), initial=len(self.head))
-        return list(pairwise(ends))
-
     def joined(self, order: Order) -> Tokens:
         return np.concatenate([self.head, *(self.documents[hit] for hit in order), self.tail])
 
@@ -50,8 +44,8 @@ class Plan:
     order: Order
     tokens: Tokens
     """The prompt, in that order."""
-    spans: Sequence[tuple[int, int]]
-    """Where each document begins and ends in it."""
+    documents_end: int
+    """Its tokens up to there; 0: it has none."""
     routed: Routed
     backlog_s: float
     """Of other work, before it, on the first replica."""
@@ -92,7 +86,8 @@ class Planner:
         joined = pieces.joined(order)
         prompt = Prompt(keys.chain(root, joined), tokens, is_whole)
         backlog_s = router.ledger(ranked[0]).backlog_s(router.clock())
-        return Plan(order, joined, pieces.spans(order), router.take(prompt, ranked, router.cached(prompt, ranked)), backlog_s)
+        documents_end = tokens - len(pieces.tail) if order else 0
+        return Plan(order, joined, documents_end, router.take(prompt, ranked, router.cached(prompt, ranked)), backlog_s)
 
     def cached(self, keys: BlockKeys, root: int, pieces: Pieces, ranks: Ranks) -> int:
         """Tokens that the replica which holds most of them holds, in its best order."""

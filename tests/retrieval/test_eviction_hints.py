@@ -9,66 +9,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.errors import ProfileError
-from retrieval.eviction.base import Span
 from retrieval.eviction.costs import GridCost, LinearCost, load, per_token
-from retrieval.eviction.hints import MAX_SPANS, NONE, Hints, parse
+from retrieval.eviction.hints import profile
 
 
-def test_hints_are_read() -> None:
-    given = {"mygo": {"documents": [[0, 10], [10, 30, 2.5]], "profile": [0.01, 1e-4, 0]}, "other": 1}
-    assert parse(given) == Hints((Span(0, 10, 1.0), Span(10, 30, 2.5)), (0.01, 1e-4, 0.0))
+def test_the_profile_is_read() -> None:
+    assert profile({"mygo": {"profile": [0.01, 1e-4, 0]}, "other": 1}) == LinearCost(0.01, 1e-4, 0.0)
 
 
-@pytest.mark.parametrize(
-    "documents",
-    [
-        None,
-        {},
-        "ab",
-        [[0]],
-        [[0, 1, 2, 3]],
-        [[5, 5]],
-        [[5, 1]],
-        [[-1, 5]],
-        [[0, 5.0]],
-        [[True, 5]],
-        [[0, 10], [9, 20]],
-        [[0, 10, -1]],
-        [[0, 10, float("nan")]],
-        [[0, 10, float("inf")]],
-        [[0, 10, 1e9]],
-        [[0, 10, "2"]],
-        [[0, 1 << 40]],
-        [[0, 10], None],
-        [[each, each + 1] for each in range(MAX_SPANS + 1)],
-    ],
-)
-def test_documents_of_another_form_are_none(documents: object) -> None:
-    assert parse({"mygo": {"documents": documents}}) == NONE
-
-
-@pytest.mark.parametrize("profile", [None, 1, [], [1, 2], [0, 0, 0], [1, 2, -1], [1, 2, "3"], [float("inf"), 1, 1]])
-def test_profiles_of_another_form_are_none(profile: object) -> None:
-    assert parse({"mygo": {"profile": profile}}) == NONE
+@pytest.mark.parametrize("given", [None, 1, [], [1, 2], [0, 0, 0], [1, 2, -1], [1, 2, "3"], [float("inf"), 1, 1], [True, 1, 1]])
+def test_profiles_of_another_form_are_none(given: object) -> None:
+    assert profile({"mygo": {"profile": given}}) is None
 
 
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["mygo", "documents", "profile", "x"]), inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["mygo", "profile", "x"]), inner, max_size=4),
 )
 
 
 @given(json_values)
 def test_nothing_that_a_client_sends_raises(given: object) -> None:
-    parse({"mygo": {"documents": given, "profile": given}}).weights([1, 2, 3])
-    parse(given)
-
-
-def test_weights_are_those_of_the_documents_that_blocks_end_in() -> None:
-    hints = Hints((Span(0, 10, 2.0), Span(20, 30, 3.0)))
-    assert hints.weights([8, 10, 11, 20, 21, 30, 31]) == [2.0, 2.0, 1.0, 1.0, 3.0, 3.0, 1.0]
-    assert Hints((Span(0, 10),)).weights([5]) is None
-    assert NONE.weights([5]) is None
+    profile({"mygo": {"profile": given}})
+    profile(given)
 
 
 def test_the_linear_model() -> None:

@@ -136,16 +136,9 @@ def test_clear(vllm: Vllm) -> None:
     assert [name for name, _ in made.evict(2, set())] == keys[::-1]
 
 
-def test_weights_of_documents_count(vllm: Vllm) -> None:
-    made, heavy, later = policy(vllm), chain(vllm, 1), chain(vllm, 2)
-    fill(vllm, made, heavy, {"mygo": {"documents": [[0, TOKENS, 5.0]]}})
-    fill(vllm, made, later)
-    assert [name for name, _ in made.evict(1, set())] == later
-
-
 def test_parameters_without_sense_change_nothing(vllm: Vllm) -> None:
     made, keys = policy(vllm), chain(vllm, 1, 2)
-    fill(vllm, made, keys, {"mygo": {"documents": "x", "profile": [None]}})
+    fill(vllm, made, keys, {"mygo": {"profile": [None]}})
     assert [name for name, _ in made.evict(2, set())] == keys[::-1]
 
 
