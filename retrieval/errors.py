@@ -13,7 +13,6 @@ RetrievalError
 ├── OversizeError         a file is longer than what is kept
 ├── BusyError             too much waits already; try again
 ├── ChunkSizeError        chunks are to be longer than what the encoder reads
-├── ProfileError          a file of prefill times cannot be used
 ├── ParseError            a file has no text that can be read; `code` is OpenAI's
 ├── SupersededError       what was being ingested is no longer wanted
 └── StorageError          the document store did not answer, or holds what it cannot use
@@ -89,10 +88,6 @@ class BusyError(RetrievalError):
 
 class ChunkSizeError(RetrievalError):
     """Chunks are to be longer than what the encoder reads."""
-
-
-class ProfileError(RetrievalError):
-    """A file of prefill times cannot be used; the message says what it must look like."""
 
 
 class ParseError(RetrievalError):
