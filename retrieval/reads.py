@@ -1,4 +1,4 @@
-"""What a reader gets of a collection: all of it at once, its vectors in slices, and what has changed."""
+"""What a reader gets of a collection: what a search sees of it, vectors and texts by their numbers, and what has changed."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,23 +13,10 @@ from cache.database import Database
 from cache.entry import Vectors
 from retrieval import rows
 from retrieval.documents import Attributes, Chunk
-from retrieval.errors import UnknownStoreError
 from retrieval.revisions import BATCH, StoreRow
 from retrieval.schema import chunks, documents, revisions
 
 Numbers = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All chunks of a collection at one version, ordered by document id and ordinal.
-
-    `vectors` has shape (len(chunks), dimension), and (0, 0) without chunks.
-    """
-
-    version: int
-    chunks: list[Chunk]
-    vectors: Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +92,6 @@ def one_moment(database: Database) -> Iterator[Connection]:
         yield connection
 
 
-def snapshot(connection: Connection, namespace: str, store_id: str) -> tuple[Snapshot, str]:
-    """And the encoder of its vectors. Raises `UnknownStoreError`."""
-    found = connection.execute(rows.whole_store(namespace, store_id)).all()
-    if not found:
-        raise UnknownStoreError("no collection of this id")
-    parts = [row for row in found if row.ordinal is not None]
-    return Snapshot(found[0].version, [rows.chunk(row) for row in parts], rows.vectors(parts)), found[0].embedder
-
-
-def read_slice(connection: Connection, store: int, after: int, limit: int) -> Slice:
-    query = _VECTORS.join_from(chunks, revisions, revisions.c.seq == chunks.c.revision).where(rows.VISIBLE)
-    query = query.where(chunks.c.store == store, chunks.c.seq > after).order_by(chunks.c.seq)
-    return _slice(connection.execute(query.limit(limit)).all())
-
-
 def read_revision(connection: Connection, store: int, revision: int, first: int, limit: int) -> Slice:
     query = _VECTORS.where(chunks.c.store == store, chunks.c.revision == revision, chunks.c.ordinal >= first)
     return _slice(connection.execute(query.order_by(chunks.c.ordinal).limit(limit)).all())
@@ -161,7 +133,7 @@ def _slice(found: Sequence[rows.AnyRow]) -> Slice:
 
 def changes(connection: Connection, store: StoreRow, since: int) -> Changes:
     seen = _seen(connection, and_(documents.c.store == store.seq, documents.c.version > since))
-    if -1 < since < store.horizon:
+    if since < store.horizon:
         return Changes(store.seq, store.version, seen, None)
     ended = select(revisions.c.seq).where(revisions.c.store == store.seq, revisions.c.ended > since)
     return Changes(store.seq, store.version, seen, list(connection.scalars(ended)))

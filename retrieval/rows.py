@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, func, select
 
 from cache.entry import Vector, Vectors
 from retrieval.documents import Chunk, Document, Page, Status, VectorStoreInfo, chunk_id
-from retrieval.schema import chunks, documents, revisions, stores
+from retrieval.schema import documents, revisions, stores
 
 AnyRow = Row[*tuple[Any, ...]]
 
@@ -53,18 +53,6 @@ def document_sums(numbers: Sequence[int]) -> Select[*tuple[Any, ...]]:
     )
     query = select(documents.c.store, documents.c.status, *columns).where(documents.c.store.in_(numbers))
     return query.group_by(documents.c.store, documents.c.status)
-
-
-def whole_store(namespace: str, store_id: str) -> Select[*tuple[Any, ...]]:
-    """The collection with all its chunks, as one statement: on every database and isolation level, that sees one version.
-
-    A collection without chunks is one row with `ordinal` NULL.
-    """
-    tables = stores.outerjoin(documents, and_(documents.c.store == stores.c.seq, documents.c.revision.is_not(None)))
-    tables = tables.outerjoin(chunks, chunks.c.revision == documents.c.revision)
-    parts = (documents.c.id.label("document_id"), documents.c.name, documents.c.attributes, chunks.c.ordinal, chunks.c.text)
-    query = select(stores.c.version, stores.c.embedder, *parts, chunks.c.embedding).select_from(tables)
-    return query.where(is_store(namespace, store_id)).order_by(documents.c.id, chunks.c.ordinal)
 
 
 def chunk(row: AnyRow) -> Chunk:

@@ -11,11 +11,9 @@ from retrieval import reads, rows
 from retrieval.documents import Chunk, Document, DocumentInfo, Page, VectorStoreInfo
 from retrieval.errors import StorageError, UnknownStoreError
 from retrieval.migrate import open_database
-from retrieval.reads import Changes, Inventory, Slice, Snapshot, State
+from retrieval.reads import Changes, Inventory, Slice, State
 from retrieval.revisions import StoreRow, end_documents, end_store, new_revision, publish, raised, store_row, sweep
 from retrieval.schema import chunks, documents, revisions, stores
-
-__all__ = ["Changes", "DocumentStore", "Slice", "Snapshot"]
 
 
 class DocumentStore:
@@ -25,8 +23,7 @@ class DocumentStore:
     like one that does not exist. A change of what a search may find is one transaction, which also raises the collection's version.
 
     A reader that keeps an index of its own takes the `inventory` of a version and its `vectors_of`, and from then on the `changes` since
-    the version that it has, with `revisions_of` what it lacks. Or, without an inventory: `version`, then `slices` from 0 until none come,
-    then `changes` since that version.
+    the version that it has, with `revisions_of` or `slice_of` what it lacks.
     """
 
     def __init__(self, url: str, embedder: str) -> None:
@@ -146,19 +143,8 @@ class DocumentStore:
         with self.database.read() as connection:
             return [(row.namespace, row.id) for row in connection.execute(select(stores.c.namespace, stores.c.id))]
 
-    def load(self, namespace: str, store_id: str) -> Snapshot:
-        with self.database.read() as connection:
-            snapshot, embedder = reads.snapshot(connection, namespace, store_id)
-        self.require_embedder(embedder)
-        return snapshot
-
-    def slices(self, namespace: str, store_id: str, after: int, limit: int) -> Slice:
-        """At most `limit` chunks that a search may see now, in the order of their numbers, from the first behind `after`."""
-        with self.database.read() as connection:
-            return reads.read_slice(connection, self._readable(connection, namespace, store_id).seq, after, limit)
-
     def changes(self, namespace: str, store_id: str, since: int) -> Changes:
-        """What a search sees otherwise than at the version `since`; since -1: all."""
+        """What a search sees otherwise than at the version `since`."""
         with reads.one_moment(self.database) as connection:
             return reads.changes(connection, self._readable(connection, namespace, store_id), since)
 

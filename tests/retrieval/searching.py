@@ -2,11 +2,12 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from cache.entry import Vector
+from cache.entry import Vector, Vectors
 from retrieval import sources
 from retrieval.collection import Collection
 from retrieval.documents import Chunk, Document, chunk_id
@@ -58,9 +59,27 @@ def texts_of(store: DocumentStore, found: list[Found], store_id: str = "vs_1") -
     return [chunks[each.row].text for each in found]
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All chunks of a collection that a search may find, ordered by document id and ordinal. `vectors`: shape (chunks, dimension)."""
+
+    version: int
+    chunks: list[Chunk]
+    vectors: Vectors
+
+
+def contents(store: DocumentStore, namespace: str, store_id: str) -> Contents:
+    inventory = store.inventory(namespace, store_id)
+    found = store.vectors_of(namespace, store_id, inventory.numbers.tolist())
+    texts = store.chunks_of(namespace, store_id, found.numbers.tolist())
+    chunks = [texts[number] for number in found.numbers.tolist()]
+    order = sorted(range(len(chunks)), key=lambda at: (chunks[at].document_id, chunks[at].ordinal))
+    return Contents(inventory.state.version, [chunks[at] for at in order], found.vectors[order])
+
+
 def agrees(store: DocumentStore, collection: Collection, store_id: str = "vs_1") -> bool:
     """Whether a search finds all that SQL has, and nothing else, in the order of comparing all."""
-    snapshot = store.load("a", store_id)
+    snapshot = contents(store, "a", store_id)
     scores = (snapshot.vectors @ QUERY).tolist() if snapshot.chunks else []
     expected = sorted(zip(scores, (chunk.text for chunk in snapshot.chunks), strict=True), reverse=True)
     found = collection.search(QUERY, 1000)

@@ -14,6 +14,7 @@ from retrieval.documents import Attachment, Cutting, Document
 from retrieval.errors import BusyError, DocumentError, StorageError, UnknownBatchError, UnknownFileError, UnknownStoreError
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
+from tests.retrieval.searching import contents
 from tests.retrieval.tiers import NOW, Clock, Encoder, all_files, attach, attached, drain, found, make_tier, upload
 
 LONG = " ".join(f"word{i}" for i in range(2000))
@@ -400,25 +401,23 @@ def test_threads_do_what_waits_and_stop(tmp_path: Path) -> None:
 
 
 def test_a_version_is_read_in_slices_and_followed_by_its_changes(tier: RetrievalTier, store_id: str) -> None:
-    """A reader with an index of its own, however the collection changes meanwhile, comes to what `load` says."""
+    """A reader with an index of its own, however the collection changes meanwhile, comes to the newest version."""
     store: DocumentStore = tier.service._store
     ids = [attach(tier, store_id, f"{LONG} {number}") for number in range(3)]
     drain(tier)
-    version = store.version("a", store_id)
+    inventory = store.inventory("a", store_id)
+    assert inventory.numbers.tolist() == sorted(inventory.numbers.tolist())
+    assert len(inventory.numbers) > 150
     held: dict[int, tuple[int, Vector]] = {}
-    after = 0
-    for turn in range(1000):
-        part = store.slices("a", store_id, after, 50)
-        if not len(part.numbers):
-            break
-        assert list(part.numbers) == sorted(part.numbers)
-        after = int(part.numbers[-1])
+    for turn, first in enumerate(range(0, len(inventory.numbers), 50)):
+        part = store.vectors_of("a", store_id, inventory.numbers[first : first + 50].tolist())
+        assert part.revisions.tolist() == inventory.revisions[first : first + 50].tolist()
         held |= {int(n): (int(r), v) for n, r, v in zip(part.numbers, part.revisions, part.vectors, strict=True)}
         if turn == 1:  # meanwhile
             tier.attachments.detach_file("a", store_id, ids[0])
             tier.attachments.attach_file("a", store_id, Attachment(ids[1], {"new": True}))
             drain(tier)
-    changes = store.changes("a", store_id, version)
+    changes = store.changes("a", store_id, inventory.state.version)
     assert changes.version == store.version("a", store_id)
     assert changes.gone is not None
     held = {number: each for number, each in held.items() if each[0] not in changes.gone}
@@ -426,13 +425,13 @@ def test_a_version_is_read_in_slices_and_followed_by_its_changes(tier: Retrieval
         for first in range(0, document.chunks, 50):
             part = store.slice_of("a", store_id, document.revision, first, 50)
             held |= {int(n): (int(r), v) for n, r, v in zip(part.numbers, part.revisions, part.vectors, strict=True)}
-    snapshot = store.load("a", store_id)
+    snapshot = contents(store, "a", store_id)
     texts = store.chunks_of("a", store_id, list(held))
     assert sorted(chunk.id for chunk in texts.values()) == sorted(chunk.id for chunk in snapshot.chunks)
     by_id = {chunk.id: held[number][1] for number, chunk in texts.items()}
     for chunk, vector in zip(snapshot.chunks, snapshot.vectors, strict=True):
         np.testing.assert_array_equal(by_id[chunk.id], vector)
-    assert {document.id: document.attributes for document in store.changes("a", store_id, -1).documents} == {
+    assert {document.id: document.attributes for document in store.inventory("a", store_id).documents} == {
         ids[1]: {"new": True},
         ids[2]: {},
     }
@@ -445,12 +444,12 @@ def test_what_has_ended_is_kept_for_readers_for_a_while_then_forgotten(tmp_path:
     store: DocumentStore = tier.service._store
     file_id = attach(tier, store_id, "Bees make honey.", "bees.txt")
     drain(tier)
-    number = int(store.slices("a", store_id, 0, 1).numbers[0])
+    number = int(store.inventory("a", store_id).numbers[0])
     version = store.version("a", store_id)
     tier.attachments.detach_file("a", store_id, file_id)
     drain(tier)
     assert store.chunks_of("a", store_id, [number])[number].text == "Bees make honey."
-    assert len(store.slices("a", store_id, 0, 1).numbers) == 0
+    assert len(store.inventory("a", store_id).numbers) == 0
     clock.now = NOW + 120
     drain(tier)
     assert store.chunks_of("a", store_id, [number]) == {}

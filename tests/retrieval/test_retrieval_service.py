@@ -16,6 +16,7 @@ from retrieval.search import VectorSearch
 from retrieval.service import RetrievalService
 from retrieval.sources import FaissSource
 from retrieval.store import DocumentStore
+from tests.retrieval.searching import contents
 
 EMBEDDER = HashedWordsEmbedder()
 BEES = Document("doc_bees", "Bees make honey in a hive.", {"kind": "insect"})
@@ -219,7 +220,7 @@ def test_loaded_collections_are_bounded(service: RetrievalService, store: Docume
 def test_search_equals_brute_force(service: RetrievalService, store: DocumentStore) -> None:
     store_id = service.create_store("a", "").id
     service.add_documents("a", store_id, [Document(f"doc_{i}", f"word{i} word{i % 7} word{i % 3}") for i in range(60)])
-    snapshot = store.load("a", store_id)
+    snapshot = contents(store, "a", store_id)
     scores = snapshot.vectors @ EMBEDDER.embed(["word2 word5"])[0]
     expected = sorted(zip(scores.tolist(), (chunk.id for chunk in snapshot.chunks), strict=True), key=lambda pair: (-pair[0], pair[1]))[:5]
     found = service.search("a", [store_id], "word2 word5", 5).hits

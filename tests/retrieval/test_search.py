@@ -113,9 +113,9 @@ def test_a_restart_maps_what_was_saved_and_takes_what_has_changed(store: Documen
 
     store.vectors_of = counted  # type: ignore[method-assign]
     again = search_of(store, indexes, kind).open("a", "vs_1")
+    assert sum(reads) < 20  # those that are compared, and four new ones
     assert agrees(store, again)
     assert again.index.kind == {"auto": "ivf"}.get(kind, kind)
-    assert sum(reads) < 20  # those that are compared, and four new ones
 
 
 def test_a_small_collection_needs_no_files(store: DocumentStore, indexes: Path) -> None:

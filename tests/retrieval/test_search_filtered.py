@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from retrieval.documents import Document
 from retrieval.filters import parse_filter
 from retrieval.service import RetrievalService
+from tests.retrieval.searching import contents
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -14,7 +15,7 @@ from retrieval.service import RetrievalService
 def test_a_filtered_search_equals_a_filtered_ranking(service: RetrievalService, kinds: list[int], wanted: int, top_k: int) -> None:
     store_id = service.create_store("a", "").id
     service.add_documents("a", store_id, [Document(f"doc_{i}", f"word{i} word{i % 7}", {"kind": kind}) for i, kind in enumerate(kinds)])
-    snapshot = service._store.load("a", store_id)
+    snapshot = contents(service._store, "a", store_id)
     scores = snapshot.vectors @ service._embedder.embed(["word3 word5"])[0]
     ranked = sorted(zip(scores.tolist(), snapshot.chunks, strict=True), key=lambda pair: -pair[0])
     expected = [score for score, chunk in ranked if chunk.attributes["kind"] == wanted][:top_k]
