@@ -21,9 +21,8 @@ from deployments.replicas import directory_of
 from deployments.result_metrics import ResultMetrics
 from deployments.router import DirectoryRouter
 from retrieval.config import RetrievalConfig
-from retrieval.documents import Begun, SearchResult
+from retrieval.documents import Begun, SearchRequest, SearchResult
 from retrieval.errors import BusyError, InputError, OversizeError, RetrievalError, StorageError, UnknownError
-from retrieval.filters import Filter, parse_filter
 from retrieval.scopes import Group
 from retrieval.sources import open_source
 from retrieval.store import DocumentStore
@@ -55,16 +54,12 @@ _REFUSALS = (BusyError, InputError, OversizeError, UnknownError)
 
 class RetrievalCalls(Protocol):
     """The contract of `Retrieval`: what requests wait for. See `retrieval.service.RetrievalService`; raises `RetrievalError` and
-    `CacheError`. `filters` are as `retrieval.filters.parse_filter` takes them.
+    `CacheError`.
     """
 
-    async def search(
-        self, namespace: str, store_ids: list[str], query: str | list[str], top_k: int, filters: Any, score_threshold: float | None
-    ) -> SearchResult: ...
+    async def search(self, namespace: str, request: SearchRequest) -> SearchResult: ...
 
-    async def begin_search(
-        self, namespace: str, store_ids: list[str], query: str | list[str], top_k: int, filters: Any, score_threshold: float | None
-    ) -> Begun: ...
+    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun: ...
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult: ...
 
@@ -140,17 +135,11 @@ class Retrieval(RetrievalCalls):
         except _REFUSALS as error:
             return Refused(error)
 
-    async def search(
-        self, namespace: str, store_ids: list[str], query: str | list[str], top_k: int, filters: Any, score_threshold: float | None
-    ) -> SearchResult:
-        service = (await self._opened()).service
-        return await self._searching(service.search, namespace, store_ids, query, top_k, _parsed(filters), score_threshold)
+    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
+        return await self._searching((await self._opened()).service.search, namespace, request)
 
-    async def begin_search(
-        self, namespace: str, store_ids: list[str], query: str | list[str], top_k: int, filters: Any, score_threshold: float | None
-    ) -> Begun:
-        service = (await self._opened()).service
-        return await self._searching(service.begin_search, namespace, store_ids, query, top_k, _parsed(filters), score_threshold)
+    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
+        return await self._searching((await self._opened()).service.begin_search, namespace, request)
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         return await self._searching((await self._opened()).service.end_search, namespace, ticket)
@@ -186,10 +175,6 @@ class Retrieval(RetrievalCalls):
     async def __del__(self) -> None:
         """Serve awaits this when the replica is to stop."""
         await self.close()
-
-
-def _parsed(filters: Any) -> Filter | None:
-    return None if filters is None else parse_filter(filters, "filters")
 
 
 def retrieval_deployment(

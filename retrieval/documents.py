@@ -6,7 +6,7 @@ import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from retrieval.errors import DocumentError
 
@@ -56,6 +56,19 @@ class Chunk:
     attributes: Attributes = field(default_factory=dict)
     name: str = ""
     """Of the file that it is from, or its document's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What a search is to find: the `top_k` chunks of all these collections that are nearest to any of the queries."""
+
+    store_ids: list[str]
+    queries: list[str]
+    top_k: int
+    filters: Any = None
+    """JSON, as `retrieval.filters.parse_filter` takes it: only chunks whose attributes match."""
+    score_threshold: float | None = None
+    """Only chunks whose score is at least this."""
 
 
 @dataclass(frozen=True, slots=True)

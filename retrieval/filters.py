@@ -82,14 +82,6 @@ def parse_filter(raw: Any, field: str) -> Filter:
     return found
 
 
-def to_json(filters: Filter) -> dict[str, Any]:
-    """What `parse_filter` makes the same filter of."""
-    if isinstance(filters, Compound):
-        return {"type": filters.operator, "filters": [to_json(part) for part in filters.parts]}
-    value = list(filters.values) if filters.operator in _AMONG else filters.values[0]
-    return {"type": filters.operator, "key": filters.key, "value": value}
-
-
 def _parse(raw: Any, field: str, levels: int) -> tuple[Filter, int]:
     """And how many comparisons it has."""
     if not isinstance(raw, Mapping):

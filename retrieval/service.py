@@ -13,6 +13,7 @@ from retrieval.documents import (
     Document,
     DocumentInfo,
     Page,
+    SearchRequest,
     SearchResult,
     VectorStoreInfo,
     check_attributes,
@@ -22,7 +23,7 @@ from retrieval.documents import (
     new_id,
 )
 from retrieval.errors import ChunkSizeError, QueryError
-from retrieval.filters import Filter
+from retrieval.filters import parse_filter
 from retrieval.result_cache import Counts
 from retrieval.scopes import Scopes
 from retrieval.search import VectorSearch
@@ -132,34 +133,17 @@ class RetrievalService:
     def get_document(self, namespace: str, store_id: str, document_id: str) -> Document | None:
         return self._store.get_document(self._scopes.of(namespace, store_id), store_id, document_id)
 
-    def search(
-        self,
-        namespace: str,
-        store_ids: Sequence[str],
-        query: str | Sequence[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> SearchResult:
-        """The `top_k` chunks of all these collections that are nearest to the query: best first, ties by chunk id.
+    def search(self, namespace: str, request: SearchRequest) -> SearchResult:
+        """Best first, ties by chunk id. Of several queries the one that a chunk is nearest to counts.
 
-        Of several queries the one that a chunk is nearest to counts. Only chunks whose attributes match `filters`, and whose score is at
-        least `score_threshold`. A chunk that several collections hold is one hit. Raises `QueryError` for a blank query or a `top_k` out of
-        range.
+        A chunk that several collections hold is one hit. Raises `QueryError` for a blank query, a `top_k` out of range, or filters that say
+        nothing.
         """
-        return self._searcher.search(namespace, store_ids, self._asked(query, top_k, filters, score_threshold))
+        return self._searcher.search(namespace, request.store_ids, self._asked(request))
 
-    def begin_search(
-        self,
-        namespace: str,
-        store_ids: Sequence[str],
-        query: str | Sequence[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> Begun:
+    def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
         """As `search`, which takes no longer than this and `end_search` together; but this returns as soon as there is a first result."""
-        return self._searcher.begin(namespace, store_ids, self._asked(query, top_k, filters, score_threshold))
+        return self._searcher.begin(namespace, request.store_ids, self._asked(request))
 
     def end_search(self, namespace: str, ticket: str) -> SearchResult:
         """The final result of a search that this namespace has begun less than `retrieval.tickets.TICKET_S` ago, once.
@@ -173,13 +157,13 @@ class RetrievalService:
         """What has become of searches in the result cache."""
         return self._searcher.counts
 
-    def _asked(self, query: str | Sequence[str], top_k: int, filters: Filter | None, score_threshold: float | None) -> Asked:
-        if not 1 <= top_k <= self._config.max_top_k:
-            raise QueryError(f"top_k is {top_k}; allowed: 1 to {self._config.max_top_k}", "top_k")
-        queries = [query] if isinstance(query, str) else list(query)
-        if not 1 <= len(queries) <= MAX_QUERIES or not all(each.strip() for each in queries):
+    def _asked(self, request: SearchRequest) -> Asked:
+        if not 1 <= request.top_k <= self._config.max_top_k:
+            raise QueryError(f"top_k is {request.top_k}; allowed: 1 to {self._config.max_top_k}", "top_k")
+        if not 1 <= len(request.queries) <= MAX_QUERIES or not all(each.strip() for each in request.queries):
             raise QueryError(f"a search has 1 to {MAX_QUERIES} queries, each with text", "query")
-        return Asked(queries, top_k, filters, score_threshold)
+        filters = None if request.filters is None else parse_filter(request.filters, "filters")
+        return Asked(request.queries, request.top_k, filters, request.score_threshold)
 
     def start(self) -> None:
         """What makes searches faster begins in the background."""

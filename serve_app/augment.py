@@ -10,9 +10,8 @@ from deployments.head_start import HeadStart
 from deployments.replicas import ReplicaDirectory
 from deployments.routing import Routing
 from retrieval.config import RetrievalConfig
-from retrieval.documents import SearchHit, SearchResult
+from retrieval.documents import SearchHit, SearchRequest, SearchResult
 from retrieval.errors import UnknownTicketError
-from retrieval.filters import Filter
 from retrieval.order import Ranks
 from retrieval.prompt import assemble
 from serve_app.errors import InvalidRequestError
@@ -28,9 +27,6 @@ ANSWER_TOKENS = 256
 """Room that documents leave for an answer whose length is not given."""
 TEMPLATE_TOKENS = 256
 """At most what a chat template adds to a prompt's text."""
-
-Search = tuple[str, list[str], str, int, Filter | None, float | None]
-"""What `DocumentService.search` is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +63,10 @@ class Augmenter:
         """The documents, and what was begun with while they were searched for. It is to be left in every case."""
         assert self.documents is not None  # noqa: S101
         query = last_question(request.body["messages"])
-        search = (namespace, asked.vector_store_ids, query, asked.top_k, asked.filter, asked.score_threshold)
+        search = SearchRequest(asked.vector_store_ids, [query], asked.top_k, asked.filters, asked.score_threshold)
         if not asked.reorder:
-            return await self.documents.search(*search), None
-        begun = await self.documents.begin_search(*search)
+            return await self.documents.search(namespace, search), None
+        begun = await self.documents.begin_search(namespace, search)
         if begun.is_final:
             return begun.result, None
         began = self.routing.router.clock()
@@ -84,12 +80,12 @@ class Augmenter:
         self.routing.gate.seen(self.routing.router.clock() - began, lasting(begun.result.hits, found.hits))
         return found, _begun(starting)
 
-    async def _ended(self, namespace: str, ticket: str, search: Search) -> SearchResult:
+    async def _ended(self, namespace: str, ticket: str, search: SearchRequest) -> SearchResult:
         assert self.documents is not None  # noqa: S101
         try:
             return await self.documents.end_search(namespace, ticket)
         except UnknownTicketError:  # another process took over, or it was forgotten in a rush
-            return await self.documents.search(*search)
+            return await self.documents.search(namespace, search)
 
     async def _head_start(self, request: Generation, provisional: SearchResult, caller: Caller, namespace: str) -> HeadStart | None:
         request = self._with(request, provisional, namespace, len(provisional.hits))

@@ -15,8 +15,7 @@ from cache.stores.base import Known
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
 from deployments.retrieval import Refused
-from retrieval.documents import Begun, SearchResult
-from retrieval.filters import Filter, to_json
+from retrieval.documents import Begun, SearchRequest, SearchResult
 
 T = TypeVar("T")
 CALL_TIMEOUT_S = 30.0
@@ -63,26 +62,10 @@ class EmbeddingService(Protocol):
 class DocumentService(Protocol):
     """Documents of a namespace. Raises the errors of `retrieval.errors`, and `DeploymentError`."""
 
-    async def search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> SearchResult:
+    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
         """See `retrieval.service.RetrievalService.search`."""
 
-    async def begin_search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> Begun:
+    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
         """See `retrieval.service.RetrievalService.begin_search`."""
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
@@ -169,28 +152,12 @@ class RemoteDocuments:
         self._calls = calls
         self._handle = handle
 
-    async def search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> SearchResult:
-        result: SearchResult = await self._search("search", namespace, store_ids, query, top_k, _json(filters), score_threshold)
+    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
+        result: SearchResult = await self._search("search", namespace, request)
         return result
 
-    async def begin_search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> Begun:
-        begun: Begun = await self._search("begin_search", namespace, store_ids, query, top_k, _json(filters), score_threshold)
+    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
+        begun: Begun = await self._search("begin_search", namespace, request)
         return begun
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
@@ -206,8 +173,3 @@ class RemoteDocuments:
         if isinstance(result, Refused):
             raise result.error
         return result
-
-
-def _json(filters: Filter | None) -> Any:
-    """A filter on its way."""
-    return None if filters is None else to_json(filters)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from retrieval.documents import Attachment, Document, DocumentInfo, SearchHit, VectorStoreInfo, new_document
+from retrieval.documents import Attachment, Document, DocumentInfo, SearchHit, SearchRequest, VectorStoreInfo, new_document
 from retrieval.filters import parse_filter
 from serve_app.document_calls import Attributes, Chunking, DocumentCalls, chunking_of, list_reply, page_of
 from serve_app.endpoint import Handler, HttpRequest
@@ -127,11 +127,12 @@ class VectorStoreRoutes:
             raise InvalidRequestError(f"max_num_results must be at most {limit}.", param="max_num_results", code="invalid_value")
         if asked.rewrite_query:
             raise InvalidRequestError("Queries are not rewritten here.", param="rewrite_query", code="unsupported_parameter")
-        filters = None if asked.filters is None else parse_filter(asked.filters, "filters")
+        if asked.filters is not None:
+            parse_filter(asked.filters, "filters")
         threshold = asked.ranking_options.score_threshold if asked.ranking_options else None
-        place = self._call.namespace(request), [request.path_params["store_id"]]
-        found = await self._call.service().search(*place, asked.query, asked.max_num_results, filters, threshold)
         queries = [asked.query] if isinstance(asked.query, str) else asked.query
+        search = SearchRequest([request.path_params["store_id"]], queries, asked.max_num_results, asked.filters, threshold)
+        found = await self._call.service().search(self._call.namespace(request), search)
         page = {"object": "vector_store.search_results.page", "search_query": queries, "has_more": False, "next_page": None}
         return json_reply({**page, "data": [_hit(each) for each in found.hits]})
 

@@ -10,7 +10,7 @@ from cache.embedders.fake import HashedWordsEmbedder
 from cache.entry import Vector
 from cache.errors import EmbedderError
 from retrieval import ingest
-from retrieval.documents import Attachment, Cutting, Document
+from retrieval.documents import Attachment, Cutting, Document, SearchRequest
 from retrieval.errors import BusyError, DocumentError, StorageError, UnknownBatchError, UnknownFileError, UnknownStoreError
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
@@ -40,7 +40,7 @@ def test_a_file_is_found_once_it_is_read(tier: RetrievalTier, store_id: str) -> 
     done = attached(tier, store_id, file_id)
     assert (done.status, done.chunks_done, done.chunks_total, done.cutting) == ("completed", 1, 1, Cutting(16, 4))
     assert done.usage_bytes == 2 * len("Bees make honey.") + 4 * HashedWordsEmbedder().dimension
-    (hit,) = tier.service.search("a", [store_id], "honey", 5).hits
+    (hit,) = tier.service.search("a", SearchRequest([store_id], ["honey"], 5)).hits
     assert (hit.chunk.id, hit.chunk.name, hit.chunk.attributes) == (f"{file_id}#0", "bees.txt", {"kind": "insect"})
     info = tier.service.get_store("a", store_id)
     assert (info.version, info.documents, info.counts, info.usage_bytes) == (1, 1, {"completed": 1}, done.usage_bytes)
@@ -70,12 +70,12 @@ def test_a_file_that_is_read_anew_takes_its_own_place_at_once(tier: RetrievalTie
     file_id = attach(tier, store_id, LONG, attributes={"v": 1})
     drain(tier)
     before = tier.service.get_store("a", store_id)
-    numbers = tier.service.search("a", [store_id], "word7", 1).hits
+    numbers = tier.service.search("a", SearchRequest([store_id], ["word7"], 1)).hits
 
     def look(texts: Sequence[str]) -> None:
         if len(texts) > 1:
             assert tier.service.get_store("a", store_id).version == 1
-            assert tier.service.search("a", [store_id], "word7", 1).hits == numbers
+            assert tier.service.search("a", SearchRequest([store_id], ["word7"], 1)).hits == numbers
 
     encoder.before = look
     tier.attachments.attach_file("a", store_id, Attachment(file_id, {"v": 2}, Cutting(20, 0)))
@@ -84,7 +84,7 @@ def test_a_file_that_is_read_anew_takes_its_own_place_at_once(tier: RetrievalTie
     after = tier.service.get_store("a", store_id)
     assert (after.version, after.documents) == (2, 1)
     assert after.chunks < before.chunks
-    assert {hit.chunk.attributes["v"] for hit in tier.service.search("a", [store_id], "word7", 50).hits} == {2}
+    assert {hit.chunk.attributes["v"] for hit in tier.service.search("a", SearchRequest([store_id], ["word7"], 50)).hits} == {2}
 
 
 def test_a_text_takes_the_place_of_a_file_that_is_being_read(tier: RetrievalTier, encoder: Encoder, store_id: str) -> None:
@@ -334,9 +334,9 @@ def test_attributes_change_for_a_search_at_once(tier: RetrievalTier, encoder: En
     file_id = attach(tier, store_id, "Bees make honey.", attributes={"v": 1})
     tier.attachments.update_attached("a", store_id, file_id, {"v": 2})
     drain(tier)
-    assert tier.service.search("a", [store_id], "honey", 1).hits[0].chunk.attributes == {"v": 2}
+    assert tier.service.search("a", SearchRequest([store_id], ["honey"], 1)).hits[0].chunk.attributes == {"v": 2}
     assert tier.attachments.update_attached("a", store_id, file_id, {"v": 3}).attributes == {"v": 3}
-    result = tier.service.search("a", [store_id], "honey", 1)
+    result = tier.service.search("a", SearchRequest([store_id], ["honey"], 1))
     assert (result.hits[0].chunk.attributes, result.versions) == ({"v": 3}, {store_id: 3})
     with pytest.raises(DocumentError):
         tier.attachments.update_attached("a", store_id, file_id, {"v": "x" * 1000})

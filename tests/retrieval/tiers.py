@@ -10,7 +10,7 @@ import numpy as np
 from cache.embedders.fake import HashedWordsEmbedder
 from cache.entry import Vectors
 from retrieval.config import RetrievalConfig
-from retrieval.documents import AttachedFile, Attachment, FileInfo, Page
+from retrieval.documents import AttachedFile, Attachment, FileInfo, Page, SearchRequest
 from retrieval.files import MAX_PART_BYTES
 from retrieval.scopes import Group
 from retrieval.store import DocumentStore
@@ -93,8 +93,8 @@ def attached(tier: RetrievalTier, store_id: str, file_id: str) -> AttachedFile:
     return tier.attachments.get_attached("a", store_id, file_id)
 
 
-def found(tier: RetrievalTier, store_id: str, query: str = "word", **more: Any) -> list[str]:
-    return [hit.chunk.text for hit in tier.service.search("a", [store_id], query, 50, **more).hits]
+def found(tier: RetrievalTier, store_id: str, query: str = "word") -> list[str]:
+    return [hit.chunk.text for hit in tier.service.search("a", SearchRequest([store_id], [query], 50)).hits]
 
 
 def all_files(tier: RetrievalTier, store_id: str) -> list[AttachedFile]:

@@ -23,9 +23,8 @@ from deployments.replica_client import Answer, Asking, Call
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.reports import ENCODE_PATH, RENDER_PATH
 from deployments.routing import Routing
-from retrieval.documents import Begun, Chunk, SearchHit, SearchResult
+from retrieval.documents import Begun, Chunk, SearchHit, SearchRequest, SearchResult
 from retrieval.errors import UnknownTicketError
-from retrieval.filters import Filter
 from retrieval.tier import RetrievalTier
 from serve_app.config import AppConfig, load_config
 from serve_app.flights import Flights
@@ -172,34 +171,15 @@ class FakeRetrieval:
     steps: list[str]
     texts: list[str] = field(default_factory=lambda: ["A replica is a copy."])
     calls: list[tuple[Any, ...]] = field(default_factory=list)
-    narrowed: list[tuple[Filter | None, float | None]] = field(default_factory=list)
-    """The filters and least scores of the searches."""
 
-    async def search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> SearchResult:
+    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
         self.steps.append("retrieve")
-        self.calls.append((namespace, store_ids, query, top_k))
-        self.narrowed.append((filters, score_threshold))
+        self.calls.append((namespace, request))
         hits = [SearchHit(Chunk(f"doc_{i}#0", f"doc_{i}", 0, text), 0.9) for i, text in enumerate(self.texts)]
-        return SearchResult(hits, dict.fromkeys(store_ids, 1), dict.fromkeys(store_ids, namespace))
+        return SearchResult(hits, dict.fromkeys(request.store_ids, 1), dict.fromkeys(request.store_ids, namespace))
 
-    async def begin_search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> Begun:
-        return Begun(await self.search(namespace, store_ids, query, top_k, filters, score_threshold), True, "")
+    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
+        return Begun(await self.search(namespace, request), True, "")
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         raise UnknownTicketError("this fake's searches are final at once")
@@ -215,27 +195,11 @@ class LocalRetrieval:
     def __init__(self, tier: RetrievalTier) -> None:
         self.tier = tier
 
-    async def search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> SearchResult:
-        return self.tier.service.search(namespace, store_ids, query, top_k, filters, score_threshold)
+    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
+        return self.tier.service.search(namespace, request)
 
-    async def begin_search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> Begun:
-        return self.tier.service.begin_search(namespace, store_ids, query, top_k, filters, score_threshold)
+    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
+        return self.tier.service.begin_search(namespace, request)
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         return self.tier.service.end_search(namespace, ticket)

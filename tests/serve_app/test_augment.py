@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from retrieval.documents import Begun, Chunk, SearchHit, SearchResult
+from retrieval.documents import Begun, Chunk, SearchHit, SearchRequest, SearchResult
 from retrieval.errors import StorageError, UnknownTicketError
 from serve_app.augment import lasting
 from serve_app.errors import InvalidRequestError
@@ -36,14 +36,14 @@ class Documents:
         scopes = {each: self.scope if each.startswith("group") else namespace for each in store_ids}
         return SearchResult(list(found), dict.fromkeys(store_ids, 1), scopes)
 
-    async def search(self, namespace: str, store_ids: list[str], query: Any, top_k: int, *rest: Any) -> SearchResult:
-        return self.result(namespace, store_ids, self.found)
+    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
+        return self.result(namespace, request.store_ids, self.found)
 
-    async def begin_search(self, namespace: str, store_ids: list[str], query: Any, top_k: int, *rest: Any) -> Begun:
-        self._asked = namespace, store_ids
+    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
+        self._asked = namespace, request.store_ids
         if self.provisional is None:
-            return Begun(self.result(namespace, store_ids, self.found), True, "")
-        return Begun(self.result(namespace, store_ids, self.provisional), False, "ticket")
+            return Begun(self.result(*self._asked, self.found), True, "")
+        return Begun(self.result(*self._asked, self.provisional), False, "ticket")
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         assert (namespace, ticket) == (self._asked[0], "ticket")

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from retrieval.documents import SearchRequest
 from retrieval.files import MAX_PART_BYTES
 from retrieval.scopes import Group
 from retrieval.tier import RetrievalTier
@@ -229,7 +230,7 @@ async def test_the_scopes_of_a_search(http: httpx.AsyncClient, world: World, tie
     authenticator = world.pipeline.authenticator
     namespace = authenticator.namespace(None)
     assert world.pipeline.documents
-    result = await world.pipeline.documents.search(namespace, [own, shared], "q", 1)
+    result = await world.pipeline.documents.search(namespace, SearchRequest([own, shared], ["q"], 1))
     assert result.scopes == {own: namespace, shared: authenticator.group("team")}
     assert authenticator.group("team") not in (namespace, authenticator.namespace("team"))
 
