@@ -64,7 +64,7 @@ class Augmenter:
         assert self.documents is not None  # noqa: S101
         query = last_question(request.body["messages"])
         search = SearchRequest(asked.vector_store_ids, [query], asked.top_k, asked.filters, asked.score_threshold)
-        if not asked.reorder:
+        if not asked.reorder or not self.routing.may_start_early:
             return await self.documents.search(namespace, search), None
         begun = await self.documents.begin_search(namespace, search)
         if begun.is_final:

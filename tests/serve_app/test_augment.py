@@ -215,6 +215,13 @@ async def test_without_reordering_there_is_no_head_start() -> None:
     assert not documents.waiting
 
 
+async def test_where_no_plans_are_made_the_search_is_in_one_step() -> None:
+    documents = Documents(hits("a"), provisional=hits("b"))
+    world = world_with(documents, routing={"policy": "round_robin"})
+    reply = await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}), caller())
+    assert (reply.headers["x-mygo-documents"], documents.waiting) == ("d0#0", False)
+
+
 async def test_retrieval_that_is_turned_off_is_refused() -> None:
     world = make_world()
     world.pipeline = replace(world.pipeline, documents=None)
