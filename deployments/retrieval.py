@@ -24,6 +24,7 @@ from retrieval.config import RetrievalConfig
 from retrieval.documents import Begun, SearchRequest, SearchResult
 from retrieval.errors import BusyError, InputError, OversizeError, RetrievalError, StorageError, UnknownError
 from retrieval.scopes import Group
+from retrieval.search import SEARCH_THREADS
 from retrieval.sources import open_source
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
@@ -31,8 +32,6 @@ from retrieval.tier import RetrievalTier
 NAME = "Retrieval"
 THREADS = 32
 """Of calls: those that add documents wait for the encoder for minutes."""
-SEARCH_THREADS = 32
-"""Of searches alone, so that they do not wait for those."""
 DRAIN_LIMIT_S = 10.0
 EXPORT_S = 1.0
 """How often counters are told."""
@@ -80,7 +79,7 @@ class Retrieval(RetrievalCalls):
         self._tier: RetrievalTier | None = None
         self._lock = asyncio.Lock()
         self._threads = ThreadPoolExecutor(THREADS, "retrieval")
-        self._searches = ThreadPoolExecutor(SEARCH_THREADS, "searches")
+        self._searches = ThreadPoolExecutor(SEARCH_THREADS, "searches")  # so that they do not wait for those
         self._calls: DirectCalls | None = None
         self._opening: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None

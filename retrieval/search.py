@@ -12,7 +12,9 @@ from retrieval.sources import IndexSource, index_name
 from retrieval.store import DocumentStore
 from retrieval.upkeep import Upkeep
 
-MAX_OPENING = 16
+SEARCH_THREADS = 32
+"""Of the deployment, which call this."""
+MAX_OPENING = SEARCH_THREADS // 2
 """Searches that open a collection, or wait for that, at once; those beyond wait for `OPENING_S` only. So others have threads left."""
 OPENING_S = 1.0
 
