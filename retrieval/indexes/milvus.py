@@ -25,7 +25,9 @@ FIRST_EF = 16
 MAX_FOUND = 16_384
 """What Milvus answers at most."""
 MAX_SELECTED = 100_000
-"""Rows of a selection, which is sent with each search."""
+"""Rows of a selection that is sent with each search. A wider one is looked for among the nearest of all rows."""
+WIDER = 8
+"""How many times as many of these are looked at when too few of the last ones were among the selected."""
 MAX_HIDDEN = 10_000
 """Removed rows that older versions may still be searched for, and that each search of this one names."""
 
@@ -106,6 +108,8 @@ class Picked:
 
     index: "MilvusChunkIndex"
     rows: RowIds
+    is_wide: bool = False
+    """More than can be sent, and so not compared with what the index has."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -144,21 +148,21 @@ class MilvusChunkIndex:
         return np.concatenate(pages)
 
     def select(self, rows: RowIds) -> Selection:
-        """Raises `VectorIndexError` for more than `MAX_SELECTED` rows."""
         rows = np.unique(np.asarray(rows, np.int64))
         if len(rows) > MAX_SELECTED:
-            raise VectorIndexError(f"a filter that {len(rows)} chunks pass is too wide for Milvus; allowed: at most {MAX_SELECTED}")
+            return Picked(self, rows, is_wide=True)
         return Picked(self, self._known(self._filter(), rows))
 
     def search(self, vector: Vector, k: int, allowed: Selection | None = None) -> list[Found]:
         picked = self._checked(vector, allowed)
-        return self._search(vector, k, picked, EF)
+        return self._searched_wide(vector, k, picked.rows) if picked and picked.is_wide else self._search(vector, k, picked, EF)
 
     def stages(self, vector: Vector, k: int, allowed: Selection | None = None) -> Iterator[list[Found]]:
         """Two searches: Milvus tells nothing while it searches."""
         picked = self._checked(vector, allowed)
-        yield self._search(vector, k, picked, FIRST_EF)
-        yield self._search(vector, k, picked, EF)
+        if picked is None or not picked.is_wide:
+            yield self._search(vector, k, picked, FIRST_EF)
+        yield self.search(vector, k, allowed)
 
     def changed(self, version: int, added: Slices, removed: RowIds) -> "MilvusChunkIndex":
         """May be repeated, by this or another process, after an error or not: rows that were born at `version` are written again."""
@@ -206,6 +210,17 @@ class MilvusChunkIndex:
         )
         rows, scores = [hit["id"] for hit in found[0]], [hit["distance"] for hit in found[0]]
         return best(np.array(rows, np.int64), np.array(scores, np.float32), k)
+
+    def _searched_wide(self, vector: Vector, k: int, rows: RowIds) -> list[Found]:
+        """The nearest of all rows until there are enough of these among them, or `MAX_FOUND`."""
+        wide = k
+        while True:
+            wide = min(WIDER * wide, MAX_FOUND)
+            found = self._search(vector, wide, None, EF)
+            accepted = np.isin(np.array([each.row for each in found], np.int64), rows)
+            hits = [each for each, is_accepted in zip(found, accepted.tolist(), strict=True) if is_accepted]
+            if len(hits) >= k or wide == MAX_FOUND:
+                return hits[:k]
 
     def _checked(self, vector: Vector, allowed: Selection | None) -> Picked | None:
         check_vector(vector, self.dimension)

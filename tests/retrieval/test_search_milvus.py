@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from retrieval import collection as collection_module
 from retrieval.filters import parse_filter
 from retrieval.indexes import milvus
 from retrieval.indexes.config import IndexConfig
@@ -59,7 +58,6 @@ def test_versions_follow_each_other_also_in_another_process(store: DocumentStore
 def test_a_filter_that_is_too_wide_to_be_sent_is_looked_behind(
     store: DocumentStore, chunks: MilvusChunks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collection_module, "MAX_SELECTED", 10)
     monkeypatch.setattr(milvus, "MAX_SELECTED", 10)
     put(store, {f"x{number}": f"text {number}" for number in range(20)}, kind="x")
     put(store, {f"y{number}": f"other {number}" for number in range(40)}, kind="y")

@@ -65,9 +65,16 @@ def test_many_rows_come_in_pages(chunks: MilvusChunks, monkeypatch: pytest.Monke
     monkeypatch.setattr(milvus, "MAX_FOUND", 30)
     assert index.rows.tolist() == list(range(0, 700, 7))
     assert len(index.select(np.arange(350))) == 50
-    monkeypatch.setattr(milvus, "MAX_SELECTED", 40)
-    with pytest.raises(VectorIndexError, match="at most 40"):
-        index.select(np.arange(41))
+
+
+def test_a_selection_that_is_too_wide_to_be_sent_is_looked_for_among_all(chunks: MilvusChunks, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = chunks.version("a", 0).changed(1, slices({row: unit(1, row) for row in range(60)}), NONE)
+    monkeypatch.setattr(milvus, "MAX_SELECTED", 10)
+    wide = np.arange(30, 60)
+    expected = [hit for hit in index.search(QUERY, 60) if hit.row in wide]
+    for k in (1, 7, 30, 50):
+        assert index.search(QUERY, k, index.select(wide)) == expected[:k]
+        assert list(index.stages(QUERY, k, index.select(wide))) == [expected[:k]]
 
 
 def test_a_young_version_is_searched_strongly(chunks: MilvusChunks, monkeypatch: pytest.MonkeyPatch) -> None:
