@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import Row, parser, say, show
+from benchmarks.settling import follow
 from cache.entry import Vectors
 from cache.vectors.codes import inner_products, load_faiss
 from retrieval.indexes.base import ChunkIndex, Found, Kind, RowIds, Slice
 from retrieval.indexes.building import build
 from retrieval.indexes.faiss_index import MIN_TAIL, TAIL_SHARE, FaissChunkIndex
 from retrieval.indexes.files import IndexFiles
-from retrieval.indexes.settling import follow
 from retrieval.indexes.structures import PROBES, TRAINED_OF_LIST, lists_for
 
 DIMENSION, TOP, FIRST = 384, 10, 5
