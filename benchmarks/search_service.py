@@ -111,7 +111,7 @@ def _cases(service: RetrievalService, count: int) -> list[Row]:
     vectors = [service._embedder.embed([f"query {number}"])[0] for number in new]
     _search(service, 0, where)  # the filter is prepared
     index = _spread(lambda number: collection.search(vectors[number], TOP), new)
-    tickets: list[str] = []
+    tickets: list[str | None] = []
 
     def begin(number: int) -> None:
         tickets.append(service.begin_search(NAMESPACE, SearchRequest([STORE], [f"query {number}"], TOP)).ticket)

@@ -94,10 +94,8 @@ class Begun:
     """A search whose provisional result is there; `end_search` waits for the final one, of the same versions."""
 
     result: SearchResult
-    is_final: bool
-    """Then the search has ended already."""
-    ticket: str
-    """Empty if it is final."""
+    ticket: str | None = None
+    """None: the result is final."""
 
 
 @dataclass(frozen=True, slots=True)

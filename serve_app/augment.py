@@ -67,7 +67,7 @@ class Augmenter:
         if not asked.reorder or not self.routing.may_start_early:
             return await self.documents.search(namespace, search), None
         begun = await self.documents.begin_search(namespace, search)
-        if begun.is_final:
+        if begun.ticket is None:
             return begun.result, None
         began = self.routing.router.clock()
         starting = asyncio.ensure_future(self._head_start(request, begun.result, caller, namespace))

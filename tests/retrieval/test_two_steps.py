@@ -10,7 +10,7 @@ import pytest
 from cache.errors import VectorIndexError
 from retrieval import tickets as tickets_module
 from retrieval.config import RetrievalConfig
-from retrieval.documents import Document, SearchRequest, SearchResult
+from retrieval.documents import Begun, Document, SearchRequest, SearchResult
 from retrieval.errors import QueryError, StorageError, UnknownTicketError
 from retrieval.indexes.base import Found
 from retrieval.service import RetrievalService
@@ -63,7 +63,8 @@ def test_the_two_results_are_of_one_version_whatever_happens_between(searches: R
     searches.search("a", SearchRequest([store_id], ["another"], 2))
     may_end = slow_stages(monkeypatch)
     begun = searches.begin_search("a", SearchRequest([store_id], ["what else?"], 2))
-    assert (begun.is_final, len(begun.result.hits), bool(begun.ticket)) == (False, 1, True)
+    assert begun.ticket is not None
+    assert len(begun.result.hits) == 1
     assert (begun.result.versions, begun.result.scopes) == (expected.versions, expected.scopes)
     searches.add_documents("a", store_id, [Document("new", "new"), Document("d0", "otherwise")])
     searches.delete_document("a", store_id, "d1")
@@ -78,13 +79,12 @@ def test_the_two_results_are_of_one_version_whatever_happens_between(searches: R
 def test_what_is_quick_is_final_at_once(searches: RetrievalService) -> None:
     store_id = filled(searches)
     final = searches.search("a", SearchRequest([store_id], ["what?"], 2))
-    assert (begun := searches.begin_search("a", SearchRequest([store_id], ["what?"], 2))).is_final
-    assert (begun.result, begun.ticket) == (final, "")  # the result cache's
+    assert searches.begin_search("a", SearchRequest([store_id], ["what?"], 2)) == Begun(final)  # the result cache's
     several = searches.begin_search("a", SearchRequest([store_id], ["text 0", "text 1"], 2))
-    assert (several.is_final, set(ids_of(several.result))) == (True, {"d0", "d1"})
+    assert (several.ticket, set(ids_of(several.result))) == (None, {"d0", "d1"})
     for number in range(20):  # one stage: it has mostly ended within a moment
         begun = searches.begin_search("a", SearchRequest([store_id], [f"question {number}"], 2))
-        final = begun.result if begun.is_final else searches.end_search("a", begun.ticket)
+        final = begun.result if begun.ticket is None else searches.end_search("a", begun.ticket)
         assert final == searches.search("a", SearchRequest([store_id], [f"question {number}"], 2))
     assert len(searches._searcher._tickets) == 0
 
@@ -102,7 +102,7 @@ def test_all_stages_of_lists_lead_to_what_a_search_finds(
         pass
     for number in range(10):
         begun = service.begin_search("a", SearchRequest([first, second], [f"question {number}"], 9))
-        final = begun.result if begun.is_final else service.end_search("a", begun.ticket)
+        final = begun.result if begun.ticket is None else service.end_search("a", begun.ticket)
         assert final == service.search("a", SearchRequest([first, second], [f"question {number}"], 9))
         assert len(begun.result.hits) == 9
     service.close()
@@ -114,16 +114,17 @@ def test_a_ticket_is_of_one_namespace_good_once_and_for_some_seconds(
     store_id = filled(searches)
     may_end = slow_stages(monkeypatch)
     begun = [searches.begin_search("a", SearchRequest([store_id], [f"question {number}"], 2)) for number in range(2)]
-    assert len({each.ticket for each in begun}) == 2
-    for namespace, ticket in (("b", begun[0].ticket), ("a", "x"), ("a", "")):
+    tickets = [each.ticket for each in begun if each.ticket is not None]
+    assert len(set(tickets)) == 2
+    for namespace, ticket in (("b", tickets[0]), ("a", "x"), ("a", "")):
         with pytest.raises(UnknownTicketError):
             searches.end_search(namespace, ticket)
     may_end.set()
-    searches.end_search("a", begun[0].ticket)
+    searches.end_search("a", tickets[0])
     clock.now += TICKET_S
-    for each in begun:
+    for ticket in tickets:
         with pytest.raises(UnknownTicketError):
-            searches.end_search("a", each.ticket)
+            searches.end_search("a", ticket)
     assert len(searches._searcher._tickets) == 0
 
 

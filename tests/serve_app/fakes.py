@@ -179,7 +179,7 @@ class FakeRetrieval:
         return SearchResult(hits, dict.fromkeys(request.store_ids, 1), dict.fromkeys(request.store_ids, namespace))
 
     async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
-        return Begun(await self.search(namespace, request), True, "")
+        return Begun(await self.search(namespace, request))
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         raise UnknownTicketError("this fake's searches are final at once")

@@ -42,8 +42,8 @@ class Documents:
     async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
         self._asked = namespace, request.store_ids
         if self.provisional is None:
-            return Begun(self.result(*self._asked, self.found), True, "")
-        return Begun(self.result(*self._asked, self.provisional), False, "ticket")
+            return Begun(self.result(*self._asked, self.found))
+        return Begun(self.result(*self._asked, self.provisional), "ticket")
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         assert (namespace, ticket) == (self._asked[0], "ticket")

@@ -104,7 +104,7 @@ async def test_the_documents_answers() -> None:
     calls, asked = FakeCalls(result), SearchRequest(["vs"], ["q"], 3, {"type": "eq", "key": "k", "value": 1})
     assert await RemoteDocuments(calls, None).search("n", asked) is result
     assert calls.calls == [("search", "n", asked)]
-    begun = Begun(result, False, "t")
+    begun = Begun(result, "t")
     calls = FakeCalls(begun)
     assert await RemoteDocuments(calls, None).begin_search("n", asked) is begun
     assert calls.calls == [("begin_search", "n", asked)]
