@@ -21,7 +21,7 @@ from benchmarks.report import Row, say
 from benchmarks.vector_search import DIMENSION, TOP, World, anonymous, one_core
 from cache.entry import Vectors
 from retrieval.config import RetrievalConfig
-from retrieval.documents import Chunk, Document, SearchRequest, chunk_id
+from retrieval.documents import Chunk, Document, SearchRequest
 from retrieval.indexes.faiss_index import FaissChunkIndex
 from retrieval.service import RetrievalService
 from retrieval.sources import FaissSource
@@ -89,7 +89,7 @@ def fill(world: World, directory: Path) -> None:
         documents = [Document(f"d{first}", "text", {"kind": first // CHUNKS % KINDS}) for first in firsts]
         counts = [min(CHUNKS, int(numbers[-1]) + 1 - first) for first in firsts]
         pairs = [(document, at) for document, count in zip(documents, counts, strict=True) for at in range(count)]
-        parts = [Chunk(chunk_id(document.id, at), document.id, at, f"{document.id} {at} ".ljust(CHARS, "x")) for document, at in pairs]
+        parts = [Chunk(document.id, at, f"{document.id} {at} ".ljust(CHARS, "x")) for document, at in pairs]
         store.put_documents(NAMESPACE, STORE, documents, parts, vectors, 1.0)
     store.close()
 

@@ -47,15 +47,23 @@ class DocumentInfo:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The `ordinal`-th part of a document, counted from 0. Its id is `<document id>#<ordinal>`."""
+    """The `ordinal`-th part of a document, counted from 0."""
 
-    id: str
     document_id: str
     ordinal: int
     text: str
     attributes: Attributes = field(default_factory=dict)
     name: str = ""
-    """Of the file that it is from, or its document's id."""
+    """Of the file that it is from; empty if that is not known, or there is none."""
+
+    @property
+    def id(self) -> str:
+        """No document's id contains "#", so no two chunks of a collection share one."""
+        return f"{self.document_id}#{self.ordinal}"
+
+    @property
+    def filename(self) -> str:
+        return self.name or self.document_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +211,6 @@ def new_document(text: str, attributes: Attributes | None = None, document_id: s
 def content_id(text: str) -> str:
     # "surrogatepass": a text that UTF-8 cannot express is refused by `check_document`, with a reason.
     return "doc_" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
-
-
-def chunk_id(document_id: str, ordinal: int) -> str:
-    """No document id contains "#", so no two chunks of a collection share an id."""
-    return f"{document_id}#{ordinal}"
 
 
 def check_document(document: Document, max_bytes: int) -> None:

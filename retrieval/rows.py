@@ -7,7 +7,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, Row, Select, and_, func, select
 
 from cache.entry import Vector, Vectors
-from retrieval.documents import Chunk, Document, Page, Status, VectorStoreInfo, chunk_id
+from retrieval.documents import Chunk, Document, Page, Status, VectorStoreInfo
 from retrieval.schema import documents, revisions, stores
 
 AnyRow = Row[*tuple[Any, ...]]
@@ -57,8 +57,7 @@ def document_sums(numbers: Sequence[int]) -> Select[*tuple[Any, ...]]:
 
 def chunk(row: AnyRow) -> Chunk:
     """Of a document that has been deleted since, only the text is known."""
-    name, attributes = row.name or row.document_id, row.attributes or {}
-    return Chunk(chunk_id(row.document_id, row.ordinal), row.document_id, row.ordinal, row.text, attributes, name)
+    return Chunk(row.document_id, row.ordinal, row.text, row.attributes or {}, row.name or "")
 
 
 def vectors(rows: Sequence[AnyRow]) -> Vectors:

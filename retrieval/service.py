@@ -19,7 +19,6 @@ from retrieval.documents import (
     check_attributes,
     check_document,
     check_name,
-    chunk_id,
     new_id,
 )
 from retrieval.errors import ChunkSizeError, QueryError
@@ -181,4 +180,4 @@ class RetrievalService:
     def _chunks(self, document: Document) -> list[Chunk]:
         config = self._config
         texts = split(document.text, self._embedder.count_tokens, config.chunk_tokens, config.chunk_overlap_tokens)
-        return [Chunk(chunk_id(document.id, i), document.id, i, text, document.attributes) for i, text in enumerate(texts)]
+        return [Chunk(document.id, i, text, document.attributes) for i, text in enumerate(texts)]

@@ -178,7 +178,7 @@ def _document(info: DocumentInfo) -> dict[str, Any]:
 def _hit(hit: SearchHit) -> dict[str, Any]:
     return {
         "file_id": hit.chunk.document_id,
-        "filename": hit.chunk.name or hit.chunk.document_id,
+        "filename": hit.chunk.filename,
         "chunk_id": hit.chunk.id,
         "score": hit.score,
         "attributes": dict(hit.chunk.attributes),

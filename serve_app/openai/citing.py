@@ -67,7 +67,7 @@ class Citing:
 
     def _annotation(self, citation: Citation) -> dict[str, Any]:
         chunk = self._hits[citation.hit].chunk
-        named = {"file_id": chunk.document_id, "filename": chunk.name or chunk.document_id, "chunk_id": chunk.id}
+        named = {"file_id": chunk.document_id, "filename": chunk.filename, "chunk_id": chunk.id}
         return {"type": "file_citation", "index": citation.at, "number": citation.number, **named}
 
 

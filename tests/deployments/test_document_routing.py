@@ -25,7 +25,7 @@ SYSTEM = {"role": "system", "content": "Answer from the documents."}
 
 def hit(number: int, score: float) -> SearchHit:
     text = f"Document {number} tells of things that no other does. " * 12
-    return SearchHit(Chunk(f"d{number}#0", f"d{number}", 0, text), score)
+    return SearchHit(Chunk(f"d{number}", 0, text), score)
 
 
 def hits_of(*numbers: int) -> list[SearchHit]:

@@ -10,7 +10,7 @@ import pytest
 from cache.entry import Vector, Vectors
 from retrieval import sources
 from retrieval.collection import Collection
-from retrieval.documents import Chunk, Document, chunk_id
+from retrieval.documents import Chunk, Document
 from retrieval.filters import Filter
 from retrieval.indexes import building, faiss_index, structures
 from retrieval.indexes.base import Found, Kind
@@ -50,7 +50,7 @@ def tend(search: VectorSearch) -> None:
 def put(store: DocumentStore, texts: dict[str, str], store_id: str = "vs_1", chunks: int = 1, **attributes: str) -> None:
     """Documents by id, each of so many chunks."""
     documents = [Document(name, text, attributes) for name, text in texts.items()]
-    parts = [Chunk(chunk_id(each.id, at), each.id, at, f"{each.text} {at}") for each in documents for at in range(chunks)]
+    parts = [Chunk(each.id, at, f"{each.text} {at}") for each in documents for at in range(chunks)]
     store.put_documents("a", store_id, documents, parts, ENCODER.embed([part.text for part in parts]), 1.0)
 
 

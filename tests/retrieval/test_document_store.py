@@ -18,7 +18,7 @@ USAGE = len("café".encode()) + 2 * len("café 0".encode()) + 2 * 3 * 4
 
 
 def put(store: DocumentStore, document: Document, vectors: Vectors, namespace: str = "a", store_id: str = "vs_1") -> int:
-    chunks = [Chunk(f"{document.id}#{i}", document.id, i, f"{document.text} {i}", document.attributes) for i in range(len(vectors))]
+    chunks = [Chunk(document.id, i, f"{document.text} {i}", document.attributes) for i in range(len(vectors))]
     return store.put_documents(namespace, store_id, [document], chunks, vectors, now=2.0)
 
 
@@ -67,7 +67,7 @@ def test_failed_change_changes_nothing(filled: DocumentStore) -> None:
     before = contents(filled, "a", "vs_1")
     twice = [Document("doc_1", "new"), Document("doc_1", "newer")]
     with pytest.raises(StorageError) as failed:
-        filled.put_documents("a", "vs_1", twice, [Chunk("doc_1#0", "doc_1", 0, "new")], VECTORS[:1], now=3.0)
+        filled.put_documents("a", "vs_1", twice, [Chunk("doc_1", 0, "new")], VECTORS[:1], now=3.0)
     assert "newer" not in str(failed.value)
     after = contents(filled, "a", "vs_1")
     assert (after.version, after.chunks) == (before.version, before.chunks)

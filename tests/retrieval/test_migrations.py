@@ -61,12 +61,12 @@ def test_a_file_of_the_first_release_goes_on(path: Path) -> None:
         assert (info.name, info.documents, info.chunks, info.version) == (f"{namespace} vs_1", 2, 4, 7)
         snapshot = contents(store, namespace, "vs_1")
         ids = [(document, ordinal) for document in ("doc_1", "doc_2") for ordinal in (0, 1)]
-        assert snapshot.chunks == [Chunk(f"{d}#{o}", d, o, f"{namespace} {d} {o}", {"n": 1.5}, d) for d, o in ids]
+        assert snapshot.chunks == [Chunk(d, o, f"{namespace} {d} {o}", {"n": 1.5}, d) for d, o in ids]
         np.testing.assert_array_equal(snapshot.vectors, np.tile(np.eye(2, dtype=np.float32), (2, 1)))
         assert store.get_document(namespace, "vs_1", "doc_2") == Document("doc_2", f"{namespace} doc_2", {"n": 1.5})
         assert contents(store, namespace, "vs_2").chunks == []
     new = Document("doc_1", "new")
-    assert store.put_documents("a", "vs_1", [new], [Chunk("doc_1#0", "doc_1", 0, "new")], np.eye(1, 2, dtype=np.float32), 3.0) == 8
+    assert store.put_documents("a", "vs_1", [new], [Chunk("doc_1", 0, "new")], np.eye(1, 2, dtype=np.float32), 3.0) == 8
     assert [info.id for info in store.list_documents("a", "vs_1", Page())] == ["doc_1", "doc_2"]
     assert store.changes("a", "vs_1", 3).gone is None
     store.close()

@@ -175,7 +175,7 @@ class FakeRetrieval:
     async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
         self.steps.append("retrieve")
         self.calls.append((namespace, request))
-        hits = [SearchHit(Chunk(f"doc_{i}#0", f"doc_{i}", 0, text), 0.9) for i, text in enumerate(self.texts)]
+        hits = [SearchHit(Chunk(f"doc_{i}", 0, text), 0.9) for i, text in enumerate(self.texts)]
         return SearchResult(hits, dict.fromkeys(request.store_ids, 1), dict.fromkeys(request.store_ids, namespace))
 
     async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:

@@ -18,7 +18,7 @@ from tests.serve_app.fakes import CONTEXT, World, eventually, make_world
 
 def hits(*texts: str) -> list[SearchHit]:
     """Best first."""
-    return [SearchHit(Chunk(f"d{number}#0", f"d{number}", 0, text), 0.9 - number / 100) for number, text in enumerate(texts)]
+    return [SearchHit(Chunk(f"d{number}", 0, text), 0.9 - number / 100) for number, text in enumerate(texts)]
 
 
 @dataclass

@@ -99,7 +99,7 @@ async def test_many_texts_are_encoded_in_short_calls() -> None:
 
 
 async def test_the_documents_answers() -> None:
-    hit = SearchHit(Chunk("a#0", "a", 0, "x"), 0.5)
+    hit = SearchHit(Chunk("a", 0, "x"), 0.5)
     result = SearchResult([hit], {"vs": 1}, {"vs": "n"})
     calls, asked = FakeCalls(result), SearchRequest(["vs"], ["q"], 3, {"type": "eq", "key": "k", "value": 1})
     assert await RemoteDocuments(calls, None).search("n", asked) is result
