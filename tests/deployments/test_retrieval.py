@@ -77,7 +77,7 @@ async def test_documents_are_added_and_found(retrieval: Retrieval) -> None:
     await retrieval.open()
     store = await retrieval.call("create_store", "a", "", {}, "team")
     await retrieval.call("add_documents", "a", store.id, [Document("x", "Bees make honey."), Document("y", "tea")])
-    found = await retrieval.call("search", "a", SearchRequest([store.id], ["honey"], 1))
+    found = await retrieval.search("a", SearchRequest([store.id], ["honey"], 1))
     assert ([hit.chunk.document_id for hit in found.hits], found.scopes) == (["x"], {store.id: "g"})
 
 
@@ -89,7 +89,7 @@ async def test_searches_come_over_the_private_channel(retrieval: Retrieval, call
     parts = [{"type": "eq", "key": "flies", "value": True}, {"type": "in", "key": "legs", "value": [6, 8]}]
     asked = SearchRequest([store.id], ["honey"], 2, {"type": "and", "filters": parts}, 0.1)
     result = await documents.search("a", asked)
-    assert result == await retrieval.call("search", "a", asked)
+    assert result == await retrieval.search("a", asked)
     assert [(hit.chunk.name, hit.chunk.text, hit.chunk.attributes) for hit in result.hits] == [("x", "Bees make honey.", attributes)]
     assert (result.versions, result.scopes) == ({store.id: 1}, {store.id: "g"})
     assert await documents.begin_search("a", asked) == Begun(result)
@@ -165,7 +165,6 @@ def test_counters_are_told_as_they_grow() -> None:
     [
         (("get_store", "a", "vs_none"), UnknownStoreError),
         (("create_store", "a", "\n"), DocumentError),
-        (("search", "a", SearchRequest([], ["q"], 0)), QueryError),
     ],
 )
 async def test_what_is_the_callers_to_mend_is_a_value(retrieval: Retrieval, call: tuple[Any, ...], error: type[Exception]) -> None:
