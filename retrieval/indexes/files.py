@@ -15,9 +15,9 @@ import numpy as np
 
 from cache.entry import Vectors
 from cache.vectors.codes import load_faiss
+from retrieval.errors import IndexFileError
 from retrieval.indexes.base import Flags, RowIds
 from retrieval.indexes.checks import check_slice
-from retrieval.indexes.errors import IndexFileError
 from retrieval.indexes.faiss_index import Contents, FaissChunkIndex
 from retrieval.indexes.matrix import Matrix, Part
 from retrieval.indexes.structures import Hnsw, Ivf, Structure

@@ -11,7 +11,7 @@ from cache.entry import Vector
 from cache.errors import EmbedderError
 from retrieval import ingest
 from retrieval.documents import Attachment, Cutting, Document, SearchRequest
-from retrieval.errors import BusyError, DocumentError, StorageError, UnknownBatchError, UnknownFileError, UnknownStoreError
+from retrieval.errors import BusyError, DocumentError, Stopping, StorageError, UnknownBatchError, UnknownFileError, UnknownStoreError
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
 from tests.retrieval.searching import contents
@@ -249,10 +249,10 @@ def test_what_is_stored_is_not_encoded_again(tmp_path: Path) -> None:
 
     def stop(texts: Sequence[str]) -> None:
         if len(first.encoded) >= 2 * ingest.BATCH_CHUNKS:
-            raise ingest.Stopping
+            raise Stopping
 
     first.before = stop
-    with pytest.raises(ingest.Stopping):
+    with pytest.raises(Stopping):
         tier.ingest.step()
     assert attached(tier, store_id, file_id).chunks_done == 2 * ingest.BATCH_CHUNKS
     tier.close()
@@ -273,10 +273,10 @@ def test_a_text_that_is_now_cut_otherwise_begins_anew(tmp_path: Path, monkeypatc
 
     def stop(texts: Sequence[str]) -> None:
         if first.encoded:
-            raise ingest.Stopping
+            raise Stopping
 
     first.before = stop
-    with pytest.raises(ingest.Stopping):
+    with pytest.raises(Stopping):
         tier.ingest.step()
     monkeypatch.setattr(ingest, "split", lambda text, count, tokens, overlap: ["another", "way"])
     first.before = lambda texts: None

@@ -12,11 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retrieval import search as search_module
-from retrieval.errors import BusyError, UnknownStoreError
+from retrieval.errors import BusyError, IndexFileError, UnknownStoreError
 from retrieval.filters import parse_filter
 from retrieval.indexes import faiss_index
 from retrieval.indexes.base import ChunkIndex, Kind
-from retrieval.indexes.errors import IndexFileError
 from retrieval.indexes.faiss_index import FaissChunkIndex
 from retrieval.search import VectorSearch
 from retrieval.sources import FaissSource, index_name

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from cache.errors import VectorIndexError
+from retrieval.errors import IndexFileError
 from retrieval.indexes import building, faiss_index
 from retrieval.indexes.base import Kind, Slice
 from retrieval.indexes.building import build
-from retrieval.indexes.errors import IndexFileError
 from retrieval.indexes.faiss_index import FaissChunkIndex
 from retrieval.indexes.files import HEADER, LIVE, ROWS, STRUCTURE, VECTORS, IndexFiles
 from tests.retrieval.indexes.test_contract import close
