@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Select, and_, func, insert, select, update
 from retrieval import rows
 from retrieval.config import RetrievalConfig
 from retrieval.documents import (
+    MAX_BATCH,
     AttachedFile,
     Attachment,
     Attributes,
@@ -27,8 +28,6 @@ from retrieval.schema import batches, documents, revisions, stores
 from retrieval.scopes import Scopes
 from retrieval.store import DocumentStore
 
-MAX_BATCH = 2000
-"""Files in one batch: OpenAI's limit."""
 MIN_CHUNK_TOKENS = 16
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from retrieval.collection import Collection
 from retrieval.errors import StorageError
-from retrieval.indexes.base import ChunkIndex, RowIds, Slices
-from retrieval.members import NONE, Members
+from retrieval.indexes.base import NONE, ChunkIndex, RowIds, Slices
+from retrieval.members import Members
 from retrieval.reads import Changes, Inventory, Numbers, SeenDocument, Slice, State
 from retrieval.sources import IndexSource, index_name
 from retrieval.store import DocumentStore

@@ -1,9 +1,9 @@
 """What collections are made of."""
 
 import hashlib
+import math
 import re
 import secrets
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,6 +17,10 @@ MAX_ATTRIBUTES = 16
 MAX_KEY_CHARS = 64
 MAX_VALUE_CHARS = 512
 MAX_NAME_CHARS = 255
+MAX_QUERIES = 16
+"""Of one search."""
+MAX_BATCH = 2000
+"""Files in one batch: OpenAI's limit."""
 
 Status = Literal["in_progress", "completed", "failed", "cancelled"]
 """Of a document: being read, to be found, not to be read, or given up at the caller's wish."""
@@ -241,7 +245,7 @@ def check_attributes(attributes: Attributes, field: str) -> None:
         raise DocumentError(f"{len(attributes)} attributes; allowed: at most {MAX_ATTRIBUTES}", field)
     if not all(len(key) <= MAX_KEY_CHARS and is_unicode(key) for key in attributes):
         raise DocumentError(f"an attribute's key is a text of at most {MAX_KEY_CHARS} characters", field)
-    if not all(_is_value(value) for value in attributes.values()):
+    if not all(is_value(value) for value in attributes.values()):
         raise DocumentError(f"an attribute is a text of at most {MAX_VALUE_CHARS} characters, a finite number or a boolean", field)
 
 
@@ -250,7 +254,8 @@ def is_unicode(text: str) -> bool:
     return not _SURROGATE.search(text)
 
 
-def _is_value(value: str | float | bool) -> bool:
+def is_value(value: Any) -> bool:
+    """Of an attribute. Larger integers would not travel."""
     if isinstance(value, str):
         return len(value) <= MAX_VALUE_CHARS and is_unicode(value)
-    return abs(value) <= sys.float_info.max
+    return (isinstance(value, bool | int) and abs(value) < 2**63) or (isinstance(value, float) and math.isfinite(value))

@@ -5,14 +5,13 @@ equal, nor greater or less, nor among any values; so `ne` and `nin` hold for it.
 """
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from operator import ge, gt, le, lt
 from typing import Any, Literal
 
-from retrieval.documents import MAX_KEY_CHARS, MAX_VALUE_CHARS, Attributes, is_unicode
+from retrieval.documents import MAX_KEY_CHARS, MAX_VALUE_CHARS, Attributes, is_unicode, is_value
 from retrieval.errors import QueryError
 
 MAX_DEPTH = 8
@@ -116,11 +115,11 @@ def _comparison(raw: Mapping[str, Any], operator: Any, field: str) -> Comparison
     if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_CHARS or not is_unicode(key):
         raise QueryError(f"an attribute's key is a text of 1 to {MAX_KEY_CHARS} characters", f"{field}.key")
     if operator in _AMONG:
-        if not isinstance(value, list) or not 1 <= len(value) <= MAX_VALUES or not all(_is_value(each) for each in value):
+        if not isinstance(value, list) or not 1 <= len(value) <= MAX_VALUES or not all(is_value(each) for each in value):
             raise QueryError(f"for {operator}, a list of 1 to {MAX_VALUES} texts, numbers or booleans", f"{field}.value")
         distinct = {json.dumps(_canonical(each)): each for each in value}
         return Comparison(operator, key, tuple(distinct[each] for each in sorted(distinct)))
-    if not _is_value(value):
+    if not is_value(value):
         raise QueryError(f"a text of at most {MAX_VALUE_CHARS} characters, a number or a boolean", f"{field}.value")
     if operator in _ORDERS and isinstance(value, bool):
         raise QueryError(f"for {operator}, a number or a text", f"{field}.value")
@@ -132,12 +131,6 @@ def _require_keys(raw: Mapping[str, Any], keys: set[str], field: str) -> None:
         raise QueryError("it is required", f"{field}.{missing[0]}")
     if raw.keys() - keys:
         raise QueryError(f"it has a field that is not known; allowed: {', '.join(sorted(keys))}", field)
-
-
-def _is_value(value: Any) -> bool:
-    if isinstance(value, str):
-        return len(value) <= MAX_VALUE_CHARS and is_unicode(value)
-    return (isinstance(value, bool | int) and abs(value) < 2**63) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _kind(value: Value) -> str:

@@ -133,7 +133,7 @@ class IngestQueue:
             store = raised(connection, job.namespace, job.store_id)
             attributes = _take(connection, job)
             size = len(text.encode())
-            usage = size + sum(len(part.encode()) for part in parts) + vector_bytes
+            usage = rows.usage_of(size, parts, vector_bytes)
             values = {"status": "completed", "attributes": attributes, "bytes": size, "usage": usage, "chunks": len(parts)}
             publish(connection, store, job.document_id, job.revision, values, now)
 

@@ -13,7 +13,7 @@ from cache.database import Database
 from cache.entry import Vectors
 from retrieval import rows
 from retrieval.documents import Attributes, Chunk
-from retrieval.revisions import BATCH, StoreRow
+from retrieval.revisions import StoreRow
 from retrieval.schema import chunks, documents, revisions
 
 Numbers = NDArray[np.int64]
@@ -116,8 +116,7 @@ def revisions_of(connection: Connection, store: int, numbers: Sequence[int]) -> 
 
 def _among(connection: Connection, query: Select[*tuple[Any, ...]], column: Any, numbers: Sequence[int]) -> list[rows.AnyRow]:
     """What the query selects where the column is one of the numbers, which are too many for one statement."""
-    parts = [numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH)]
-    return [row for part in parts for row in connection.execute(query.where(column.in_([int(each) for each in part])))]
+    return [row for part in rows.parts_of(numbers) for row in connection.execute(query.where(column.in_([int(each) for each in part])))]
 
 
 def _seen(connection: Connection, condition: ColumnElement[bool]) -> list[SeenDocument]:
@@ -140,6 +139,6 @@ def changes(connection: Connection, store: StoreRow, since: int) -> Changes:
 
 
 def chunks_of(connection: Connection, store: int, numbers: Sequence[int]) -> dict[int, Chunk]:
-    parts = [[int(each) for each in numbers[start : start + BATCH]] for start in range(0, len(numbers), BATCH)]
+    parts = ([int(each) for each in part] for part in rows.parts_of(numbers))
     found = [row for part in parts for row in connection.execute(_TEXTS, {"store": store, "numbers": part})]
     return {row.seq: rows.chunk(row) for row in found}

@@ -1,7 +1,7 @@
 """Between the document store's rows and what they mean."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from sqlalchemy import ColumnElement, Row, Select, and_, func, select
@@ -10,10 +10,18 @@ from cache.entry import Vector, Vectors
 from retrieval.documents import Chunk, Document, Page, Status, VectorStoreInfo
 from retrieval.schema import documents, revisions, stores
 
+T = TypeVar("T")
 AnyRow = Row[*tuple[Any, ...]]
 
+MAX_IDS = 500
+"""In one statement."""
 VISIBLE = and_(revisions.c.version.is_not(None), revisions.c.ended.is_(None))
 """Of a revision: a search sees it."""
+
+
+def parts_of(ids: Sequence[T]) -> Iterator[Sequence[T]]:
+    """At most `MAX_IDS` at a time."""
+    return (ids[start : start + MAX_IDS] for start in range(0, len(ids), MAX_IDS))
 
 
 def is_store(namespace: str, store_id: str) -> ColumnElement[bool]:
@@ -68,12 +76,12 @@ def vectors(rows: Sequence[AnyRow]) -> Vectors:
 def document_row(document: Document, parts: Sequence[Chunk], vectors: Vectors) -> dict[str, Any]:
     """What a document's row says of a text that is there at once."""
     size = len(document.text.encode())
-    counts = {"bytes": size, "usage": usage_of(size, [part.text for part in parts], vectors), "chunks": len(parts)}
+    counts = {"bytes": size, "usage": usage_of(size, [part.text for part in parts], vectors.nbytes), "chunks": len(parts)}
     return {"id": document.id, "name": document.id, "status": "completed", "attributes": dict(document.attributes), **counts}
 
 
-def usage_of(text_bytes: int, parts: Sequence[str], vectors: Vectors) -> int:
-    return text_bytes + sum(len(part.encode()) for part in parts) + vectors.nbytes
+def usage_of(text_bytes: int, parts: Sequence[str], vector_bytes: int) -> int:
+    return text_bytes + sum(len(part.encode()) for part in parts) + vector_bytes
 
 
 def chunk_row(store: int, revision: int, ordinal: int, text: str, vector: Vector) -> dict[str, Any]:

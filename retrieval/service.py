@@ -8,6 +8,7 @@ from cache.embedders.base import Embedder
 from retrieval.chunking import split
 from retrieval.config import RetrievalConfig
 from retrieval.documents import (
+    MAX_QUERIES,
     Begun,
     Chunk,
     Document,
@@ -31,9 +32,6 @@ from retrieval.sources import FaissSource, IndexSource
 from retrieval.store import DocumentStore
 from retrieval.texts import Texts
 from retrieval.view import Asked
-
-MAX_QUERIES = 16
-"""Of one search."""
 
 
 class RetrievalService:

@@ -12,13 +12,13 @@ from typing import Protocol
 
 from cache.embedders.base import Embedder
 from retrieval.errors import IndexFileError, Stopping
-from retrieval.indexes.base import ChunkIndex, Kind, Slices
+from retrieval.indexes.base import NONE, ChunkIndex, Kind, Slices
 from retrieval.indexes.building import MIN_COVERED, build
 from retrieval.indexes.config import IndexConfig
 from retrieval.indexes.factory import open_chunks
 from retrieval.indexes.faiss_index import FLAT_ROWS, FaissChunkIndex
 from retrieval.indexes.files import IndexFiles
-from retrieval.indexes.milvus import NONE, MilvusChunks
+from retrieval.indexes.milvus import MilvusChunks
 
 log = logging.getLogger("ray.serve")
 

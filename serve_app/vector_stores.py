@@ -5,14 +5,24 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from retrieval.documents import Attachment, Document, DocumentInfo, SearchHit, SearchRequest, VectorStoreInfo, new_document
+from retrieval.documents import (
+    MAX_BATCH,
+    MAX_QUERIES,
+    Attachment,
+    Document,
+    DocumentInfo,
+    SearchHit,
+    SearchRequest,
+    VectorStoreInfo,
+    new_document,
+)
 from retrieval.filters import parse_filter
 from serve_app.document_calls import Attributes, Chunking, DocumentCalls, chunking_of, list_reply, page_of
 from serve_app.endpoint import Handler, HttpRequest
 from serve_app.errors import InvalidRequestError, NotFoundError
 from serve_app.openai.requests import check, parse_object
 from serve_app.replies import Reply, json_reply
-from serve_app.vector_store_files import MAX_BATCH, FileId, file_counts
+from serve_app.vector_store_files import FileId, file_counts
 
 _NOT_HAD = ("expires_after", "description")
 """OpenAI's options that collections do not have here."""
@@ -50,8 +60,8 @@ Query = Annotated[str, Meta(min_length=1)]
 
 
 class Search(msgspec.Struct, forbid_unknown_fields=True):
-    query: Query | Annotated[list[Query], Meta(min_length=1, max_length=16)]
-    max_num_results: Annotated[int, Meta(ge=1, le=50)] = 10
+    query: Query | Annotated[list[Query], Meta(min_length=1, max_length=MAX_QUERIES)]
+    max_num_results: Annotated[int, Meta(ge=1)] = 10
     filters: dict[str, Any] | None = None
     ranking_options: Ranking | None = None
     rewrite_query: bool = False

@@ -14,12 +14,11 @@ from cache.errors import VectorIndexError
 from cache.vectors.base import check_partition, check_vector
 from cache.vectors.milvus import BATCH, BOUNDED_S, EF
 from cache.vectors.milvus_connection import LENGTH, MilvusConnection
-from retrieval.indexes.base import Found, RowIds, Selection, Slices, best
+from retrieval.indexes.base import NONE, Found, RowIds, Selection, Slices, best
 from retrieval.indexes.checks import check_slice
 
 log = logging.getLogger(__name__)
 
-NONE: RowIds = np.empty(0, np.int64)
 FIRST_EF = 16
 """Candidates that the first of two searches follows."""
 MAX_FOUND = 16_384
