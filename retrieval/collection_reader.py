@@ -68,7 +68,7 @@ class CollectionReader:
             log.warning("a kept index is of another database, or of a state of this one that was given up: it is made anew")
             index = None
         if index is None:
-            index = self._source.made(name, version, lambda: _Seen(self._vectors(key, inventory.numbers)).slices())
+            index = self._source.made(name, version, lambda: _slices(self._vectors(key, inventory.numbers)))
         return self._matched(key, index, inventory)
 
     def _matched(self, key: Key, index: ChunkIndex, inventory: Inventory) -> tuple[Collection, bool]:
@@ -147,8 +147,15 @@ class _Seen:
         return np.concatenate([NONE, *self._revisions])
 
     def slices(self) -> Slices:
+        return _slices(self._noted())
+
+    def _noted(self) -> Iterator[Slice]:
         for part in self._found:
-            if len(part.numbers):  # of nothing SQL does not know the dimension
-                self._numbers.append(part.numbers)
-                self._revisions.append(part.revisions)
-                yield part.numbers, part.vectors
+            self._numbers.append(part.numbers)
+            self._revisions.append(part.revisions)
+            yield part
+
+
+def _slices(found: Iterable[Slice]) -> Slices:
+    """But for empty ones: of nothing SQL does not know the dimension."""
+    return ((part.numbers, part.vectors) for part in found if len(part.numbers))

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from cache.embedders.base import Embedder
 from retrieval.errors import IndexFileError, Stopping
-from retrieval.indexes.base import NONE, ChunkIndex, Kind, Slices
+from retrieval.indexes.base import NONE, ChunkIndex, Kind, Slice, Slices
 from retrieval.indexes.building import MIN_COVERED, build
 from retrieval.indexes.config import IndexConfig
 from retrieval.indexes.factory import open_chunks
@@ -90,23 +90,16 @@ class FaissSource:
 
     def made(self, name: str, version: int, slices: Callable[[], Slices]) -> ChunkIndex:
         """Flat: the structure comes later."""
-        found, few = iter(slices()), []
-        count = 0
-        for part in found:
+        found, few, count = iter(slices()), list[Slice](), 0
+        while count < self._min_saved and (part := next(found, None)) is not None:
             few.append(part)
             count += len(part[0])
-            if count >= self._min_saved:
-                break
-        else:
-            return self._build(few, version, "flat")
-        files = self._files(name)
-        if files is not None and not self._is_pausing:
-            try:
-                return self._build(chain(few, found), version, "flat", files)
-            except IndexFileError as error:
-                self._failed(error)
-                return self._build(slices(), version, "flat")
-        return self._build(chain(few, found), version, "flat")
+        files = self._files(name) if count >= self._min_saved and not self._is_pausing else None
+        try:
+            return self._build(chain(few, found), version, "flat", files)
+        except IndexFileError as error:
+            self._failed(error)
+            return self._build(slices(), version, "flat")
 
     def is_due(self, index: ChunkIndex) -> bool:
         return (

@@ -105,12 +105,14 @@ class DocumentStore:
     def delete_document(self, namespace: str, store_id: str, document_id: str, now: float) -> bool:
         """Also a file that is being read. False: there was no such document, and nothing changed."""
         with self.database.write() as connection:
-            store = raised(connection, namespace, store_id)
-            is_there = connection.execute(select(documents.c.id).where(rows.is_document(store.seq, document_id))).first()
-            if not is_there or not end_documents(connection, store, [document_id], now):
-                # A search sees no difference.
-                connection.execute(update(stores).where(stores.c.seq == store.seq).values(version=store.version - 1))
-        return is_there is not None
+            store = store_row(connection, namespace, store_id)
+            row = connection.execute(select(documents.c.revision).where(rows.is_document(store.seq, document_id))).first()
+            if row is None:
+                return False
+            if row.revision is not None:  # else a search sees no difference
+                store = raised(connection, namespace, store_id)
+            end_documents(connection, store, [document_id], now)
+        return True
 
     def list_documents(self, namespace: str, store_id: str, page: Page) -> list[DocumentInfo]:
         """Those that a search may find."""
