@@ -23,6 +23,7 @@ from cache.entry import Vectors
 from retrieval.config import RetrievalConfig
 from retrieval.documents import Chunk, Document, SearchRequest
 from retrieval.indexes.faiss_index import FaissChunkIndex
+from retrieval.scopes import Scopes
 from retrieval.service import RetrievalService
 from retrieval.sources import FaissSource
 from retrieval.store import DocumentStore
@@ -101,7 +102,7 @@ def opened(directory: Path, vectors: Vectors, threads: int) -> RetrievalService:
     encoder = FakeEncoder(vectors)
     store = DocumentStore(f"sqlite:///{directory}/documents.db", encoder.name)
     source = FaissSource(config.index, DIMENSION, encoder.name, directory / "indexes")
-    return RetrievalService(store, encoder, config, lambda: 1.0, source=source)
+    return RetrievalService(store, encoder, config, Scopes(store, {}), source, lambda: 1.0)
 
 
 def _cases(service: RetrievalService, count: int) -> list[Row]:

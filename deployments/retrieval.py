@@ -115,7 +115,7 @@ class Retrieval(RetrievalCalls):
         try:
             source = open_source(self._config.index, self._data_dir / "indexes", embedder)
             files = self._data_dir / "files"
-            tier = RetrievalTier(store, embedder, self._config, files, time.time, self._groups, source=source)
+            tier = RetrievalTier(store, embedder, self._config, files, self._groups, source, time.time)
         except BaseException:
             store.close()
             raise

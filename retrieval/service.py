@@ -28,7 +28,7 @@ from retrieval.result_cache import Counts
 from retrieval.scopes import Scopes
 from retrieval.search import VectorSearch
 from retrieval.searcher import Searcher
-from retrieval.sources import FaissSource, IndexSource
+from retrieval.sources import IndexSource
 from retrieval.store import DocumentStore
 from retrieval.texts import Texts
 from retrieval.view import Asked
@@ -47,14 +47,14 @@ class RetrievalService:
         store: DocumentStore,
         embedder: Embedder,
         config: RetrievalConfig,
+        scopes: Scopes,
+        source: IndexSource,
         clock: Callable[[], float],
         new_store_id: Callable[[], str] | None = None,
-        scopes: Scopes | None = None,
-        source: IndexSource | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock` gives seconds since the epoch, `monotonic` any that never go back. Without `scopes` there are no groups; without a
-        `source` indexes are in memory only. Raises `ChunkSizeError` for chunks that the encoder would cut.
+        """`clock` gives seconds since the epoch, `monotonic` any that never go back. Raises `ChunkSizeError` for chunks that the encoder
+        would cut.
         """
         if config.chunk_tokens > embedder.max_tokens:
             raise ChunkSizeError(
@@ -65,8 +65,7 @@ class RetrievalService:
         self._config = config
         self._clock = clock
         self._new_store_id = new_store_id or (lambda: new_id("vs_", clock()))
-        self._scopes = scopes or Scopes(store, {})
-        source = source or FaissSource(config.index, embedder.dimension, embedder.name)
+        self._scopes = scopes
         self._indexes = VectorSearch(store, source, config.max_loaded_stores)
         texts = Texts(store, config.max_text_bytes)
         self._searcher = Searcher(self._indexes, texts, self._scopes, embedder, config, monotonic)

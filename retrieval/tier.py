@@ -30,16 +30,16 @@ class RetrievalTier:
         embedder: Embedder,
         config: RetrievalConfig,
         directory: Path,
+        groups: Mapping[str, Group],
+        source: IndexSource,
         clock: Callable[[], float],
-        groups: Mapping[str, Group] | None = None,
         pause: Callable[[float], object] | None = None,
-        source: IndexSource | None = None,
     ) -> None:
-        """`directory`: where files are kept; `source`: where indexes are, if not in memory only. Nothing is read into collections until
-        `start`. Raises `ChunkSizeError`, `StorageError`."""
-        scopes = Scopes(store, groups or {})
+        """`directory`: where files are kept; `source`: where indexes are. Nothing is read into collections until `start`. Raises
+        `ChunkSizeError`, `StorageError`."""
+        scopes = Scopes(store, groups)
         queue = IngestQueue(store.database, config.files.max_waiting)
-        self.service = RetrievalService(store, embedder, config, clock, scopes=scopes, source=source)
+        self.service = RetrievalService(store, embedder, config, scopes, source, clock)
         self.files = FileStore(store.database, directory, config.files, clock)
         self.attachments = Attachments(store, self.files, queue, scopes, config, embedder.max_tokens, clock)
         self.ingest = Ingest(store, self.files, queue, embedder, config.files, clock, pause)

@@ -15,7 +15,7 @@ from retrieval.documents import Document, SearchRequest
 from retrieval.scopes import Group, Scopes
 from retrieval.service import RetrievalService
 from retrieval.store import DocumentStore
-from tests.retrieval.tiers import Encoder
+from tests.retrieval.tiers import Encoder, in_memory
 
 GROUPS = {"team": Group("g", frozenset(("a", "b")))}
 
@@ -41,7 +41,8 @@ def searches(url: str, encoder: Encoder) -> Iterator[RetrievalService]:
     store = DocumentStore(url, encoder.name)
     config = RetrievalConfig(chunk_tokens=16, chunk_overlap_tokens=4)
     ids = itertools.count(1)
-    service = RetrievalService(store, encoder, config, lambda: 1.0, lambda: f"vs_{next(ids)}", Scopes(store, GROUPS), monotonic=lambda: 0.0)
+    scopes, source = Scopes(store, GROUPS), in_memory(config, encoder)
+    service = RetrievalService(store, encoder, config, scopes, source, lambda: 1.0, lambda: f"vs_{next(ids)}", lambda: 0.0)
     yield service
     service.close()
 

@@ -17,6 +17,7 @@ from retrieval.service import RetrievalService
 from retrieval.sources import FaissSource
 from retrieval.store import DocumentStore
 from tests.retrieval.searching import contents
+from tests.retrieval.tiers import service_of
 
 EMBEDDER = HashedWordsEmbedder()
 BEES = Document("doc_bees", "Bees make honey in a hive.", {"kind": "insect"})
@@ -132,7 +133,7 @@ ACTIONS = st.lists(
 @given(ACTIONS)
 def test_namespaces_never_mix(store: DocumentStore, actions: list[tuple[str, str, int]]) -> None:
     """Whatever is done, with equal collection and document ids in every namespace, each one finds exactly what it keeps."""
-    service = RetrievalService(store, EMBEDDER, RetrievalConfig(), clock=lambda: 1.0, new_store_id=lambda: "vs_same")
+    service = service_of(store, EMBEDDER, RetrievalConfig(), lambda: "vs_same")
     kept: dict[str, dict[str, str]] = {}
     for namespace, action, number in actions:
         apply(service, kept, namespace, action, f"doc_{number}")
@@ -240,4 +241,4 @@ def test_chunks_that_the_encoder_would_cut_are_refused(store: DocumentStore) -> 
         max_tokens = 100
 
     with pytest.raises(ChunkSizeError, match=r"chunk_tokens is 200; allowed: at most 100"):
-        RetrievalService(store, ShortSighted(), RetrievalConfig(chunk_tokens=200), lambda: 0.0)
+        service_of(store, ShortSighted(), RetrievalConfig(chunk_tokens=200))
