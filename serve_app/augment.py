@@ -17,7 +17,7 @@ from retrieval.prompt import assemble
 from serve_app.errors import InvalidRequestError
 from serve_app.openai.keys import last_question
 from serve_app.openai.requests import Generation, RetrievalOptions, Retrieved
-from serve_app.relay import document_chat, engine_body, engine_call
+from serve_app.relay import engine_request
 from serve_app.services import DocumentService
 from serve_app.tenants import Caller
 
@@ -89,9 +89,8 @@ class Augmenter:
 
     async def _head_start(self, request: Generation, provisional: SearchResult, caller: Caller, namespace: str) -> HeadStart | None:
         request = self._with(request, provisional, namespace, len(provisional.hits))
-        body = engine_body(request, namespace)
-        chat = document_chat(request, engine_call(request, caller, body), body)
-        return await self.routing.head_start(body["cache_salt"], chat) if chat else None
+        _, salt, chat = engine_request(request, caller, namespace)
+        return await self.routing.head_start(salt, chat) if chat else None
 
     def _with(self, request: Generation, found: SearchResult, namespace: str, count: int, start: HeadStart | None = None) -> Generation:
         """The request with the best `count` of the documents."""
@@ -108,8 +107,7 @@ class Augmenter:
         room = min((replica.max_model_len for replica in self.directory.replicas), default=0) - (request.max_tokens or ANSWER_TOKENS)
         if room <= 0 or request.prompt_bytes + TEMPLATE_TOKENS <= room:  # no token is shorter than a byte
             return None
-        body = engine_body(request, namespace)
-        chat = document_chat(request, engine_call(request, caller, body), body)
+        _, _, chat = engine_request(request, caller, namespace)
         lengths = await self.routing.lengths(chat) if chat else None
         if lengths is None:
             return None
