@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import Row, say
-from benchmarks.vector_search import DIMENSION, TOP, World, anonymous, one_core
+from benchmarks.vector_world import DIMENSION, TOP, World, anonymous, one_core
 from cache.entry import Vectors
 from retrieval.config import RetrievalConfig
 from retrieval.documents import Chunk, Document, SearchRequest
