@@ -29,8 +29,6 @@ UNSAVED_PART = 8
 RETRY_S = 60.0
 """For so long nothing is written after the disk did not take it."""
 IDENTITY = "identity"
-MAX_VERSION = 2**53
-"""No collection comes so far."""
 
 
 class IndexSource(Protocol):
@@ -190,8 +188,7 @@ class MilvusSource:
 
     def forget(self, name: str) -> None:
         """May raise `cache.errors.VectorIndexError`."""
-        every = self._chunks.version(name, MAX_VERSION)
-        every.changed(MAX_VERSION, [], every.rows).changed(MAX_VERSION, [], NONE).changed(MAX_VERSION, [], NONE)
+        self._chunks.forget(name)
 
     def kept(self) -> list[str]:
         """Milvus cannot list them."""

@@ -42,6 +42,16 @@ def test_scopes_do_not_see_each_other_and_versions_are_found_again(chunks: Milvu
             chunks.version(scope, 1)
 
 
+def test_a_scope_is_forgotten_whole_and_alone(chunks: MilvusChunks) -> None:
+    for scope, first in (("a", 0), ("b", 1000)):
+        chunks.version(scope, 0).changed(1, slices({first + row: unit(1, row) for row in range(300)}), NONE)
+    chunks.version("a", 1).changed(2, slices({500: QUERY}), ids([7]))
+    chunks.forget("a")
+    assert [len(chunks.version(scope, 2**53)) for scope in "ab"] == [0, 300]
+    with pytest.raises(VectorIndexError):
+        chunks.forget('b" or scope != "')
+
+
 def test_a_write_may_be_repeated(chunks: MilvusChunks) -> None:
     truth: Truth = {row: unit(1, row) for row in range(50)}
     for _ in range(3):
