@@ -144,7 +144,7 @@ class FileInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Cutting:
+class ChunkingStrategy:
     """How long a file's chunks are, in tokens of the encoder."""
 
     max_tokens: int
@@ -157,7 +157,7 @@ class Attachment:
 
     file_id: str
     attributes: Attributes = field(default_factory=dict)
-    cutting: Cutting | None = None
+    cutting: ChunkingStrategy | None = None
     """None: as configured."""
 
 
@@ -170,7 +170,7 @@ class AttachedFile:
     created_at: float
     status: Status
     attributes: Attributes
-    cutting: Cutting
+    cutting: ChunkingStrategy
     usage_bytes: int
     chunks_done: int
     chunks_total: int | None

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from cache.database import Database
 from cache.entry import Vectors
 from retrieval import rows
-from retrieval.documents import Attachment, Attributes, Cutting, FileInfo
+from retrieval.documents import Attachment, Attributes, ChunkingStrategy, FileInfo
 from retrieval.errors import BusyError, SupersededError
 from retrieval.revisions import StoreRow, end_revisions, new_revision, publish, raised, store_row
 from retrieval.schema import chunks, documents, revisions, stores
@@ -34,7 +34,7 @@ class Job:
     name: str
     embedder: str
     """Of the collection's vectors."""
-    cutting: Cutting
+    cutting: ChunkingStrategy
     text: str | None
     cut: str | None
     embedded: int
@@ -54,7 +54,7 @@ class IngestQueue:
         file_namespace: str,
         file: FileInfo,
         asked: Attachment,
-        cutting: Cutting,
+        cutting: ChunkingStrategy,
         batch: str | None,
         now: float,
     ) -> None:
@@ -157,7 +157,7 @@ def _job(connection: Connection, revision: int) -> Job | None:
     row = connection.execute(query.where(revisions.c.seq == revision)).first()
     if row is None:
         return None
-    cutting = Cutting(row.chunk_tokens, row.chunk_overlap_tokens)
+    cutting = ChunkingStrategy(row.chunk_tokens, row.chunk_overlap_tokens)
     place = (row.namespace, row.store_id, row.document_id, row.file_namespace, row.name, row.embedder)
     return Job(row.seq, *place, cutting, row.text, row.cut, row.embedded)
 

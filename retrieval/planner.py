@@ -15,7 +15,7 @@ from cache.prefix.heat import Heat
 from cache.prefix.keys import BlockKeys, Tokens
 from cache.prefix.router import Prompt, Routed, Router
 from retrieval.order import Order, Ranks
-from retrieval.tree import Path, Walk
+from retrieval.tree import CachedPath, Walk
 
 HALF_LIFE_S = 300.0
 """Of the counts by which documents that nobody holds are put in order."""
@@ -82,7 +82,7 @@ class Planner:
         paths = self._paths(keys, root, pieces, ranks)
         cached = [paths[replica].blocks * keys.block_size if replica in paths else 0 for replica in replicas]
         ranked = [replicas[place] for place in router.order(replicas, cached, tokens, heat=0.0)]
-        order = ranks.completed(paths.get(ranked[0], Path()).order, heats)
+        order = ranks.completed(paths.get(ranked[0], CachedPath()).order, heats)
         joined = pieces.joined(order)
         prompt = Prompt(keys.chain(root, joined), tokens, is_whole)
         backlog_s = router.ledger(ranked[0]).backlog_s(router.clock())
@@ -93,6 +93,6 @@ class Planner:
         """Tokens that the replica which holds most of them holds, in its best order."""
         return keys.block_size * max((path.blocks for path in self._paths(keys, root, pieces, ranks).values()), default=0)
 
-    def _paths(self, keys: BlockKeys, root: int, pieces: Pieces, ranks: Ranks) -> dict[str, Path]:
+    def _paths(self, keys: BlockKeys, root: int, pieces: Pieces, ranks: Ranks) -> dict[str, CachedPath]:
         self._router.pending.expire()
         return Walk(self._router.index, self._router.pending.masks, keys, pieces.documents, ranks).paths(root, pieces.head)

@@ -20,7 +20,7 @@ Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class ChunkVectors:
     """Chunks without their texts: their numbers, rising, the revision that each belongs to, and their vectors, shape (n, dimension)."""
 
     numbers: Numbers
@@ -92,7 +92,7 @@ def one_moment(database: Database) -> Iterator[Connection]:
         yield connection
 
 
-def read_revision(connection: Connection, store: int, revision: int, first: int, limit: int) -> Slice:
+def read_revision(connection: Connection, store: int, revision: int, first: int, limit: int) -> ChunkVectors:
     query = _VECTORS.where(chunks.c.store == store, chunks.c.revision == revision, chunks.c.ordinal >= first)
     return _slice(connection.execute(query.order_by(chunks.c.ordinal).limit(limit)).all())
 
@@ -105,12 +105,12 @@ def inventory(connection: Connection, store: StoreRow) -> Inventory:
     return Inventory(State(store.seq, store.version), pairs[:, 0].copy(), pairs[:, 1].copy(), seen)
 
 
-def vectors_of(connection: Connection, store: int, numbers: Sequence[int]) -> Slice:
+def vectors_of(connection: Connection, store: int, numbers: Sequence[int]) -> ChunkVectors:
     query = _VECTORS.where(chunks.c.store == store).order_by(chunks.c.seq)
     return _slice(_among(connection, query, chunks.c.seq, numbers))
 
 
-def revisions_of(connection: Connection, store: int, numbers: Sequence[int]) -> Slice:
+def revisions_of(connection: Connection, store: int, numbers: Sequence[int]) -> ChunkVectors:
     return _slice(_among(connection, _VECTORS.where(chunks.c.store == store), chunks.c.revision, numbers))
 
 
@@ -125,9 +125,9 @@ def _seen(connection: Connection, condition: ColumnElement[bool]) -> list[SeenDo
     return [SeenDocument(*row) for row in found]
 
 
-def _slice(found: Sequence[rows.AnyRow]) -> Slice:
+def _slice(found: Sequence[rows.AnyRow]) -> ChunkVectors:
     numbers, owners = (np.array([row[column] for row in found], np.int64) for column in (0, 1))
-    return Slice(numbers, owners, rows.vectors(found))
+    return ChunkVectors(numbers, owners, rows.vectors(found))
 
 
 def changes(connection: Connection, store: StoreRow, since: int) -> Changes:

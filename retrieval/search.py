@@ -31,7 +31,7 @@ class _Slot:
         self.is_gone = False
 
 
-class VectorSearch:
+class CollectionCache:
     """Keeps the indexes of at most `max_loaded` collections, dropping the least recently searched. Thread-safe.
 
     A collection's first search in a process maps its saved index, in 3 to 6 s for a million rows, or reads all vectors from SQL and saves

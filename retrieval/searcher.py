@@ -13,7 +13,7 @@ from retrieval.errors import StorageError
 from retrieval.indexes.base import Found
 from retrieval.result_cache import Counts, ResultCache
 from retrieval.scopes import Scopes
-from retrieval.search import VectorSearch
+from retrieval.search import CollectionCache
 from retrieval.texts import Texts
 from retrieval.tickets import Tickets
 from retrieval.view import Asked, View
@@ -41,7 +41,7 @@ class Searcher:
     """Thread-safe. Searches raise `UnknownStoreError`, `StorageError`, `BusyError`, `cache.errors.EmbedderError` and `VectorIndexError`."""
 
     def __init__(
-        self, search: VectorSearch, texts: Texts, scopes: Scopes, embedder: Embedder, config: RetrievalConfig, clock: Callable[[], float]
+        self, search: CollectionCache, texts: Texts, scopes: Scopes, embedder: Embedder, config: RetrievalConfig, clock: Callable[[], float]
     ) -> None:
         """`clock` gives seconds, and never goes back."""
         self._search = search

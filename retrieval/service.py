@@ -26,7 +26,7 @@ from retrieval.errors import ChunkSizeError, QueryError
 from retrieval.filters import parse_filter
 from retrieval.result_cache import Counts
 from retrieval.scopes import Scopes
-from retrieval.search import VectorSearch
+from retrieval.search import CollectionCache
 from retrieval.searcher import Searcher
 from retrieval.sources import IndexSource
 from retrieval.store import DocumentStore
@@ -66,7 +66,7 @@ class RetrievalService:
         self._clock = clock
         self._new_store_id = new_store_id or (lambda: new_id("vs_", clock()))
         self._scopes = scopes
-        self._indexes = VectorSearch(store, source, config.max_loaded_stores)
+        self._indexes = CollectionCache(store, source, config.max_loaded_stores)
         texts = Texts(store, config.max_text_bytes)
         self._searcher = Searcher(self._indexes, texts, self._scopes, embedder, config, monotonic)
 

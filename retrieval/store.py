@@ -11,7 +11,7 @@ from retrieval import reads, rows
 from retrieval.documents import Chunk, Document, DocumentInfo, Page, VectorStoreInfo
 from retrieval.errors import StorageError, UnknownStoreError
 from retrieval.migrate import open_database
-from retrieval.reads import Changes, Inventory, Slice, State
+from retrieval.reads import Changes, ChunkVectors, Inventory, State
 from retrieval.revisions import StoreRow, end_documents, end_store, new_revision, publish, raised, store_row, sweep
 from retrieval.schema import chunks, documents, revisions, stores
 
@@ -150,7 +150,7 @@ class DocumentStore:
         with reads.one_moment(self.database) as connection:
             return reads.changes(connection, self._readable(connection, namespace, store_id), since)
 
-    def slice_of(self, namespace: str, store_id: str, revision: int, first: int, limit: int) -> Slice:
+    def slice_of(self, namespace: str, store_id: str, revision: int, first: int, limit: int) -> ChunkVectors:
         """At most `limit` chunks of one revision, from the one of the ordinal `first` on."""
         with self.database.read() as connection:
             return reads.read_revision(connection, self._readable(connection, namespace, store_id).seq, revision, first, limit)
@@ -159,12 +159,12 @@ class DocumentStore:
         with reads.one_moment(self.database) as connection:
             return reads.inventory(connection, self._readable(connection, namespace, store_id))
 
-    def vectors_of(self, namespace: str, store_id: str, numbers: Sequence[int]) -> Slice:
+    def vectors_of(self, namespace: str, store_id: str, numbers: Sequence[int]) -> ChunkVectors:
         """Chunks by their numbers. Those that were deleted are missing; they are kept for a while after they have ended."""
         with self.database.read() as connection:
             return reads.vectors_of(connection, self._readable(connection, namespace, store_id).seq, numbers)
 
-    def revisions_of(self, namespace: str, store_id: str, revisions: Sequence[int]) -> Slice:
+    def revisions_of(self, namespace: str, store_id: str, revisions: Sequence[int]) -> ChunkVectors:
         """All chunks of these revisions, in no order. Those that were deleted are missing."""
         with self.database.read() as connection:
             return reads.revisions_of(connection, self._readable(connection, namespace, store_id).seq, revisions)

@@ -15,7 +15,7 @@ from retrieval.filters import Filter
 from retrieval.indexes import building, faiss_index, structures
 from retrieval.indexes.base import Found, Kind
 from retrieval.indexes.config import IndexConfig
-from retrieval.search import VectorSearch
+from retrieval.search import CollectionCache
 from retrieval.sources import FaissSource
 from retrieval.store import DocumentStore
 from tests.retrieval.tiers import QuickEncoder
@@ -37,11 +37,11 @@ def source_of(directory: Path | None, kind: Kind = "auto", embedder: str = ENCOD
     return FaissSource(IndexConfig(kind=kind), DIMENSION, embedder, directory, min_saved=20)
 
 
-def search_of(store: DocumentStore, directory: Path | None, kind: Kind = "auto") -> VectorSearch:
-    return VectorSearch(store, source_of(directory, kind), max_loaded=2)
+def search_of(store: DocumentStore, directory: Path | None, kind: Kind = "auto") -> CollectionCache:
+    return CollectionCache(store, source_of(directory, kind), max_loaded=2)
 
 
-def tend(search: VectorSearch) -> None:
+def tend(search: CollectionCache) -> None:
     """All upkeep there is."""
     while search.tend():
         pass

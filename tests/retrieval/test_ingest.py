@@ -10,7 +10,7 @@ from cache.embedders.fake import HashedWordsEmbedder
 from cache.entry import Vector
 from cache.errors import EmbedderError
 from retrieval import ingest
-from retrieval.documents import Attachment, Cutting, Document, SearchRequest
+from retrieval.documents import Attachment, ChunkingStrategy, Document, SearchRequest
 from retrieval.errors import BusyError, DocumentError, Stopping, StorageError, UnknownBatchError, UnknownFileError, UnknownStoreError
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
@@ -38,7 +38,7 @@ def test_a_file_is_found_once_it_is_read(tier: RetrievalTier, store_id: str) -> 
     assert (found(tier, store_id, "honey"), tier.service.get_store("a", store_id).version) == ([], 0)
     drain(tier)
     done = attached(tier, store_id, file_id)
-    assert (done.status, done.chunks_done, done.chunks_total, done.cutting) == ("completed", 1, 1, Cutting(16, 4))
+    assert (done.status, done.chunks_done, done.chunks_total, done.cutting) == ("completed", 1, 1, ChunkingStrategy(16, 4))
     assert done.usage_bytes == 2 * len("Bees make honey.") + 4 * HashedWordsEmbedder().dimension
     (hit,) = tier.service.search("a", SearchRequest([store_id], ["honey"], 5)).hits
     assert (hit.chunk.id, hit.chunk.name, hit.chunk.attributes) == (f"{file_id}#0", "bees.txt", {"kind": "insect"})
@@ -78,7 +78,7 @@ def test_a_file_that_is_read_anew_takes_its_own_place_at_once(tier: RetrievalTie
             assert tier.service.search("a", SearchRequest([store_id], ["word7"], 1)).hits == numbers
 
     encoder.before = look
-    tier.attachments.attach_file("a", store_id, Attachment(file_id, {"v": 2}, Cutting(20, 0)))
+    tier.attachments.attach_file("a", store_id, Attachment(file_id, {"v": 2}, ChunkingStrategy(20, 0)))
     assert attached(tier, store_id, file_id).attributes == {"v": 2}
     drain(tier)
     after = tier.service.get_store("a", store_id)
@@ -346,9 +346,13 @@ def test_attributes_change_for_a_search_at_once(tier: RetrievalTier, encoder: En
 
 @pytest.mark.parametrize(
     ("cutting", "field"),
-    [(Cutting(201, 0), "max_chunk_size_tokens"), (Cutting(15, 0), "max_chunk_size_tokens"), (Cutting(100, 51), "chunk_overlap_tokens")],
+    [
+        (ChunkingStrategy(201, 0), "max_chunk_size_tokens"),
+        (ChunkingStrategy(15, 0), "max_chunk_size_tokens"),
+        (ChunkingStrategy(100, 51), "chunk_overlap_tokens"),
+    ],
 )
-def test_chunks_that_cannot_be_are_refused(tier: RetrievalTier, store_id: str, cutting: Cutting, field: str) -> None:
+def test_chunks_that_cannot_be_are_refused(tier: RetrievalTier, store_id: str, cutting: ChunkingStrategy, field: str) -> None:
     file = upload(tier, b"x")
     with pytest.raises(DocumentError) as refused:
         tier.attachments.attach_file("a", store_id, Attachment(file.id, cutting=cutting))

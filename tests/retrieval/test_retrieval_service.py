@@ -12,7 +12,7 @@ from retrieval.config import RetrievalConfig
 from retrieval.documents import Document, SearchRequest, new_document, new_id
 from retrieval.errors import ChunkSizeError, DocumentError, QueryError, UnknownStoreError
 from retrieval.indexes.config import IndexConfig
-from retrieval.search import VectorSearch
+from retrieval.search import CollectionCache
 from retrieval.service import RetrievalService
 from retrieval.sources import FaissSource
 from retrieval.store import DocumentStore
@@ -204,7 +204,7 @@ def test_concurrent_writers_lose_nothing(service: RetrievalService) -> None:
 
 
 def test_loaded_collections_are_bounded(service: RetrievalService, store: DocumentStore) -> None:
-    search = VectorSearch(store, FaissSource(IndexConfig(), EMBEDDER.dimension, EMBEDDER.name), max_loaded=2)
+    search = CollectionCache(store, FaissSource(IndexConfig(), EMBEDDER.dimension, EMBEDDER.name), max_loaded=2)
     ids = [service.create_store("a", "").id for _ in range(3)]
     for store_id in ids:
         service.add_documents("a", store_id, [BEES])

@@ -17,7 +17,7 @@ from retrieval.filters import parse_filter
 from retrieval.indexes import faiss_index
 from retrieval.indexes.base import ChunkIndex, Kind
 from retrieval.indexes.faiss_index import FaissChunkIndex
-from retrieval.search import VectorSearch
+from retrieval.search import CollectionCache
 from retrieval.sources import FaissSource, index_name
 from retrieval.store import DocumentStore
 from tests.retrieval.searching import QUERY, agrees, put, search_of, shrink, source_of, tend
@@ -141,7 +141,7 @@ def test_a_damaged_index_is_made_anew(store: DocumentStore, indexes: Path, name:
 
 def test_an_index_of_another_encoder_is_made_anew(store: DocumentStore, indexes: Path) -> None:
     put(store, texts(100))
-    VectorSearch(store, source_of(indexes, embedder="another"), 2).open("a", "vs_1")
+    CollectionCache(store, source_of(indexes, embedder="another"), 2).open("a", "vs_1")
     assert agrees(store, search_of(store, indexes).open("a", "vs_1"))
 
 
@@ -294,7 +294,7 @@ def test_while_an_index_is_made_others_are_searched(store: DocumentStore, indexe
     put(store, texts(100))
     put(store, texts(100), "vs_2")
     source = SlowSource(indexes)
-    search = VectorSearch(store, source, 2)
+    search = CollectionCache(store, source, 2)
     search.open("a", "vs_2")
     source.slow_name = index_name("a", "vs_1")
     with ThreadPoolExecutor(2) as threads:
@@ -314,7 +314,7 @@ def test_while_an_index_is_made_others_are_searched(store: DocumentStore, indexe
 def test_while_a_structure_is_made_the_collection_changes_and_is_searched(store: DocumentStore, indexes: Path) -> None:
     put(store, texts(100))
     source = SlowSource(indexes)
-    search = VectorSearch(store, source, 2)
+    search = CollectionCache(store, source, 2)
     search.open("a", "vs_1")
     source.slow_name = index_name("a", "vs_1")
     with ThreadPoolExecutor(1) as threads:
@@ -336,7 +336,7 @@ def test_while_a_structure_is_made_the_collection_changes_and_is_searched(store:
 def test_a_collection_that_is_deleted_while_its_structure_is_made_leaves_nothing(store: DocumentStore, indexes: Path) -> None:
     put(store, texts(100))
     source = SlowSource(indexes)
-    search = VectorSearch(store, source, 2)
+    search = CollectionCache(store, source, 2)
     search.open("a", "vs_1")
     source.slow_name = index_name("a", "vs_1")
     with ThreadPoolExecutor(1) as threads:
