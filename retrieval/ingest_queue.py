@@ -1,7 +1,7 @@
 """Files on their way into collections, as rows: what is to be read, how far it is, and what has become of it.
 
 The database is the queue, so what waits outlives the process, and work that is stored is not done again. Each step is a transaction that
-first takes its revision: who was deleted, cancelled or given anew meanwhile finds it ended.
+first takes its revision: who was deleted, cancelled or given anew meanwhile finds it ended, and the slower of two processes finds it done.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -163,8 +163,8 @@ def _job(connection: Connection, revision: int) -> Job | None:
 
 
 def _take(connection: Connection, job: Job, was: int | None = None, **values: Any) -> Attributes:
-    """Locks and changes a revision that is still wanted; `was`: how many of its chunks must be stored."""
-    wanted = update(revisions).where(revisions.c.seq == job.revision, revisions.c.ended.is_(None))
+    """Locks and changes a revision in the making that is still wanted; `was`: how many of its chunks must be stored."""
+    wanted = update(revisions).where(revisions.c.seq == job.revision, revisions.c.version.is_(None), revisions.c.ended.is_(None))
     if was is not None:
         wanted = wanted.where(revisions.c.embedded == was)
     if not connection.execute(wanted.values({"swept": False, **values})).rowcount:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from cache.entry import Vector
 from cache.errors import EmbedderError
 from retrieval import ingest
 from retrieval.documents import Attachment, Cutting, Document
-from retrieval.errors import BusyError, DocumentError, StorageError, UnknownBatchError, UnknownFileError, UnknownStoreError
+from retrieval.errors import BusyError, DocumentError, ParseError, StorageError, UnknownBatchError, UnknownFileError, UnknownStoreError
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
 from tests.retrieval.tiers import NOW, Clock, Encoder, all_files, attach, attached, drain, found, make_tier, upload
@@ -262,6 +263,27 @@ def test_what_is_stored_is_not_encoded_again(tmp_path: Path) -> None:
     assert (file.status, file.chunks_done) == ("completed", len(first.encoded) + len(second.encoded))
     assert not set(first.encoded) & set(second.encoded)
     tier.close()
+
+
+@pytest.mark.parametrize("late", [ParseError("reading took too long"), None])
+def test_a_process_that_is_late_with_a_file_leaves_what_another_has_made_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: ParseError | None
+) -> None:
+    tier, slower = make_tier(tmp_path), make_tier(tmp_path)
+    store_id = tier.service.create_store("a", "").id
+    file_id = attach(tier, store_id, "Bees make honey.")
+
+    def read_meanwhile(*args: Any) -> str:
+        drain(tier)
+        if late:
+            raise late
+        return "Bees make honey."
+
+    monkeypatch.setattr(slower.ingest, "_read", read_meanwhile)
+    drain(slower)
+    assert attached(tier, store_id, file_id).status == "completed"
+    assert found(tier, store_id, "honey") == ["Bees make honey."]
+    assert len(tier.service._store.load("a", store_id).chunks) == 1
 
 
 def test_a_text_that_is_now_cut_otherwise_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
