@@ -45,8 +45,13 @@ class Comparison:
         if self.operator in _ORDERS:
             (bound,) = self.values
             return value is not None and _kind(value) == _kind(bound) and _ORDERS[self.operator](value, bound)
-        is_among = value is not None and any(_kind(value) == _kind(each) and value == each for each in self.values)
+        is_among = value is not None and (_kind(value), value) in self._known
         return is_among == (self.operator in ("eq", "in"))
+
+    @cached_property
+    def _known(self) -> frozenset[tuple[str, Value]]:
+        """A set: all documents of a collection are asked for, and values may be many."""
+        return frozenset((_kind(each), each) for each in self.values)
 
     def __eq__(self, other: object) -> bool:  # 1 is not true here
         return isinstance(other, Comparison) and self.canonical == other.canonical
