@@ -7,7 +7,7 @@ is as many atoms as fit, ended at the strongest boundary in its second half. So 
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 
 from retrieval.errors import DocumentError
 
@@ -38,7 +38,8 @@ def split(text: str, count_tokens: CountTokens, max_tokens: int, overlap: int) -
     atoms, costs = _atoms(text, count_tokens, overlap or max_tokens)
     if max(costs, default=0) > max_tokens:
         raise DocumentError(f"the document has a character of more than {max_tokens} tokens", "documents.text")
-    spans = _windows([_strength(atom) for atom in atoms], costs, max_tokens, overlap)
+    strengths = {atom: _strength(atom) for atom in set(atoms)}
+    spans = _windows([strengths[atom] for atom in atoms], costs, max_tokens, overlap)
     return _fitting(atoms, spans, count_tokens, max_tokens)
 
 
@@ -48,8 +49,9 @@ def _measure(texts: list[str], count_tokens: CountTokens) -> list[int]:
 
 def _atoms(text: str, count_tokens: CountTokens, limit: int) -> tuple[list[str], list[int]]:
     """Pieces that join to the text, of at most `limit` tokens (but at least one character), and the tokens of each."""
-    ends = [match.end() for match in _ATOM_END.finditer(text)]
-    pieces = [text[a:b] for a, b in pairwise([0, *ends, len(text)]) if a < b]
+    ends = chain([0], (match.end() for match in _ATOM_END.finditer(text)), [len(text)])
+    known: dict[str, str] = {}  # equal atoms are one object: a text of one-letter words has millions
+    pieces = [known.setdefault(piece, piece) for a, b in pairwise(ends) if a < b and (piece := text[a:b])]
     costs: dict[str, int] = {"": 0}
     while True:
         unknown = list({piece.strip() for piece in pieces} - costs.keys())

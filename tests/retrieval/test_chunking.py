@@ -1,4 +1,5 @@
 import re
+import tracemalloc
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -114,3 +115,13 @@ def test_character_longer_than_a_chunk_is_refused() -> None:
 def test_impossible_sizes_are_refused(max_tokens: int, overlap: int) -> None:
     with pytest.raises(ValueError, match="allowed"):
         split("text", words_and_characters, max_tokens, overlap)
+
+
+def test_a_text_of_tiny_words_takes_little_memory() -> None:
+    words = 200_000
+    tracemalloc.start()
+    try:
+        assert len(split("x " * words, lambda texts: [1] * len(texts), 2000, 0)) == words / 2000
+        assert tracemalloc.get_traced_memory()[1] < 90 * words
+    finally:
+        tracemalloc.stop()
