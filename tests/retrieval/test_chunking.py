@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.chunking import CountTokens, split
+from retrieval.chunking import MAX_COUNTED_CHARS, CountTokens, split
 from retrieval.errors import DocumentError
 
 PIECES = st.sampled_from(["word", "a", "reuse.", "Why?", " ", "\n", "\n\n", "缓存", "。", "，", "x" * 90, "3.14", "\t", "é", "\u200b"])  # noqa: RUF001
@@ -125,3 +125,17 @@ def test_a_text_of_tiny_words_takes_little_memory() -> None:
         assert tracemalloc.get_traced_memory()[1] < 90 * words
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", ["!" * 1_000_000, " ".join("!" * 300 + str(i) for i in range(3000))])
+def test_no_encoder_is_asked_for_the_tokens_of_a_long_text_at_once(text: str) -> None:
+    asked: list[int] = []
+
+    def count(texts: Sequence[str]) -> list[int]:
+        asked.append(sum(map(len, texts)))
+        return characters(texts)
+
+    chunks = split(text, count, 200, 30)
+    assert max(asked) <= MAX_COUNTED_CHARS
+    assert max(map(len, chunks)) <= 200
+    assert bare("".join(split(text, count, 200, 0))) == bare(text)
