@@ -181,3 +181,12 @@ def test_a_remembered_search_never_shows_what_has_changed(searches: RetrievalSer
         else:
             hits = searches.search("a", [store_id], f"honey{'!' * (what == 'ask!')}", 10).hits
             assert {hit.chunk.document_id: hit.chunk.text for hit in hits} == kept
+
+
+def test_of_a_long_query_the_encoder_gets_what_it_can_read(searches: RetrievalService, encoder: Encoder) -> None:
+    store_id = searches.create_store("a", "").id
+    searches.add_documents("a", store_id, [Document("bees", "honey")])
+    searches.search("a", [store_id], "\n" * 100_000 + "honey " * 100_000, 1)
+    searches.begin_search("a", [store_id], "bees " * 100_000, 1)
+    assert [len(text) for text in encoder.encoded[1:]] == [16 * encoder.max_tokens] * 2
+    assert encoder.encoded[1].startswith("honey")
