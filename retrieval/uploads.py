@@ -77,14 +77,18 @@ class Uploads:
         """The upload, all of it on disk, and from now on the caller's."""
         upload = self._get(namespace, upload_id)
         with upload.lock:
-            with self._lock:
-                if self._open.pop(upload_id, None) is None:
-                    raise UnknownUploadError("there is no such upload")
             try:
                 with upload.path.open("ab") as file:
                     os.fsync(file.fileno())
+                now = self._clock()
+                os.utime(upload.path, (now, now))  # or `expire` takes it for left behind before the caller has it
             except OSError as error:
                 raise _unwritable(error) from error
+            with self._lock:
+                is_there = self._open.pop(upload_id, None) is not None
+            if not is_there:
+                upload.path.unlink(missing_ok=True)
+                raise UnknownUploadError("there is no such upload")
         return upload
 
     def drop(self, namespace: str, upload_id: str) -> None:

@@ -117,6 +117,17 @@ def test_uploads_that_are_silent_are_dropped_and_leave_room(files: FileStore, cl
     assert files.finish_upload("a", busy, "a", "batch").bytes == 2
 
 
+def test_an_upload_that_is_finished_late_is_not_taken_for_a_silent_one(files: FileStore, clock: Clock) -> None:
+    upload = files.begin_upload("a")
+    files.append_upload("a", upload, 0, b"x")
+    os.utime(uploads(files)[0], (NOW, NOW))
+    clock.now = NOW + 59
+    finished = files._uploads.finish("a", upload)
+    clock.now = NOW + 62
+    files.expire()  # before its bytes are in their place
+    assert finished.path.read_bytes() == b"x"
+
+
 def test_a_tenants_files_have_a_limit_of_their_own(files: FileStore) -> None:
     ids = [put(files, bytes([number]) * 100) for number in range(2)]
     with pytest.raises(DocumentError, match="delete some"):

@@ -165,6 +165,31 @@ def test_a_deleted_file_is_gone_from_every_collection(tier: RetrievalTier) -> No
         tier.files.get_file("a", file.id)
 
 
+def test_a_file_that_is_added_while_it_is_deleted_is_gone_too(tier: RetrievalTier, monkeypatch: pytest.MonkeyPatch) -> None:
+    deleted, kept = (tier.service.create_store("a", "").id for _ in range(2))
+    file = upload(tier, b"Bees make honey.")
+    tier.attachments.attach_file("a", deleted, Attachment(file.id))
+    drain(tier)
+    delete, having = tier.files.delete, tier.attachments._having
+
+    def add_first(namespace: str, file_id: str) -> None:
+        tier.attachments.attach_file("a", kept, Attachment(file.id))
+        drain(tier)
+        assert found(tier, kept)
+        delete(namespace, file_id)
+
+    def then_delete_the_store(namespace: str, file_id: str) -> list[tuple[str, str]]:
+        stores = having(namespace, file_id)
+        if ("a", deleted) in stores:
+            tier.service.delete_store("a", deleted)
+        return stores
+
+    monkeypatch.setattr(tier.files, "delete", add_first)
+    monkeypatch.setattr(tier.attachments, "_having", then_delete_the_store)
+    tier.attachments.delete_file("a", file.id)
+    assert (found(tier, kept), all_files(tier, kept)) == ([], [])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "code", "message"),
     [
