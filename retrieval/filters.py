@@ -81,10 +81,7 @@ Filter = Comparison | Compound
 
 def parse_filter(raw: Any, field: str) -> Filter:
     """A filter from JSON. Raises `QueryError`, which names the place below `field`."""
-    found, comparisons = _parse(raw, field, MAX_DEPTH)
-    if comparisons > MAX_COMPARISONS:
-        raise QueryError(f"{comparisons} comparisons; allowed: at most {MAX_COMPARISONS}", field)
-    return found
+    return _parse(raw, field, MAX_DEPTH)[0]
 
 
 def to_json(filters: Filter) -> dict[str, Any]:
@@ -115,11 +112,16 @@ def _compound(raw: Mapping[str, Any], operator: Any, field: str, levels: int) ->
     parts = raw["filters"]
     if not isinstance(parts, list) or not 1 <= len(parts) <= MAX_COMPARISONS:
         raise QueryError(f"a list of 1 to {MAX_COMPARISONS} filters", f"{field}.filters")
-    parsed = [_parse(part, f"{field}.filters[{at}]", levels - 1) for at, part in enumerate(parts)]
-    distinct = {part.canonical: part for part, _ in parsed}
-    count = sum(each for _, each in parsed)
+    distinct: dict[str, Filter] = {}
+    count = 0
+    for at, part in enumerate(parts):
+        parsed, comparisons = _parse(part, f"{field}.filters[{at}]", levels - 1)
+        distinct.setdefault(parsed.canonical, parsed)
+        count += comparisons
+        if count > MAX_COMPARISONS:  # what follows may be megabytes
+            raise QueryError(f"more than {MAX_COMPARISONS} comparisons", field)
     if len(distinct) == 1:
-        return parsed[0][0], count
+        return next(iter(distinct.values())), count
     return Compound(operator, tuple(distinct[key] for key in sorted(distinct))), count
 
 
