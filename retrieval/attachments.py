@@ -114,7 +114,7 @@ class Attachments:
         attachments: Sequence[Attachment],
         batch: str | None,
     ) -> None:
-        self._queue.require_room(connection, len(attachments))
+        self._queue.require_room(connection, namespace, len(attachments))
         for each in attachments:
             cutting = each.cutting or self._cutting
             self._queue.add(connection, store, namespace, infos[each.file_id], each, cutting, batch, self._clock())

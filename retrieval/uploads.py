@@ -12,6 +12,7 @@ from typing import Any
 
 from retrieval.config import FilesConfig
 from retrieval.errors import BusyError, OversizeError, StorageError, UnknownUploadError
+from retrieval.sharing import has_room
 
 
 @dataclass(slots=True)
@@ -47,8 +48,9 @@ class Uploads:
         self.expire()
         upload_id = secrets.token_hex(16)
         with self._lock:
-            if len(self._open) >= self._config.max_uploads:
-                raise BusyError(f"{self._config.max_uploads} uploads may be under way at once")
+            own = sum(upload.namespace == namespace for upload in self._open.values())
+            if not has_room(own, len(self._open), 1, self._config.max_uploads):
+                raise BusyError(f"yours of the {self._config.max_uploads} uploads that may be under way at once")
             self._open[upload_id] = Upload(namespace, self._directory / upload_id, self._clock())
         return upload_id
 

@@ -358,6 +358,22 @@ def test_only_so_many_files_may_wait(tmp_path: Path) -> None:
     tier.close()
 
 
+def test_nobody_takes_all_places_of_those_that_wait(tmp_path: Path) -> None:
+    tier = make_tier(tmp_path, files={"max_waiting": 8})
+    first, second = (tier.service.create_store(namespace, "").id for namespace in ("a", "b"))
+    for _ in range(4):
+        attach(tier, first, b"x")
+    with pytest.raises(BusyError):
+        attach(tier, first, b"x")
+    files = [Attachment(upload(tier, b"y", namespace="b").id) for _ in range(3)]
+    tier.attachments.create_batch("b", second, files[:2])
+    with pytest.raises(BusyError):
+        tier.attachments.attach_file("b", second, files[2])
+    drain(tier)
+    tier.attachments.attach_file("b", second, files[2])
+    tier.close()
+
+
 def test_a_batch_counts_its_files(tier: RetrievalTier, store_id: str) -> None:
     good, bad = upload(tier, b"text"), upload(tier, b"\xff\xff")
     batch = tier.attachments.create_batch("a", store_id, [Attachment(good.id), Attachment(bad.id)])

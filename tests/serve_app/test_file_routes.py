@@ -36,7 +36,7 @@ def tier(world: World, tmp_path: Path) -> RetrievalTier:
     authenticator = world.pipeline.authenticator
     members = frozenset(authenticator.namespace(name) for name in (None, "mate"))
     groups = {"team": Group(authenticator.group("team"), members)}
-    tier = make_tier(tmp_path, groups=groups, files={"max_bytes": LIMIT, "max_uploads": 2})
+    tier = make_tier(tmp_path, groups=groups, files={"max_bytes": LIMIT, "max_uploads": 3})
     world.pipeline = replace(world.pipeline, documents=LocalRetrieval(tier))
     return tier
 
@@ -302,9 +302,9 @@ async def test_a_deleted_file_breaks_off_its_answer(http: httpx.AsyncClient, tie
     assert len(sent[1]["body"]) == MAX_PART_BYTES
 
 
-async def test_too_many_uploads_at_once(http: httpx.AsyncClient, tier: RetrievalTier) -> None:
+async def test_too_many_uploads_at_once(world: World, http: httpx.AsyncClient, tier: RetrievalTier) -> None:
     for _ in range(2):
-        tier.files.begin_upload("someone")
+        tier.files.begin_upload(world.pipeline.authenticator.namespace(None))
     response = await http.post("/v1/files", data=FORM, files={"file": ("a.txt", b"x")})
     assert (response.status_code, error_of(response)["code"]) == (503, "busy")
     assert response.headers["retry-after"]
