@@ -103,7 +103,7 @@ async def test_a_chat_that_got_no_documents_of_a_group_stays_its_tenants() -> No
 
 @pytest.mark.parametrize(("fields", "is_planned"), [({}, True), ({"truncate_prompt_tokens": 9}, False)])
 async def test_a_prompt_that_is_to_be_cut_off_is_not_joined_from_parts(
-    monkeypatch: pytest.MonkeyPatch, fields: dict[str, int], is_planned: bool
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], is_planned: bool
 ) -> None:
     world = world_with(Documents(hits("a", "b")))
     rank, chats = world.pipeline.routing.rank, []
