@@ -1,6 +1,7 @@
 """Chats with documents: their order and their replica are chosen together, with the engines' own tokens."""
 
 import json
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -105,6 +106,9 @@ async def test_blocks_are_tokenized_once() -> None:
         await ask(ingress, hits_of(2, 1))
         await ask(ingress, hits_of(2, 3))
         assert sum("Document" in text for text in seen) == 3
+        kept = ingress.routing._renderer._blocks
+        assert len(kept) == 3
+        assert all(sys.getsizeof(name) + sys.getsizeof(tokens) <= kept.getsizeof(tokens) for name, tokens in kept.items())
 
 
 async def test_a_tokenizer_that_joins_otherwise_leaves_documents_in_order(caplog: pytest.LogCaptureFixture) -> None:
