@@ -108,6 +108,7 @@ async def test_blocks_are_tokenized_once() -> None:
         assert sum("Document" in text for text in seen) == 3
         kept = ingress.routing._renderer._blocks
         assert len(kept) == 3
+        assert all(tokens.base is None for tokens in kept.values())
         assert all(sys.getsizeof(name) + sys.getsizeof(tokens) <= kept.getsizeof(tokens) for name, tokens in kept.items())
 
 
