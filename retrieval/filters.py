@@ -12,7 +12,7 @@ from functools import cached_property
 from operator import ge, gt, le, lt
 from typing import Any, Literal
 
-from retrieval.documents import MAX_KEY_CHARS, MAX_VALUE_CHARS, Attributes, is_unicode
+from retrieval.documents import MAX_INTEGER, MAX_KEY_CHARS, MAX_VALUE_CHARS, Attributes, is_unicode
 from retrieval.errors import QueryError
 
 MAX_DEPTH = 8
@@ -136,7 +136,8 @@ def _comparison(raw: Mapping[str, Any], operator: Any, field: str) -> Comparison
         distinct = {json.dumps(_canonical(each)): each for each in value}
         return Comparison(operator, key, tuple(distinct[each] for each in sorted(distinct)))
     if not _is_value(value):
-        raise QueryError(f"a text of at most {MAX_VALUE_CHARS} characters, a number or a boolean", f"{field}.value")
+        allowed = f"a text of at most {MAX_VALUE_CHARS} characters, a number (an integer of at most 2^53) or a boolean"
+        raise QueryError(allowed, f"{field}.value")
     if operator in _ORDERS and isinstance(value, bool):
         raise QueryError(f"for {operator}, a number or a text", f"{field}.value")
     return Comparison(operator, key, (value,))
@@ -152,7 +153,7 @@ def _require_keys(raw: Mapping[str, Any], keys: set[str], field: str) -> None:
 def _is_value(value: Any) -> bool:
     if isinstance(value, str):
         return len(value) <= MAX_VALUE_CHARS and is_unicode(value)
-    return (isinstance(value, bool | int) and abs(value) < 2**63) or (isinstance(value, float) and math.isfinite(value))
+    return (isinstance(value, bool | int) and abs(value) <= MAX_INTEGER) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _kind(value: Value) -> str:
