@@ -27,6 +27,7 @@ _BOUNDARIES = (
     re.compile(r"\s\Z"),
 )
 """Ends of a section or page (`retrieval.parsing` marks them), a paragraph, a sentence or line, a clause, a word: strongest first."""
+_DIVIDING = re.compile(r"(?<=\S)\f+(?=\S)")
 
 
 def split(text: str, count_tokens: CountTokens, max_tokens: int, overlap: int) -> list[str]:
@@ -43,6 +44,11 @@ def split(text: str, count_tokens: CountTokens, max_tokens: int, overlap: int) -
     strengths = {atom: _strength(atom) for atom in set(atoms)}
     spans = _windows([strengths[atom] for atom in atoms], costs, max_tokens, overlap)
     return _fitting(atoms, spans, count_tokens, max_tokens)
+
+
+def unmarked(text: str) -> str:
+    """Without the marks of sections and pages, of which some are all that divides two words."""
+    return _DIVIDING.sub("\n", text).replace("\f", "")
 
 
 def _measure(texts: list[str], count_tokens: CountTokens) -> list[int]:
@@ -121,7 +127,7 @@ def _next_start(strengths: list[int], total: list[int], end: int, budget: int, o
 def _fitting(atoms: list[str], spans: list[tuple[int, int]], count_tokens: CountTokens, max_tokens: int) -> list[str]:
     """The texts of the ranges; those whose real count is over the limit are halved until it is not."""
     while True:
-        texts = ["".join(atoms[a:b]).replace("\f", "").strip() for a, b in spans]
+        texts = [unmarked("".join(atoms[a:b])).strip() for a, b in spans]
         too_long = {i for i, tokens in enumerate(_measure(texts, count_tokens)) if tokens > max_tokens}
         if not too_long:
             return [text for text in texts if text]

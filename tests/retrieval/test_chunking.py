@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.chunking import MAX_COUNTED_CHARS, CountTokens, split
+from retrieval.chunking import MAX_COUNTED_CHARS, CountTokens, split, unmarked
 from retrieval.errors import DocumentError
 
 PIECES = st.sampled_from(["word", "a", "reuse.", "Why?", " ", "\n", "\n\n", "缓存", "。", "，", "x" * 90, "3.14", "\t", "é", "\u200b"])  # noqa: RUF001
@@ -139,3 +139,9 @@ def test_no_encoder_is_asked_for_the_tokens_of_a_long_text_at_once(text: str) ->
     assert max(asked) <= MAX_COUNTED_CHARS
     assert max(map(len, chunks)) <= 200
     assert bare("".join(split(text, count, 200, 0))) == bare(text)
+
+
+def test_pages_that_share_a_chunk_do_not_share_a_word() -> None:
+    pages = "It ends with honey\fBees begin.\n\f\n# Third \f\fpage"
+    assert split(pages, words_and_characters, 50, 5) == ["It ends with honey\nBees begin.\n\n# Third page"]
+    assert unmarked(pages) == "It ends with honey\nBees begin.\n\n# Third page"
