@@ -146,6 +146,12 @@ def test_html(html: str, text: str) -> None:
     assert read_html(html, 1000) == text
 
 
+def test_html_of_spaces_takes_its_time_only_once() -> None:
+    began = time.process_time()
+    assert read_html(f"<pre>a{' ' * 60_000}b  \nc</pre>", 100_000) == f"a{' ' * 60_000}b\nc"
+    assert time.process_time() - began < 1
+
+
 def test_html_without_tags_is_not_what_its_name_says() -> None:
     with pytest.raises(ParseError, match="no tags"):
         read_html("just text, 1 < 2", 1000)
