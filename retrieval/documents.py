@@ -17,6 +17,8 @@ MAX_ATTRIBUTES = 16
 MAX_KEY_CHARS = 64
 MAX_VALUE_CHARS = 512
 MAX_NAME_CHARS = 255
+MAX_INTEGER = 2**53
+"""Numbers travel and are kept as doubles: of larger integers several are one, and a filter would take one for another."""
 
 Status = Literal["in_progress", "completed", "failed", "cancelled"]
 """Of a document: being read, to be found, not to be read, or given up at the caller's wish."""
@@ -228,7 +230,8 @@ def check_attributes(attributes: Attributes, field: str) -> None:
     if not all(len(key) <= MAX_KEY_CHARS and is_unicode(key) for key in attributes):
         raise DocumentError(f"an attribute's key is a text of at most {MAX_KEY_CHARS} characters", field)
     if not all(_is_value(value) for value in attributes.values()):
-        raise DocumentError(f"an attribute is a text of at most {MAX_VALUE_CHARS} characters, a finite number or a boolean", field)
+        allowed = f"a text of at most {MAX_VALUE_CHARS} characters, a finite number (an integer of at most 2^53) or a boolean"
+        raise DocumentError(f"an attribute is {allowed}", field)
 
 
 def is_unicode(text: str) -> bool:
@@ -239,4 +242,4 @@ def is_unicode(text: str) -> bool:
 def _is_value(value: str | float | bool) -> bool:
     if isinstance(value, str):
         return len(value) <= MAX_VALUE_CHARS and is_unicode(value)
-    return abs(value) <= sys.float_info.max
+    return abs(value) <= (MAX_INTEGER if isinstance(value, int) else sys.float_info.max)

@@ -34,6 +34,8 @@ from retrieval.view import Asked
 
 MAX_QUERIES = 16
 """Of one search."""
+MAX_QUERY_CHARS_PER_TOKEN = 16
+"""Of a query, for each token that the encoder reads. What is behind them says nothing, but an encoder would take its tokens apart."""
 
 
 class RetrievalService:
@@ -179,7 +181,8 @@ class RetrievalService:
         queries = [query] if isinstance(query, str) else list(query)
         if not 1 <= len(queries) <= MAX_QUERIES or not all(each.strip() for each in queries):
             raise QueryError(f"a search has 1 to {MAX_QUERIES} queries, each with text", "query")
-        return Asked(queries, top_k, filters, score_threshold)
+        longest = MAX_QUERY_CHARS_PER_TOKEN * self._embedder.max_tokens
+        return Asked([each if len(each) <= longest else each.strip()[:longest] for each in queries], top_k, filters, score_threshold)
 
     def start(self) -> None:
         """What makes searches faster begins in the background."""

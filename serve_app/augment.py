@@ -101,8 +101,8 @@ class Augmenter:
         """The request with the best `count` of the documents."""
         messages, hits = request.body["messages"], found.hits[:count]
         scopes = set(found.scopes.values())
-        # What belongs to a group alone is shared by its members: so is its KV. What is mixed stays the tenant's.
-        scope = scopes.pop() if len(scopes) == 1 else namespace
+        # What belongs to a group alone is shared by its members: so is its KV. What is mixed, or has no documents, stays the tenant's.
+        scope = scopes.pop() if hits and len(scopes) == 1 else namespace
         ranks = Ranks([hit.score for hit in hits], self.config.max_displacement, self.config.tie)
         retrieved = Retrieved(messages, tuple(hits), scope, ranks, len(found.hits) - count, start)
         return replace(request, body={**request.body, "messages": assemble(messages, hits)}, retrieved=retrieved)
