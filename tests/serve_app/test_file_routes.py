@@ -12,6 +12,7 @@ from retrieval.files import MAX_PART_BYTES
 from retrieval.scopes import Group
 from retrieval.tier import RetrievalTier
 from serve_app.multipart import MAX_OVERHEAD_BYTES
+from serve_app.services import DocumentSearch
 from tests.retrieval.tiers import drain, make_tier
 from tests.serve_app.clients import CANARY, CHAT, client_of, error_of
 from tests.serve_app.fakes import LocalRetrieval, World, make_world
@@ -229,7 +230,7 @@ async def test_the_scopes_of_a_search(http: httpx.AsyncClient, world: World, tie
     authenticator = world.pipeline.authenticator
     namespace = authenticator.namespace(None)
     assert world.pipeline.documents
-    result = await world.pipeline.documents.search(namespace, [own, shared], "q", 1)
+    result = await world.pipeline.documents.search(DocumentSearch(namespace, [own, shared], "q", 1))
     assert result.scopes == {own: namespace, shared: authenticator.group("team")}
     assert authenticator.group("team") not in (namespace, authenticator.namespace("team"))
 
