@@ -38,6 +38,7 @@ FILLING_LOAD = 0.9
 _BATCH = 50
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _TOKENS = re.compile(r'^mygo_head_start_tokens_total\{.*use="(\w+)".*\} (\S+)$', re.MULTILINE)
+_TRUSTED = re.compile(r"^mygo_prefix_trusted\{.*\} (\S+)$", re.MULTILINE)
 _REQUESTS = re.compile(r'^mygo_requests_total\{.*path="POST /v1/chat/completions".*\} (\S+)$', re.MULTILINE)
 
 
@@ -141,22 +142,23 @@ class Measurement:
         questions = list(self._questions(number, filling + count))
         set_pace(self._data_dir, pace)
         await self._asked(questions[:filling], FILLING_LOAD * capacity, salt)
-        before = self._head_start_tokens()
+        used, wasted = head_start_tokens(self._told())
         began = time.perf_counter()
         asked = await self._asked(questions[filling:], load * capacity, salt)
         wall_s = time.perf_counter() - began
-        after = self._head_start_tokens()
-        return row_of_phase(asked, wall_s, *(new - old for new, old in zip(after, before, strict=True)))
+        told = self._told()
+        all_used, all_wasted = head_start_tokens(told)
+        return row_of_phase(asked, wall_s, all_used - used, all_wasted - wasted) | {"trusted": is_trusted(told)}
 
     async def _asked(self, questions: Sequence[str], rate: float, salt: str) -> list[Asked]:
         options = argparse.Namespace(rate=rate, k=self._options.k)
         self._sent += len(questions)
         return await ask_all(self._client, self._store, "ours", questions, options, salt)
 
-    def _head_start_tokens(self) -> tuple[float, float]:
-        """Those that were used, and those that were wasted, so far."""
+    def _told(self) -> str:
+        """The application's metrics, of all requests so far."""
         text: str = poll("the metrics", METRICS_LIMIT_S, self._metrics)
-        return head_start_tokens(text)
+        return text
 
     def _metrics(self) -> str | None:
         """None: they lack requests."""
@@ -170,6 +172,11 @@ def head_start_tokens(metrics: str) -> tuple[float, float]:
     for use, count in _TOKENS.findall(metrics):
         tokens[use] += float(count)
     return tokens["used"], tokens["wasted"]
+
+
+def is_trusted(metrics: str) -> bool:
+    """No ingress takes predictions for wrong: else documents are not planned, and nothing begins early."""
+    return all(float(value) for value in _TRUSTED.findall(metrics))
 
 
 def row_of_phase(asked: Sequence[Asked], wall_s: float, used: float, wasted: float) -> Row:

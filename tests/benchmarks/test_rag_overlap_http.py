@@ -131,6 +131,12 @@ def test_counts_of_all_processes_are_added() -> None:
     assert over_http.head_start_tokens("") == (0, 0)
 
 
+def test_one_ingress_that_trusts_no_predictions_is_told() -> None:
+    lines = [f'mygo_prefix_trusted{{WorkerId="{worker}"}} {value}' for worker, value in enumerate(("1.0", "0.0"))]
+    assert over_http.is_trusted(lines[0])
+    assert not over_http.is_trusted("\n".join(lines))
+
+
 def asked(ttft_s: float, cached: int, status: int = 200) -> Asked:
     return Asked(ttft_s, 0.02, 1000, cached, cached, "r", status)
 
