@@ -5,7 +5,8 @@ documents, so that the fake encoder finds these. All rows of a round are one run
 has the same questions at the same times under a salt of its own, first some that fill the caches. `sequential` has no provisional
 results, so nothing can begin early. A load of 1 is what the application completes when all requests come at once and nothing is cached.
 `search_hidden_share`: of the search's time, what head starts take off the median time to the first token; `search_hidden_mean_share`: off
-the mean one. `wasted_token_share`: of the tokens that engines computed, by the application's own count.
+the mean one. `wasted_token_share`: of the tokens that engines computed, by the application's own count. `alarms`: rounds at whose end
+the application took its predictions for wrong.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Measurement:
             made = []
             for load in map(float, options.load.split(",")):
                 rounds = [await self._round(number, load, capacity) for number in range(options.rounds)]
-                made += report.merged(rounds, added=("requests", "errors"))
+                made += report.merged(rounds, added=("requests", "errors", "alarms"))
             return made
 
     async def _filled_store(self) -> str:
@@ -148,7 +149,7 @@ class Measurement:
         wall_s = time.perf_counter() - began
         told = self._told()
         all_used, all_wasted = head_start_tokens(told)
-        return row_of_phase(asked, wall_s, all_used - used, all_wasted - wasted) | {"trusted": is_trusted(told)}
+        return row_of_phase(asked, wall_s, all_used - used, all_wasted - wasted) | {"alarms": int(not is_trusted(told))}
 
     async def _asked(self, questions: Sequence[str], rate: float, salt: str) -> list[Asked]:
         options = argparse.Namespace(rate=rate, k=self._options.k)
