@@ -25,7 +25,7 @@ from retrieval.documents import Begun, SearchResult
 from retrieval.errors import BusyError, InputError, OversizeError, RetrievalError, StorageError, UnknownError
 from retrieval.filters import Filter, parse_filter
 from retrieval.scopes import Group
-from retrieval.sources import open_source
+from retrieval.sources import IndexSource, open_source
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
 
@@ -119,7 +119,7 @@ class Retrieval(RetrievalCalls):
     def _open(self, embedder: Embedder) -> RetrievalTier:
         store = DocumentStore(f"sqlite:///{self._data_dir}/documents.db", embedder.name)
         try:
-            source = open_source(self._config.index, self._data_dir / "indexes", embedder)
+            source = self._source(embedder)
             files = self._data_dir / "files"
             tier = RetrievalTier(store, embedder, self._config, files, time.time, self._groups, source=source)
         except BaseException:
@@ -127,6 +127,9 @@ class Retrieval(RetrievalCalls):
             raise
         tier.start()
         return tier
+
+    def _source(self, embedder: Embedder) -> IndexSource:
+        return open_source(self._config.index, self._data_dir / "indexes", embedder)
 
     async def open(self) -> None:
         """Returns when documents can be searched."""
@@ -193,11 +196,17 @@ def _parsed(filters: Any) -> Filter | None:
 
 
 def retrieval_deployment(
-    config: RetrievalConfig, data_dir: Path, embedding: serve.Application, host: str, secret: str, groups: Mapping[str, Group]
+    config: RetrievalConfig,
+    data_dir: Path,
+    embedding: serve.Application,
+    host: str,
+    secret: str,
+    groups: Mapping[str, Group],
+    retrieval: type[Retrieval] = Retrieval,
 ) -> serve.Application:
-    """`host`, `secret`: of its private channel, and of the embedding deployment's; `groups`: by name."""
+    """`host`, `secret`: of its private channel, and of the embedding deployment's; `groups`: by name; `retrieval`: what is deployed."""
     return serve.deployment(
-        Retrieval,
+        retrieval,
         name=NAME,
         num_replicas=1,  # SQLite has one writer
         ray_actor_options={"num_cpus": 0},

@@ -71,7 +71,7 @@ class Planner:
 
     def plan(self, keys: BlockKeys, root: int, pieces: Pieces, ranks: Ranks, replicas: Sequence[str], is_whole: bool = False) -> Plan:
         """Also reserves the first replica's place. `root`: of the prompt's keys, see `BlockKeys.root`; `replicas` must not be empty."""
-        heats = [self._heat.touch(keys.digest((root, name))) for name in pieces.names]
+        heats = self._heat.touch_all(keys.digest((root, name)) for name in pieces.names)
         router, tokens = self._router, len(pieces)
         paths = self._paths(keys, root, pieces, ranks)
         cached = [paths[replica].blocks * keys.block_size if replica in paths else 0 for replica in replicas]

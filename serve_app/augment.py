@@ -12,14 +12,13 @@ from deployments.routing import Routing
 from retrieval.config import RetrievalConfig
 from retrieval.documents import SearchHit, SearchResult
 from retrieval.errors import UnknownTicketError
-from retrieval.filters import Filter
 from retrieval.order import Ranks
 from retrieval.prompt import assemble
 from serve_app.errors import InvalidRequestError
 from serve_app.openai.keys import last_question
 from serve_app.openai.requests import Generation, RetrievalOptions, Retrieved
 from serve_app.relay import document_chat, engine_body, engine_call
-from serve_app.services import DocumentService
+from serve_app.services import DocumentSearch, DocumentService
 from serve_app.tenants import Caller
 
 log = logging.getLogger("ray.serve")
@@ -28,9 +27,6 @@ ANSWER_TOKENS = 256
 """Room that documents leave for an answer whose length is not given."""
 TEMPLATE_TOKENS = 256
 """At most what a chat template adds to a prompt's text."""
-
-Search = tuple[str, list[str], str, int, Filter | None, float | None]
-"""What `DocumentService.search` is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +45,12 @@ class Augmenter:
         limit = self.config.max_top_k
         if asked.top_k > limit:
             raise InvalidRequestError(f"retrieval.top_k must be at most {limit}.", param="retrieval.top_k", code="invalid_value")
-        found, start = await self._found(request, asked, caller, namespace)
+        query = last_question(request.body["messages"])
+        search = DocumentSearch(namespace, asked.vector_store_ids, query, asked.top_k, asked.filter, asked.score_threshold)
+        if asked.reorder:
+            found, start = await self._in_two_steps(self.documents, search, request, caller)
+        else:
+            found, start = await self.documents.search(search), None
         try:
             whole = self._with(request, found, namespace, len(found.hits), start)
             left = await self._room(whole, caller, namespace)
@@ -61,35 +62,23 @@ class Augmenter:
             whole = self._with(request, found, namespace, left, start)
         return whole if asked.reorder else _in_order(whole)
 
-    async def _found(
-        self, request: Generation, asked: RetrievalOptions, caller: Caller, namespace: str
+    async def _in_two_steps(
+        self, documents: DocumentService, search: DocumentSearch, request: Generation, caller: Caller
     ) -> tuple[SearchResult, HeadStart | None]:
         """The documents, and what was begun with while they were searched for. It is to be left in every case."""
-        assert self.documents is not None  # noqa: S101
-        query = last_question(request.body["messages"])
-        search = (namespace, asked.vector_store_ids, query, asked.top_k, asked.filter, asked.score_threshold)
-        if not asked.reorder:
-            return await self.documents.search(*search), None
-        begun = await self.documents.begin_search(*search)
+        begun = await documents.begin_search(search)
         if begun.is_final:
             return begun.result, None
         began = self.routing.router.clock()
-        starting = asyncio.ensure_future(self._head_start(request, begun.result, caller, namespace))
+        starting = asyncio.ensure_future(self._head_start(request, begun.result, caller, search.namespace))
         try:
-            found = await self._ended(namespace, begun.ticket, search)
+            found = await _ended(documents, search, begun.ticket)
         except BaseException:
             if start := _begun(starting):
                 start.leave()
             raise
         self.routing.gate.seen(self.routing.router.clock() - began, lasting(begun.result.hits, found.hits))
         return found, _begun(starting)
-
-    async def _ended(self, namespace: str, ticket: str, search: Search) -> SearchResult:
-        assert self.documents is not None  # noqa: S101
-        try:
-            return await self.documents.end_search(namespace, ticket)
-        except UnknownTicketError:  # another process took over, or it was forgotten in a rush
-            return await self.documents.search(*search)
 
     async def _head_start(self, request: Generation, provisional: SearchResult, caller: Caller, namespace: str) -> HeadStart | None:
         request = self._with(request, provisional, namespace, len(provisional.hits))
@@ -118,6 +107,13 @@ class Augmenter:
         if lengths is None:
             return None
         return sum(lengths[0] + total <= room for total in accumulate(lengths[1]))
+
+
+async def _ended(documents: DocumentService, search: DocumentSearch, ticket: str) -> SearchResult:
+    try:
+        return await documents.end_search(search.namespace, ticket)
+    except UnknownTicketError:  # another process took over, or it was forgotten in a rush
+        return await documents.search(search)
 
 
 def _begun(starting: "asyncio.Task[HeadStart | None]") -> HeadStart | None:

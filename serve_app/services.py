@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
@@ -60,29 +60,29 @@ class EmbeddingService(Protocol):
     async def embed(self, texts: list[str]) -> list[Embedded]: ...
 
 
+class DocumentSearch(NamedTuple):
+    """A search's arguments: see `retrieval.service.RetrievalService.search`."""
+
+    namespace: str
+    store_ids: list[str]
+    query: str | list[str]
+    top_k: int
+    filters: Filter | None = None
+    score_threshold: float | None = None
+
+    def on_its_way(self) -> tuple[Any, ...]:
+        """As `deployments.retrieval.RetrievalCalls` takes them."""
+        filters = None if self.filters is None else to_json(self.filters)
+        return (*self[:4], filters, self.score_threshold)
+
+
 class DocumentService(Protocol):
     """Documents of a namespace. Raises the errors of `retrieval.errors`, and `DeploymentError`."""
 
-    async def search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> SearchResult:
+    async def search(self, search: DocumentSearch) -> SearchResult:
         """See `retrieval.service.RetrievalService.search`."""
 
-    async def begin_search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> Begun:
+    async def begin_search(self, search: DocumentSearch) -> Begun:
         """See `retrieval.service.RetrievalService.begin_search`."""
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
@@ -169,28 +169,12 @@ class RemoteDocuments:
         self._calls = calls
         self._handle = handle
 
-    async def search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> SearchResult:
-        result: SearchResult = await self._search("search", namespace, store_ids, query, top_k, _json(filters), score_threshold)
+    async def search(self, search: DocumentSearch) -> SearchResult:
+        result: SearchResult = await self._search("search", *search.on_its_way())
         return result
 
-    async def begin_search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> Begun:
-        begun: Begun = await self._search("begin_search", namespace, store_ids, query, top_k, _json(filters), score_threshold)
+    async def begin_search(self, search: DocumentSearch) -> Begun:
+        begun: Begun = await self._search("begin_search", *search.on_its_way())
         return begun
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
@@ -206,8 +190,3 @@ class RemoteDocuments:
         if isinstance(result, Refused):
             raise result.error
         return result
-
-
-def _json(filters: Filter | None) -> Any:
-    """A filter on its way."""
-    return None if filters is None else to_json(filters)

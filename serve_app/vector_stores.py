@@ -12,6 +12,7 @@ from serve_app.endpoint import Handler, HttpRequest
 from serve_app.errors import InvalidRequestError, NotFoundError
 from serve_app.openai.requests import check, parse_object
 from serve_app.replies import Reply, json_reply
+from serve_app.services import DocumentSearch
 from serve_app.vector_store_files import MAX_BATCH, FileId, file_counts
 
 _NOT_HAD = ("expires_after", "description")
@@ -130,7 +131,7 @@ class VectorStoreRoutes:
         filters = None if asked.filters is None else parse_filter(asked.filters, "filters")
         threshold = asked.ranking_options.score_threshold if asked.ranking_options else None
         place = self._call.namespace(request), [request.path_params["store_id"]]
-        found = await self._call.service().search(*place, asked.query, asked.max_num_results, filters, threshold)
+        found = await self._call.service().search(DocumentSearch(*place, asked.query, asked.max_num_results, filters, threshold))
         queries = [asked.query] if isinstance(asked.query, str) else asked.query
         page = {"object": "vector_store.search_results.page", "search_query": queries, "has_more": False, "next_page": None}
         return json_reply({**page, "data": [_hit(each) for each in found.hits]})

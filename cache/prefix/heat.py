@@ -1,7 +1,7 @@
 """How often prefixes were asked for lately."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 _HALF_LIFE_S = 10.0
 _MAX = 20_000
@@ -18,7 +18,14 @@ class Heat:
 
     def touch(self, key: int) -> float:
         """The count before this request, which is counted now."""
+        return self._touch(key, self._clock())
+
+    def touch_all(self, keys: Iterable[int]) -> list[float]:
+        """Of one request's keys, at one time: keys that are always asked for together have equal counts."""
         now = self._clock()
+        return [self._touch(key, now) for key in keys]
+
+    def _touch(self, key: int, now: float) -> float:
         count, since = self._counts.pop(key, (0.0, now))
         count *= math.exp2((since - now) / self._half_life_s)
         self._counts[key] = count + 1, now

@@ -22,7 +22,7 @@ from retrieval.errors import DocumentError, OversizeError, QueryError, UnknownSt
 from retrieval.filters import parse_filter
 from retrieval.result_cache import Counts
 from retrieval.scopes import Group
-from serve_app.services import RemoteDocuments
+from serve_app.services import DocumentSearch, RemoteDocuments
 from tests.deployments.replica_fakes import SECRET
 from tests.retrieval.searching import slow_stages
 from tests.retrieval.tiers import attach, make_tier
@@ -89,13 +89,13 @@ async def test_searches_come_over_the_private_channel(retrieval: Retrieval, call
     await retrieval.call("add_documents", "a", store.id, [Document("x", "Bees make honey.", attributes), Document("y", "honey, honey")])
     parts = [{"type": "eq", "key": "flies", "value": True}, {"type": "in", "key": "legs", "value": [6, 8]}]
     where = parse_filter({"type": "and", "filters": parts}, "filters")
-    asked: tuple[Any, ...] = ("a", [store.id], "honey", 2, where, 0.1)
-    result = await documents.search(*asked)
+    asked = DocumentSearch("a", [store.id], "honey", 2, where, 0.1)
+    result = await documents.search(asked)
     assert result == await retrieval.call("search", *asked)
     assert [(hit.chunk.name, hit.chunk.text, hit.chunk.attributes) for hit in result.hits] == [("x", "Bees make honey.", attributes)]
     assert (result.versions, result.scopes) == ({store.id: 1}, {store.id: "g"})
-    assert await documents.begin_search(*asked) == Begun(result, True, "")
-    several = await documents.search("a", [store.id], ["honey", "bees"], 2)
+    assert await documents.begin_search(asked) == Begun(result, True, "")
+    several = await documents.search(DocumentSearch("a", [store.id], ["honey", "bees"], 2))
     assert {hit.chunk.document_id for hit in several.hits} == {"x", "y"}
 
 
@@ -106,7 +106,7 @@ async def test_a_search_in_two_steps_over_the_private_channel(
     documents = RemoteDocuments(calls, None)
     store = await retrieval.call("create_store", "a", "")
     await retrieval.call("add_documents", "a", store.id, [Document("x", "Bees make honey."), Document("y", "tea")])
-    begun = await documents.begin_search("a", [store.id], "honey", 2)
+    begun = await documents.begin_search(DocumentSearch("a", [store.id], "honey", 2))
     assert (begun.is_final, len(begun.result.hits)) == (False, 1)
     with pytest.raises(UnknownTicketError):
         await documents.end_search("b", begun.ticket)
@@ -116,15 +116,15 @@ async def test_a_search_in_two_steps_over_the_private_channel(
     assert final.versions == begun.result.versions
     with pytest.raises(UnknownTicketError):
         await documents.end_search("a", begun.ticket)
-    assert await documents.begin_search("a", [store.id], "honey", 2) == Begun(final, True, "")
+    assert await documents.begin_search(DocumentSearch("a", [store.id], "honey", 2)) == Begun(final, True, "")
 
 
 async def test_errors_of_searches_arrive_as_themselves(calls: DirectCalls) -> None:
     documents = RemoteDocuments(calls, None)
     with pytest.raises(UnknownStoreError):
-        await documents.search("a", ["vs_none"], "q", 1)
+        await documents.search(DocumentSearch("a", ["vs_none"], "q", 1))
     with pytest.raises(QueryError) as refused:
-        await documents.begin_search("a", [], "q", 0)
+        await documents.begin_search(DocumentSearch("a", [], "q", 0))
     assert refused.value.field == "top_k"
     assert "allowed: 1 to" in str(refused.value)
 
@@ -134,7 +134,7 @@ async def test_searches_do_not_wait_for_what_takes_minutes(retrieval: Retrieval,
     may_end = threading.Event()
     busy = [asyncio.get_running_loop().run_in_executor(retrieval._threads, may_end.wait) for _ in range(THREADS)]
     try:
-        assert (await RemoteDocuments(calls, None).search("a", [store.id], "q", 1)).hits == []
+        assert (await RemoteDocuments(calls, None).search(DocumentSearch("a", [store.id], "q", 1))).hits == []
     finally:
         may_end.set()
         await asyncio.gather(*busy)

@@ -1,5 +1,6 @@
 """The knowledge tree and the planner, on a prefix index that is filled directly."""
 
+import random
 from itertools import permutations
 
 import numpy as np
@@ -122,6 +123,21 @@ def test_what_nobody_holds_is_put_hottest_first(fleet: Fleet) -> None:
     one, both = pieces([9, 9]), pieces([9, 9, 9])
     fleet.planner.plan(KEYS, ROOT, Pieces(one.head, [one.documents[1]], one.tail, ["2"]), free(1), REPLICAS).routed.end()
     assert fleet.planner.plan(KEYS, ROOT, Pieces(both.head, both.documents, both.tail, ["0", "1", "2"]), free(3), REPLICAS).order[0] == 2
+
+
+def test_documents_that_are_asked_for_together_stay_by_rank(fleet: Fleet) -> None:
+    """Else a head start and its request would have two orders."""
+    chance, these = random.Random(0), pieces([9] * 5)
+
+    def passing() -> float:
+        fleet.now += chance.random() / 1000
+        return fleet.now
+
+    planner = Planner(fleet.router, passing)
+    for _ in range(5):
+        plan = planner.plan(KEYS, ROOT, these, free(5), REPLICAS)
+        assert plan.order == (0, 1, 2, 3, 4)
+        plan.routed.end()
 
 
 def test_what_was_planned_counts_as_held(fleet: Fleet) -> None:

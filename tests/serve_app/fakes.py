@@ -34,6 +34,7 @@ from serve_app.learning import Learner
 from serve_app.openai import sse
 from serve_app.pipeline import Pipeline
 from serve_app.renewal import Renewals
+from serve_app.services import DocumentSearch
 from serve_app.tenants import Authenticator
 from serve_app.tiers import CacheTiers
 from serve_app.uses import Uses
@@ -175,31 +176,15 @@ class FakeRetrieval:
     narrowed: list[tuple[Filter | None, float | None]] = field(default_factory=list)
     """The filters and least scores of the searches."""
 
-    async def search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> SearchResult:
+    async def search(self, search: DocumentSearch) -> SearchResult:
         self.steps.append("retrieve")
-        self.calls.append((namespace, store_ids, query, top_k))
-        self.narrowed.append((filters, score_threshold))
+        self.calls.append(tuple(search[:4]))
+        self.narrowed.append(search[4:])
         hits = [SearchHit(Chunk(f"doc_{i}#0", f"doc_{i}", 0, text), 0.9) for i, text in enumerate(self.texts)]
-        return SearchResult(hits, dict.fromkeys(store_ids, 1), dict.fromkeys(store_ids, namespace))
+        return SearchResult(hits, dict.fromkeys(search.store_ids, 1), dict.fromkeys(search.store_ids, search.namespace))
 
-    async def begin_search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> Begun:
-        return Begun(await self.search(namespace, store_ids, query, top_k, filters, score_threshold), True, "")
+    async def begin_search(self, search: DocumentSearch) -> Begun:
+        return Begun(await self.search(search), True, "")
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         raise UnknownTicketError("this fake's searches are final at once")
@@ -215,27 +200,11 @@ class LocalRetrieval:
     def __init__(self, tier: RetrievalTier) -> None:
         self.tier = tier
 
-    async def search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> SearchResult:
-        return self.tier.service.search(namespace, store_ids, query, top_k, filters, score_threshold)
+    async def search(self, search: DocumentSearch) -> SearchResult:
+        return self.tier.service.search(*search)
 
-    async def begin_search(
-        self,
-        namespace: str,
-        store_ids: list[str],
-        query: str | list[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> Begun:
-        return self.tier.service.begin_search(namespace, store_ids, query, top_k, filters, score_threshold)
+    async def begin_search(self, search: DocumentSearch) -> Begun:
+        return self.tier.service.begin_search(*search)
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         return self.tier.service.end_search(namespace, ticket)

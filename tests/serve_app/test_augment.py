@@ -12,6 +12,7 @@ from retrieval.documents import Begun, Chunk, SearchHit, SearchResult
 from retrieval.errors import StorageError, UnknownTicketError
 from serve_app.augment import lasting
 from serve_app.errors import InvalidRequestError
+from serve_app.services import DocumentSearch
 from tests.serve_app.asking import ask, caller, chat
 from tests.serve_app.fakes import CONTEXT, World, eventually, make_world
 
@@ -36,14 +37,14 @@ class Documents:
         scopes = {each: self.scope if each.startswith("group") else namespace for each in store_ids}
         return SearchResult(list(found), dict.fromkeys(store_ids, 1), scopes)
 
-    async def search(self, namespace: str, store_ids: list[str], query: Any, top_k: int, *rest: Any) -> SearchResult:
-        return self.result(namespace, store_ids, self.found)
+    async def search(self, search: DocumentSearch) -> SearchResult:
+        return self.result(*search[:2], self.found)
 
-    async def begin_search(self, namespace: str, store_ids: list[str], query: Any, top_k: int, *rest: Any) -> Begun:
-        self._asked = namespace, store_ids
+    async def begin_search(self, search: DocumentSearch) -> Begun:
+        self._asked = search[:2]
         if self.provisional is None:
-            return Begun(self.result(namespace, store_ids, self.found), True, "")
-        return Begun(self.result(namespace, store_ids, self.provisional), False, "ticket")
+            return Begun(self.result(*self._asked, self.found), True, "")
+        return Begun(self.result(*self._asked, self.provisional), False, "ticket")
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         assert (namespace, ticket) == (self._asked[0], "ticket")

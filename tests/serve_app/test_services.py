@@ -17,7 +17,7 @@ from deployments.retrieval import Refused
 from retrieval.documents import Begun, Chunk, SearchHit, SearchResult
 from retrieval.errors import UnknownStoreError
 from retrieval.filters import parse_filter
-from serve_app.services import RemoteCache, RemoteDocuments, RemoteEmbedding, answer_of
+from serve_app.services import DocumentSearch, RemoteCache, RemoteDocuments, RemoteEmbedding, answer_of
 from tests.cache.entries import make_entry, unit
 
 
@@ -103,11 +103,11 @@ async def test_the_documents_answers() -> None:
     hit = SearchHit(Chunk("a#0", "a", 0, "x"), 0.5)
     result = SearchResult([hit], {"vs": 1}, {"vs": "n"})
     calls, raw = FakeCalls(result), {"type": "eq", "key": "k", "value": 1}
-    assert await RemoteDocuments(calls, None).search("n", ["vs"], "q", 3, parse_filter(raw, "filters")) is result
+    assert await RemoteDocuments(calls, None).search(DocumentSearch("n", ["vs"], "q", 3, parse_filter(raw, "filters"))) is result
     assert calls.calls == [("search", "n", ["vs"], "q", 3, raw, None)]
     begun = Begun(result, False, "t")
     calls = FakeCalls(begun)
-    assert await RemoteDocuments(calls, None).begin_search("n", ["vs"], "q", 3) is begun
+    assert await RemoteDocuments(calls, None).begin_search(DocumentSearch("n", ["vs"], "q", 3)) is begun
     assert calls.calls == [("begin_search", "n", ["vs"], "q", 3, None, None)]
     calls = FakeCalls(result)
     assert await RemoteDocuments(calls, None).end_search("n", "t") is result
@@ -128,7 +128,7 @@ async def test_an_error_of_the_other_process_is_raised_as_itself() -> None:
         await documents_of(FakeHandle(error)).call("get_store", "n", "vs")
     assert "stack" not in str(caught.value)
     with pytest.raises(UnknownStoreError):
-        await RemoteDocuments(FakeCalls(error), None).search("n", ["vs"], "q", 1)  # Ray's handle, where no channel is
+        await RemoteDocuments(FakeCalls(error), None).search(DocumentSearch("n", ["vs"], "q", 1))  # Ray's handle, where no channel is
 
 
 @pytest.mark.parametrize("error", [RayActorError(), TimeoutError()], ids=lambda error: type(error).__name__)
