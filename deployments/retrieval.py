@@ -16,7 +16,7 @@ from ray.serve.config import RequestRouterConfig
 from cache.embedders.base import Embedder
 from deployments.channel.server import ChannelServer
 from deployments.direct import DirectApp, DirectCalls
-from deployments.embedding import RemoteEmbedder, calls_of_embedding
+from deployments.embedding import Described, RemoteEmbedder, calls_of_embedding
 from deployments.replicas import directory_of
 from deployments.result_metrics import ResultMetrics
 from deployments.router import DirectoryRouter
@@ -84,6 +84,7 @@ class Retrieval(RetrievalCalls):
         self._groups = groups
         self._tier: RetrievalTier | None = None
         self._lock = asyncio.Lock()
+        self._closing = asyncio.Event()
         self._threads = ThreadPoolExecutor(THREADS, "retrieval")
         self._searches = ThreadPoolExecutor(SEARCH_THREADS, "searches")
         self._calls: DirectCalls | None = None
@@ -103,18 +104,34 @@ class Retrieval(RetrievalCalls):
         try:
             await self._opened()
         except Exception:  # the first call tries again, and says what is wrong
-            log.warning("the documents were not opened at the start", exc_info=True)
+            if not self._closing.is_set():
+                log.warning("the documents were not opened at the start", exc_info=True)
 
     async def _opened(self) -> RetrievalTier:
         """Not by the constructor, because only the encoder knows its name and dimension and it starts beside this process."""
         async with self._lock:
             if self._tier is None:
-                described = await self._embedding.describe.remote()
+                described = await self._described()
                 calls = self._calls = self._calls or calls_of_embedding(self._embedding, self._secret)
                 embedder = RemoteEmbedder(calls, asyncio.get_running_loop(), described)
                 self._tier = await asyncio.to_thread(self._open, embedder)
                 self._telling = asyncio.create_task(self._tell(self._tier))
         return self._tier
+
+    async def _described(self) -> Described:
+        """Raises `StorageError` when this process is being closed: the encoder may never answer."""
+        if self._closing.is_set():
+            raise _closed()
+        asking, closing = asyncio.ensure_future(self._embedding.describe.remote()), asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait((asking, closing), return_when=asyncio.FIRST_COMPLETED)
+            if asking.done():
+                described: Described = asking.result()
+                return described
+            raise _closed()
+        finally:
+            asking.cancel()
+            closing.cancel()
 
     def _open(self, embedder: Embedder) -> RetrievalTier:
         store = DocumentStore(f"sqlite:///{self._data_dir}/documents.db", embedder.name)
@@ -162,7 +179,7 @@ class Retrieval(RetrievalCalls):
         try:
             running = asyncio.get_running_loop().run_in_executor(self._searches, work, *args)
         except RuntimeError as error:  # the threads are shut down
-            raise StorageError("the document store is being closed") from error
+            raise _closed() from error
         return await running
 
     async def _tell(self, tier: RetrievalTier) -> None:
@@ -173,10 +190,13 @@ class Retrieval(RetrievalCalls):
 
     async def close(self) -> None:
         """Files that are being read go on in the next process."""
+        self._closing.set()
         await self._server.drain(DRAIN_LIMIT_S)
         await self._server.stop()
         if self._opening is not None:
             await self._opening
+        async with self._lock:  # a call may be opening the documents; from now on none does
+            pass
         if self._telling is not None:
             self._telling.cancel()
         await asyncio.to_thread(self._searches.shutdown, cancel_futures=True)
@@ -189,6 +209,10 @@ class Retrieval(RetrievalCalls):
     async def __del__(self) -> None:
         """Serve awaits this when the replica is to stop."""
         await self.close()
+
+
+def _closed() -> StorageError:
+    return StorageError("the document store is being closed")
 
 
 def _parsed(filters: Any) -> Filter | None:
