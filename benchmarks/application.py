@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -42,13 +43,21 @@ class Application:
     """One running application. As a context, it is stopped at the end."""
 
     def __init__(
-        self, config: Path, directory: Path, args: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None, cpus: str = ""
+        self,
+        config: Path,
+        directory: Path,
+        args: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+        cpus: str = "",
+        builder: str = "",
     ) -> None:
-        """`args`: sections of the application's that take the place of the file's. `env`: of the process. `cpus`: as for `taskset -c`."""
+        """`args`: sections of the application's that take the place of the file's. `env`: of the process. `cpus`: as for `taskset -c`.
+        `builder`: the import path of another one, in this project."""
         self.directory = directory
         self.port = free_port()
         self._env = env or {}
         self._cpus = cpus
+        self._builder = builder
         self.config = self._write_config(yaml.safe_load(config.read_text()), args or {})
         self.log = directory / "serve.log"
         self.started = time.monotonic()
@@ -58,7 +67,9 @@ class Application:
     def _write_config(self, content: dict[str, Any], args: Mapping[str, Any]) -> Path:
         """The shipped file with another port and an empty data directory: nothing else but `args` differs from what users run."""
         content["http_options"]["port"] = self.port
-        self.args = content["applications"][0]["args"]
+        application = content["applications"][0]
+        application["import_path"] = self._builder or application["import_path"]
+        self.args = application["args"]
         self.args |= args
         self.args["data_dir"] = str(self.directory / "data")
         path = self.directory / "config.yaml"
@@ -66,7 +77,9 @@ class Application:
         return path
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command: list[str | Path] = [ROOT / "scripts" / "serve", self.config]
+        # `scripts/serve` checks the file first, and takes the shipped builder only.
+        start = [sys.executable, "-m", "serve_app.cli", "serve"] if self._builder else [ROOT / "scripts" / "serve"]
+        command: list[str | Path] = [*start, self.config]
         with self.log.open("wb") as log:
             return subprocess.Popen(
                 ["taskset", "-c", self._cpus, *command] if self._cpus else command,

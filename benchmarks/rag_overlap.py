@@ -1,11 +1,12 @@
-"""How much of a search's time is hidden by prefilling its provisional documents, on simulated engines in virtual time.
+"""How much of a search's time is hidden by prefilling its provisional documents, on simulated engines.
 
-    python -m benchmarks.rag_overlap
+    python -m benchmarks.rag_overlap                 # in virtual time
+    python -m benchmarks.rag_overlap --over http     # the real application: see `rag_overlap_http`
 
-Planner, router, the gate that decides about head starts, and the engines are the production code. A search has a provisional result after
-`--first` of its time, which is the final one with a chance of `--agreement` (`vector_search` measures both of staged searches), and else
-has one document that is not. `search_hidden_share`: of the search's time, what the mean time to the first token does not show, against
-searches that take no time.
+In virtual time planner, router, the gate that decides about head starts, and the engines are the production code. A search has a
+provisional result after `--first` of its time, which is the final one with a chance of `--agreement`, and else has one document that is not
+(`vector_search` measures both of staged searches). `search_hidden_share`: of the search's time, what the mean time to the first token does
+not show, against searches that take no time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks import rag_fleet, report
+from benchmarks import rag_fleet, rag_overlap_http, report
 from benchmarks.fleet import Arrival, Clock, Job, summary
 from benchmarks.rag_fleet import WARM_UP, Documents, RagArrival, RagFleet
 from benchmarks.rag_workload import RagRequest, Workload
@@ -31,6 +32,14 @@ from deployments.head_start import HeadStart
 from retrieval.speculation import Gate
 
 SYSTEMS = ("no_search", "sequential", "ours")
+DEFAULTS = {
+    "virtual": {"replicas": 4, "requests": 750, "documents": 20_000, "kv_tokens": 125_000, "host_tokens": 250_000, "load": "0.2,0.9"},
+    "http": {"replicas": 4, "requests": 50, "documents": 4000, "kv_tokens": 75_000, "host_tokens": 0, "load": "0.1,0.9"},
+}
+QUICK = {
+    "virtual": {"requests": 100, "documents": 1000, "kv_tokens": 20_000, "host_tokens": 40_000, "search_ms": "50", "load": "0.2"},
+    "http": {"replicas": 2, "requests": 15, "filling": 10, "rounds": 1, "documents": 1000, "search_ms": "100", "load": "0.5"},
+}
 
 
 class Case(NamedTuple):
@@ -130,24 +139,34 @@ class OverlapFleet(RagFleet):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = report.parser("rag_overlap", "Time to the first token by what happens while documents are searched for.")
+    parser.add_argument("--over", choices=tuple(DEFAULTS), default="virtual", help="virtual time, or HTTP")
     parser.add_argument("--search-ms", default="20,50,100", help="what a search takes, comma-separated")
-    parser.add_argument("--load", default="0.2,0.9", help="shares of the fleet's capacity, comma-separated")
+    parser.add_argument("--load", help="shares of the fleet's capacity, comma-separated")
     parser.add_argument("--first", type=float, default=0.14, help="share of a search's time after which there is a provisional result")
     parser.add_argument("--agreement", type=float, default=0.93, help="chance that the provisional result is final")
     parser.add_argument("--k", type=int, default=5, help="documents of a request")
-    parser.add_argument("--replicas", type=int, default=4)
-    parser.add_argument("--requests", type=int, default=750, help="for each replica")
-    parser.add_argument("--documents", type=int, default=20_000)
-    parser.add_argument("--kv-tokens", type=int, default=125_000, help="that one replica holds on the device")
-    parser.add_argument("--host-tokens", type=int, default=250_000, help="that one replica holds in the host's memory")
-    parser.add_argument("--answer", type=int, default=6, help="median length of an answer, in tokens")
+    parser.add_argument("--replicas", type=int)
+    parser.add_argument("--requests", type=int, help="for each replica")
+    parser.add_argument("--documents", type=int)
+    parser.add_argument("--kv-tokens", type=int, help="that one replica holds on the device")
+    parser.add_argument("--host-tokens", type=int, help="that one replica holds in the host's memory")
+    parser.add_argument("--answer", type=int, default=6, help="median length of an answer, in tokens; over HTTP all have 8")
     parser.add_argument("--max-displacement", type=int, default=4)
-    parser.add_argument("--processes", type=int, default=2, help="replays that run at the same time")
+    parser.add_argument("--processes", type=int, default=2, help="replays that run at the same time, in virtual time")
+    parser.add_argument("--filling", type=int, default=40, help="over HTTP: requests for each replica that fill the caches")
+    parser.add_argument("--rounds", type=int, default=2, help="over HTTP")
     options = parser.parse_args(arguments)
-    options.reorder_window = 0
+    for name, value in DEFAULTS[options.over].items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     if options.quick:
-        options.requests, options.documents, options.kv_tokens, options.host_tokens = 100, 1000, 20_000, 40_000
-        options.search_ms, options.load = "50", "0.2"
+        vars(options).update(QUICK[options.over])
+    rows = rag_overlap_http.measured(options) if options.over == "http" else replayed(options)
+    report.show("rag_overlap", options, rows)
+
+
+def replayed(options: argparse.Namespace) -> list[Row]:
+    options.reorder_window = 0
     with get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
         full = rag_fleet.Case("round_robin", options.k, options.replicas, 0, 0.0, None, options)
         capacity = pool.apply(rag_fleet.replay, (full,))["requests_per_s"]
@@ -161,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = pool.map(replay, cases, chunksize=1)
     for row in rows:
         row["search_hidden_share"] = hidden(row, rows)
-    report.show("rag_overlap", options, rows)
+    return rows
 
 
 def replay(case: Case) -> Row:

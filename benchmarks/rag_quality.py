@@ -4,30 +4,42 @@
 
 A collection of short documents, each with a question that it answers (`--documents`, JSON lines of id, text and question). Hits come
 from the packaged encoder over the whole collection, prompts from `retrieval/prompt.py`, answers from the model in transformers at
-temperature 0. `cited`: of the questions whose document is among the hits, the share whose answer cites it and no other; `cited_other`: it
-cites another one; `uncited`: none. `displaced_N`: requests in which the document that moved most is N places from its rank.
+temperature 0. `planner` is the order that the production planner chooses for two simulated engines in virtual time, which hold a part of
+the documents and have been asked everything once before. `cited`: of the questions whose document is among the hits, the share whose
+answer cites it and no other; `cited_other`: it cites another one; `uncited`: none. `displaced_N`: requests in which the document that
+moved most is N places from its rank.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
 import random
 import re
+from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from transformers import AutoTokenizer
 
+from benchmarks.fleet import Arrival, Clock, Fleet
 from benchmarks.report import Row, parser, say, show
+from benchmarks.systems import Ours
 from cache.embedders.factory import load_embedder
 from cache.embedders.sources import PACKAGED
+from cache.prefix.keys import Tokens
+from cache.prefix.router import LeastCost
+from deployments.config import SimulatedEngineConfig
 from deployments.demo_model import DOCUMENTS, MODEL_DIR
 from deployments.demo_model.evaluate import Answerer
 from retrieval.documents import Chunk, SearchHit
 from retrieval.order import Ranks, displacement
-from retrieval.prompt import ALPHABET, assemble, labels
+from retrieval.planner import Pieces, Planner
+from retrieval.prompt import ALPHABET, assemble, blocks, labels, ranking
 
 
 class Answers(Protocol):
@@ -36,11 +48,13 @@ class Answers(Protocol):
     def answers(self, conversations: list[list[dict[str, Any]]]) -> list[str]: ...
 
 
-Order = Callable[[Sequence[SearchHit]], list[SearchHit]]
-"""From hits, best first, to the order in which they stand in the prompt."""
+Orders = Callable[[Sequence[Sequence[SearchHit]]], list[list[SearchHit]]]
+"""From each request's hits, best first, to the order in which they stand in its prompt."""
 
 CITED = re.compile(rf"\[([{ALPHABET}]+)\]")
 QUICK_QUESTIONS = 20
+REPLICAS, BLOCK, KV_BLOCKS = 2, 16, 256
+GAP_S, ANSWER_TOKENS = 0.05, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +64,14 @@ class Item:
     question: str
 
 
-def main(arguments: Sequence[str] | None = None, orders: Mapping[str, Order] | None = None) -> None:
-    """`orders` adds to those that there are, or replaces them."""
+def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     items = [Item(**json.loads(line)) for line in options.documents.read_text().splitlines()]
     asked = items[:QUICK_QUESTIONS] if options.quick else items
     found = search(items, [item.question for item in asked], options.k)
     say(f"{len(items)} documents, {len(asked)} questions")
     answerer = Answerer(options.model)
-    known = known_orders(options.seed, options.displacement) | dict(orders or {})
+    known = known_orders(options.seed, options.displacement, AutoTokenizer.from_pretrained(options.model))
     show("rag_quality", options, [measure(name, known[name], answerer, asked, found) for name in options.orders.split(",")])
 
 
@@ -67,31 +80,69 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     made.add_argument("--k", type=int, default=3, help="documents in a prompt")
     made.add_argument("--model", type=Path, default=MODEL_DIR)
     made.add_argument("--documents", type=Path, default=DOCUMENTS)
-    made.add_argument("--displacement", type=int, default=2, help="the planner's bound")
+    made.add_argument("--displacement", type=int, default=4, help="the planner's bound, in places")
     made.add_argument("--orders", default="retrieval,planner,random,id_sorted")
     return made.parse_args(arguments)
 
 
-def known_orders(seed: int, max_displacement: int) -> dict[str, Order]:
+def known_orders(seed: int, max_displacement: int, tokenizer: Any) -> dict[str, Orders]:
     rng = random.Random(seed)
     return {
-        "retrieval": list,
-        "planner": _planned(max_displacement),
-        "random": lambda hits: rng.sample(hits, len(hits)),
-        "id_sorted": lambda hits: sorted(hits, key=lambda hit: hit.chunk.id),
+        "retrieval": lambda found: [list(hits) for hits in found],
+        "planner": lambda found: planned(found, max_displacement, tokenizer),
+        "random": lambda found: [rng.sample(hits, len(hits)) for hits in found],
+        "id_sorted": lambda found: [sorted(hits, key=lambda hit: hit.chunk.id) for hits in found],
     }
 
 
-def _planned(max_displacement: int) -> Order:
-    """The planner's order where no replica holds anything: within the bound on ranks, what was asked for often comes first."""
-    asked = Counter[str]()
+@dataclass(frozen=True, slots=True)
+class Retrieved(Arrival):
+    hits: Sequence[SearchHit]
 
-    def order(hits: Sequence[SearchHit]) -> list[SearchHit]:
-        asked.update(hit.chunk.id for hit in hits)
-        ranks = Ranks([hit.score for hit in hits], max_displacement)
-        return [hits[place] for place in ranks.completed((), [asked[hit.chunk.id] for hit in hits])]
 
-    return order
+@dataclass(slots=True, kw_only=True)
+class PlannedFleet(Fleet):
+    """Engines whose requests the production planner puts in order and sends."""
+
+    ours: Ours
+    planner: Planner
+    tokenizer: Any
+    max_displacement: int
+    orders: list[list[SearchHit]] = field(default_factory=list)
+    """One for each request that has come."""
+
+    def _choose(self, number: int, arrival: Arrival) -> tuple[int, array[int]]:
+        assert isinstance(arrival, Retrieved)  # noqa: S101
+        hits = arrival.hits
+        pieces = Pieces(self._tokens(""), [*map(self._tokens, blocks(hits))], self._tokens(ranking(hits)), [hit.chunk.id for hit in hits])
+        ranks = Ranks([hit.score for hit in hits], self.max_displacement)
+        plan = self.planner.plan(self.ours.keys, self.ours.root, pieces, ranks, [str(number) for number in range(self.size)])
+        self.ours.routed[number] = plan.routed
+        self.orders.append([hits[place] for place in plan.order])
+        return int(plan.routed.replicas[0]), array("I", plan.tokens.astype(np.uint32).tobytes())
+
+    def _tokens(self, text: str) -> Tokens:
+        return np.array(self.tokenizer.encode(text, add_special_tokens=False), np.uint32)
+
+
+def planned(found: Sequence[Sequence[SearchHit]], max_displacement: int, tokenizer: Any) -> list[list[SearchHit]]:
+    """The second of two rounds, whose requests come in another order, so that what is cached is what others left."""
+    clock = Clock()
+    config = SimulatedEngineConfig(block_size=BLOCK, kv_blocks=KV_BLOCKS, max_model_len=KV_BLOCKS * BLOCK)
+    ours = Ours(config, REPLICAS, clock, LeastCost)
+    fleet = PlannedFleet(
+        config,
+        REPLICAS,
+        ours,
+        clock,
+        ours=ours,
+        planner=Planner(ours.router, clock),
+        tokenizer=tokenizer,
+        max_displacement=max_displacement,
+    )
+    rounds = [*random.Random(0).sample(found, len(found)), *found]
+    fleet.run(Retrieved(number * GAP_S, array("I"), ANSWER_TOKENS, hits) for number, hits in enumerate(rounds))
+    return fleet.orders[len(found) :]
 
 
 def search(items: Sequence[Item], questions: Sequence[str], k: int) -> list[list[SearchHit]]:
@@ -103,8 +154,8 @@ def search(items: Sequence[Item], questions: Sequence[str], k: int) -> list[list
     return [[SearchHit(chunks[place], float(row[place])) for place in places] for row, places in zip(scores, best, strict=True)]
 
 
-def measure(name: str, order: Order, answerer: Answers, items: Sequence[Item], found: Sequence[Sequence[SearchHit]]) -> Row:
-    placed = [order(hits) for hits in found]
+def measure(name: str, orders: Orders, answerer: Answers, items: Sequence[Item], found: Sequence[Sequence[SearchHit]]) -> Row:
+    placed = orders(found)
     prompts = [assemble([{"role": "user", "content": item.question}], hits) for item, hits in zip(items, placed, strict=True)]
     say(f"{name}: {len(prompts)} prompts")
     answers = answerer.answers(prompts)

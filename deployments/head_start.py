@@ -49,16 +49,22 @@ class HeadStart:
         self._task = asyncio.ensure_future(self._compute(client, replica, replace(call, headers=headers)))
 
     async def _compute(self, client: ReplicaClient, replica: Replica, call: Call) -> None:
+        is_taken = False
         try:
             answer = await client.probe(call, replica)
+            is_taken = answer.status < 400
             try:
                 async for _ in answer.chunks():
-                    self.plan.routed.prefilled()
+                    if is_taken:  # a refusal comes fast, and teaches nothing of prefills
+                        self.plan.routed.prefilled()
             finally:
                 await answer.close()
-            self.plan.routed.end()
         except DeploymentError as error:
             log.info("a head start was refused", extra={"replica": replica.id, "error": type(error).__name__})
+            is_taken = False
+        if not is_taken:
+            self._share = 0.0
+        self.plan.routed.end()
 
     def leave(self) -> None:
         """The search has ended, or the request has. Calling it twice is harmless."""

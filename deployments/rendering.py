@@ -1,6 +1,7 @@
 """Prompts' tokens, from the engines' own templates and tokenizers, each replica asked in its turn."""
 
 import asyncio
+import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -60,7 +61,7 @@ class Renderer:
         self._mark = mark("".join(secrets.choice(ALPHABET) for _ in range(2 * LABEL_CHARS)))
         self._mark_tokens: Tokens | None = None
         self._bracket: Tokens | None = None
-        self._blocks: LRUCache[str, Tokens] = LRUCache(BLOCK_BYTES, getsizeof=lambda tokens: tokens.nbytes + 200)
+        self._blocks: LRUCache[bytes, Tokens] = LRUCache(BLOCK_BYTES, getsizeof=lambda tokens: tokens.nbytes + 200)
         self._joined = 0
         self.joins = True
         """Joined tokens were those of the joined text whenever they were compared."""
@@ -96,7 +97,7 @@ class Renderer:
 
     async def _encode(self, replicas: Sequence[Replica], blocks: Sequence[str]) -> list[Tokens]:
         """Empty: they could not be had."""
-        known = {block: tokens for block in blocks if (tokens := self._blocks.get(block)) is not None}
+        known = {block: tokens for block in blocks if (tokens := self._blocks.get(_name(block))) is not None}
         missing = [block for block in dict.fromkeys(blocks) if block not in known]
         if (missing or self._mark_tokens is None) and not await self._learn(replicas, missing, known):
             return []
@@ -119,7 +120,7 @@ class Renderer:
         self._mark_tokens = known.pop(self._mark)
         for block in missing:
             if self._blocks.getsizeof(known[block]) <= self._blocks.maxsize:
-                self._blocks[block] = known[block]
+                self._blocks[_name(block)] = known[block].copy()  # it is a part of all that was answered together
         return True
 
     async def _ask(self, replicas: Sequence[Replica], path: str, headers: Mapping[str, str], body: bytes) -> Tokens | None:
@@ -137,3 +138,8 @@ class Renderer:
             self.typical_s += _SMOOTHING * (LIMIT_S - self.typical_s)
             log.warning("a prompt was not rendered", extra={"replica": replica.id, "error": type(error).__name__})
             return None
+
+
+def _name(block: str) -> bytes:
+    """Of a block in memory: its text would take more than its tokens."""
+    return hashlib.sha256(block.encode()).digest()

@@ -16,7 +16,7 @@ from ray.serve.config import RequestRouterConfig
 from cache.embedders.base import Embedder
 from deployments.channel.server import ChannelServer
 from deployments.direct import DirectApp, DirectCalls
-from deployments.embedding import RemoteEmbedder, calls_of_embedding
+from deployments.embedding import Described, RemoteEmbedder, calls_of_embedding
 from deployments.replicas import directory_of
 from deployments.result_metrics import ResultMetrics
 from deployments.router import DirectoryRouter
@@ -25,7 +25,7 @@ from retrieval.documents import Begun, SearchRequest, SearchResult
 from retrieval.errors import BusyError, InputError, OversizeError, RetrievalError, StorageError, UnknownError
 from retrieval.scopes import Group
 from retrieval.search import SEARCH_THREADS
-from retrieval.sources import open_source
+from retrieval.sources import IndexSource, open_source
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
 
@@ -78,6 +78,7 @@ class Retrieval(RetrievalCalls):
         self._groups = groups
         self._tier: RetrievalTier | None = None
         self._lock = asyncio.Lock()
+        self._closing = asyncio.Event()
         self._threads = ThreadPoolExecutor(THREADS, "retrieval")
         self._searches = ThreadPoolExecutor(SEARCH_THREADS, "searches")  # so that they do not wait for those
         self._calls: DirectCalls | None = None
@@ -97,23 +98,39 @@ class Retrieval(RetrievalCalls):
         try:
             await self._opened()
         except Exception:  # the first call tries again, and says what is wrong
-            log.warning("the documents were not opened at the start", exc_info=True)
+            if not self._closing.is_set():
+                log.warning("the documents were not opened at the start", exc_info=True)
 
     async def _opened(self) -> RetrievalTier:
         """Not by the constructor, because only the encoder knows its name and dimension and it starts beside this process."""
         async with self._lock:
             if self._tier is None:
-                described = await self._embedding.describe.remote()
+                described = await self._described()
                 calls = self._calls = self._calls or calls_of_embedding(self._embedding, self._secret)
                 embedder = RemoteEmbedder(calls, asyncio.get_running_loop(), described)
                 self._tier = await asyncio.to_thread(self._open, embedder)
                 self._telling = asyncio.create_task(self._tell(self._tier))
         return self._tier
 
+    async def _described(self) -> Described:
+        """Raises `StorageError` when this process is being closed: the encoder may never answer."""
+        if self._closing.is_set():
+            raise _closed()
+        asking, closing = asyncio.ensure_future(self._embedding.describe.remote()), asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait((asking, closing), return_when=asyncio.FIRST_COMPLETED)
+            if asking.done():
+                described: Described = asking.result()
+                return described
+            raise _closed()
+        finally:
+            asking.cancel()
+            closing.cancel()
+
     def _open(self, embedder: Embedder) -> RetrievalTier:
         store = DocumentStore(f"sqlite:///{self._data_dir}/documents.db", embedder.name)
         try:
-            source = open_source(self._config.index, self._data_dir / "indexes", embedder)
+            source = self._source(embedder)
             files = self._data_dir / "files"
             tier = RetrievalTier(store, embedder, self._config, files, self._groups, source, time.time)
         except BaseException:
@@ -121,6 +138,9 @@ class Retrieval(RetrievalCalls):
             raise
         tier.start()
         return tier
+
+    def _source(self, embedder: Embedder) -> IndexSource:
+        return open_source(self._config.index, self._data_dir / "indexes", embedder)
 
     async def open(self) -> None:
         """Returns when documents can be searched."""
@@ -147,7 +167,7 @@ class Retrieval(RetrievalCalls):
         try:
             running = asyncio.get_running_loop().run_in_executor(self._searches, work, *args)
         except RuntimeError as error:  # the threads are shut down
-            raise StorageError("the document store is being closed") from error
+            raise _closed() from error
         return await running
 
     async def _tell(self, tier: RetrievalTier) -> None:
@@ -158,10 +178,13 @@ class Retrieval(RetrievalCalls):
 
     async def close(self) -> None:
         """Files that are being read go on in the next process."""
+        self._closing.set()
         await self._server.drain(DRAIN_LIMIT_S)
         await self._server.stop()
         if self._opening is not None:
             await self._opening
+        async with self._lock:  # a call may be opening the documents; from now on none does
+            pass
         if self._telling is not None:
             self._telling.cancel()
         await asyncio.to_thread(self._searches.shutdown, cancel_futures=True)
@@ -176,12 +199,22 @@ class Retrieval(RetrievalCalls):
         await self.close()
 
 
+def _closed() -> StorageError:
+    return StorageError("the document store is being closed")
+
+
 def retrieval_deployment(
-    config: RetrievalConfig, data_dir: Path, embedding: serve.Application, host: str, secret: str, groups: Mapping[str, Group]
+    config: RetrievalConfig,
+    data_dir: Path,
+    embedding: serve.Application,
+    host: str,
+    secret: str,
+    groups: Mapping[str, Group],
+    retrieval: type[Retrieval] = Retrieval,
 ) -> serve.Application:
-    """`host`, `secret`: of its private channel, and of the embedding deployment's; `groups`: by name."""
+    """`host`, `secret`: of its private channel, and of the embedding deployment's; `groups`: by name; `retrieval`: what is deployed."""
     return serve.deployment(
-        Retrieval,
+        retrieval,
         name=NAME,
         num_replicas=1,  # SQLite has one writer
         ray_actor_options={"num_cpus": 0},

@@ -43,6 +43,7 @@ class Ranking:
     order: Order | None = None
     """Of the chat's documents; None: by rank."""
     _routed: Routed | None = None
+    _follows_head_start: bool = False
 
     @property
     def predicted(self) -> int | None:
@@ -66,7 +67,7 @@ class Ranking:
     def found(self, cached: int, prompt_tokens: int) -> None:
         """What the engine says it found in its cache. Predictions are held against it."""
         if self.predicted is not None:
-            self._routing.observe(self.predicted, cached, prompt_tokens)
+            self._routing.observe(self.predicted, cached, prompt_tokens, self._follows_head_start)
 
     def end(self) -> None:
         """Calling it twice is harmless."""
@@ -141,7 +142,7 @@ class Routing:
         if found is None:
             return None
         plan, call, by_id = found
-        return Ranking([by_id[name] for name in plan.routed.replicas], call, self, plan.order, plan.routed)
+        return Ranking([by_id[name] for name in plan.routed.replicas], call, self, plan.order, plan.routed, chat.head_start is not None)
 
     async def head_start(self, salt: str, chat: DocumentChat) -> HeadStart | None:
         """Begins with the prefill of documents that are provisional, if that pays. `chat`: the request with them."""
@@ -188,12 +189,14 @@ class Routing:
         now = self.router.clock()
         return any(self.router.ledger(replica.id).backlog_s(now) <= BACKLOG_S for replica in self._directory.replicas)
 
-    def observe(self, predicted: int, cached: int, tokens: int) -> None:
+    def observe(self, predicted: int, cached: int, tokens: int, follows_head_start: bool = False) -> None:
         self._watcher.prediction(predicted, cached, tokens)
         if not self._config.self_check or self._config.policy != "cost":
             return
         trusted = self.is_trusted
-        self._drift.add(abs(predicted - cached), tokens, self._keys.block_size if self._keys else 1)
+        # An engine finishes the step in which a head start is given up, thousands of tokens perhaps: more than is predicted is no error.
+        error = max(predicted - cached, 0) if follows_head_start else abs(predicted - cached)
+        self._drift.add(error, tokens, self._keys.block_size if self._keys else 1)
         if self.is_trusted != trusted:
             self.router.policy = self._policy if self.is_trusted else self._by_load
             self._watcher.trust(self.is_trusted)

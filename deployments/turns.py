@@ -8,6 +8,8 @@ from cache.prefix.turns import Turns
 
 BACKLOG_S = 0.1
 """Of predicted prefill on a replica that needs no more for now: a step or two of an engine."""
+LOOK_S = BACKLOG_S / 2
+"""How often, while requests wait, is looked for room that nobody tells of: a prefill that is over by prediction, or another ingress's."""
 
 
 class Turnstile:
@@ -20,6 +22,7 @@ class Turnstile:
         self._has_room = has_room
         self._passing = 0
         """Requests whose turn it is, and that have not chosen a replica yet."""
+        self._look: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -44,6 +47,7 @@ class Turnstile:
     async def _wait(self, cached: int, computed: int) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._turns.add(future, cached, computed)
+        self._look_later()
         try:
             await future
         except asyncio.CancelledError:
@@ -58,3 +62,12 @@ class Turnstile:
         if len(self._turns) and not self._passing and self._has_room():
             self._passing += 1
             self._turns.pop().set_result(None)
+
+    def _look_later(self) -> None:
+        if self._look is None and len(self._turns):
+            self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_now)
+
+    def _look_now(self) -> None:
+        self._look = None
+        self.wake()
+        self._look_later()

@@ -1,6 +1,7 @@
 """Files in collections: what is asked of them, and what has become of them."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, func, insert, select, update
@@ -20,7 +21,7 @@ from retrieval.documents import (
     check_attributes,
     new_id,
 )
-from retrieval.errors import DocumentError, UnknownBatchError, UnknownFileError
+from retrieval.errors import DocumentError, UnknownBatchError, UnknownFileError, UnknownStoreError
 from retrieval.files import FileStore
 from retrieval.ingest_queue import IngestQueue, give_up
 from retrieval.revisions import StoreRow, raised, store_row
@@ -112,7 +113,7 @@ class Attachments:
         attachments: Sequence[Attachment],
         batch: str | None,
     ) -> None:
-        self._queue.require_room(connection, len(attachments))
+        self._queue.require_room(connection, namespace, len(attachments))
         for each in attachments:
             cutting = each.cutting or self._cutting
             self._queue.add(connection, store, namespace, infos[each.file_id], each, cutting, batch, self._clock())
@@ -187,9 +188,14 @@ class Attachments:
     def delete_file(self, namespace: str, file_id: str) -> None:
         """The uploaded file, and what collections have of it."""
         self._files.get_file(namespace, file_id)
-        for scope, store_id in self._having(namespace, file_id):
-            self._store.delete_document(scope, store_id, file_id, self._clock())
+        self._detach(namespace, file_id)  # first: who is interrupted can delete it again
         self._files.delete(namespace, file_id)
+        self._detach(namespace, file_id)  # where it was added, and perhaps read, meanwhile
+
+    def _detach(self, namespace: str, file_id: str) -> None:
+        for scope, store_id in self._having(namespace, file_id):
+            with suppress(UnknownStoreError):  # deleted meanwhile
+                self._store.delete_document(scope, store_id, file_id, self._clock())
 
     def _having(self, namespace: str, file_id: str) -> list[tuple[str, str]]:
         query = select(stores.c.namespace, stores.c.id).join_from(documents, stores, stores.c.seq == documents.c.store)

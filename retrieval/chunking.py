@@ -6,8 +6,8 @@ is as many atoms as fit, ended at the strongest boundary in its second half. So 
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, chain, pairwise
 
 from retrieval.errors import DocumentError
 
@@ -15,6 +15,8 @@ CountTokens = Callable[[Sequence[str]], list[int]]
 
 _MAX_CHARS_PER_TOKEN = 16
 """WordPiece takes any very long word for one unknown token: by its count, a megabyte of base64 would be a small chunk."""
+MAX_COUNTED, MAX_COUNTED_CHARS = 20_000, 200_000
+"""Texts, and characters, whose tokens are counted in one call: an encoder may take 600 bytes for each character."""
 
 _ATOM_END = re.compile(r"\s+|[。！？；，、：…]+[”’」』）》]*\s*")  # noqa: RUF001
 _BOUNDARIES = (
@@ -25,6 +27,7 @@ _BOUNDARIES = (
     re.compile(r"\s\Z"),
 )
 """Ends of a section or page (`retrieval.parsing` marks them), a paragraph, a sentence or line, a clause, a word: strongest first."""
+_DIVIDING = re.compile(r"(?<=\S)\f+(?=\S)")
 
 
 def split(text: str, count_tokens: CountTokens, max_tokens: int, overlap: int) -> list[str]:
@@ -38,18 +41,45 @@ def split(text: str, count_tokens: CountTokens, max_tokens: int, overlap: int) -
     atoms, costs = _atoms(text, count_tokens, overlap or max_tokens)
     if max(costs, default=0) > max_tokens:
         raise DocumentError(f"the document has a character of more than {max_tokens} tokens", "documents.text")
-    spans = _windows([_strength(atom) for atom in atoms], costs, max_tokens, overlap)
+    strengths = {atom: _strength(atom) for atom in set(atoms)}
+    spans = _windows([strengths[atom] for atom in atoms], costs, max_tokens, overlap)
     return _fitting(atoms, spans, count_tokens, max_tokens)
 
 
+def unmarked(text: str) -> str:
+    """Without the marks of sections and pages, of which some are all that divides two words."""
+    return _DIVIDING.sub("\n", text).replace("\f", "")
+
+
 def _measure(texts: list[str], count_tokens: CountTokens) -> list[int]:
-    return [max(tokens, -(-len(text) // _MAX_CHARS_PER_TOKEN)) for text, tokens in zip(texts, count_tokens(texts), strict=True)]
+    counts = (tokens for batch in _batches(texts) for tokens in count_tokens(batch))
+    return [max(tokens, _least_tokens(text)) for text, tokens in zip(texts, counts, strict=True)]
+
+
+def _batches(texts: list[str]) -> Iterator[list[str]]:
+    """Never of more characters than allowed, but for one text alone."""
+    batch: list[str] = []
+    chars = 0
+    for text in texts:
+        if batch and (len(batch) == MAX_COUNTED or chars + len(text) > MAX_COUNTED_CHARS):
+            yield batch
+            batch, chars = [], 0
+        batch.append(text)
+        chars += len(text)
+    if batch:
+        yield batch
+
+
+def _least_tokens(text: str) -> int:
+    return -(-len(text) // _MAX_CHARS_PER_TOKEN)
 
 
 def _atoms(text: str, count_tokens: CountTokens, limit: int) -> tuple[list[str], list[int]]:
     """Pieces that join to the text, of at most `limit` tokens (but at least one character), and the tokens of each."""
-    ends = [match.end() for match in _ATOM_END.finditer(text)]
-    pieces = [text[a:b] for a, b in pairwise([0, *ends, len(text)]) if a < b]
+    ends = chain([0], (match.end() for match in _ATOM_END.finditer(text)), [len(text)])
+    known: dict[str, str] = {}  # equal atoms are one object: a text of one-letter words has millions
+    pieces = [known.setdefault(piece, piece) for a, b in pairwise(ends) if a < b and (piece := text[a:b])]
+    pieces = [part for piece in pieces for part in _cut(piece, -(-_least_tokens(piece.strip()) // limit))]  # before any is counted
     costs: dict[str, int] = {"": 0}
     while True:
         unknown = list({piece.strip() for piece in pieces} - costs.keys())
@@ -97,7 +127,7 @@ def _next_start(strengths: list[int], total: list[int], end: int, budget: int, o
 def _fitting(atoms: list[str], spans: list[tuple[int, int]], count_tokens: CountTokens, max_tokens: int) -> list[str]:
     """The texts of the ranges; those whose real count is over the limit are halved until it is not."""
     while True:
-        texts = ["".join(atoms[a:b]).replace("\f", "").strip() for a, b in spans]
+        texts = [unmarked("".join(atoms[a:b])).strip() for a, b in spans]
         too_long = {i for i, tokens in enumerate(_measure(texts, count_tokens)) if tokens > max_tokens}
         if not too_long:
             return [text for text in texts if text]

@@ -20,7 +20,7 @@ class FilesConfig(Section):
     max_tenant_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024 * 1024
     """All files of one tenant; equal ones count each."""
     max_uploads: Annotated[int, Field(ge=1)] = 64
-    """Uploads that are under way at once."""
+    """Uploads that are under way at once; one tenant's are at most half of them (`retrieval.sharing`)."""
     upload_timeout_s: Annotated[float, Field(gt=0)] = 60
     """An upload that is silent for so long is dropped."""
     max_text_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024
@@ -34,7 +34,7 @@ class FilesConfig(Section):
     ingest_threads: Annotated[int, Field(ge=1, le=64)] = 2
     """Files that are read, cut and encoded at once."""
     max_waiting: Annotated[int, Field(ge=1)] = 20_000
-    """Files that wait to be read; more are refused."""
+    """Files that wait to be read; more are refused. One tenant's are at most half of them (`retrieval.sharing`)."""
 
 
 class RetrievalConfig(Section):

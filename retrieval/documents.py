@@ -21,6 +21,8 @@ MAX_QUERIES = 16
 """Of one search."""
 MAX_BATCH = 2000
 """Files in one batch: OpenAI's limit."""
+MAX_INTEGER = 2**53
+"""Numbers travel and are kept as doubles: of larger integers several are one, and a filter would take one for another."""
 
 Status = Literal["in_progress", "completed", "failed", "cancelled"]
 """Of a document: being read, to be found, not to be read, or given up at the caller's wish."""
@@ -246,7 +248,8 @@ def check_attributes(attributes: Attributes, field: str) -> None:
     if not all(len(key) <= MAX_KEY_CHARS and is_unicode(key) for key in attributes):
         raise DocumentError(f"an attribute's key is a text of at most {MAX_KEY_CHARS} characters", field)
     if not all(is_value(value) for value in attributes.values()):
-        raise DocumentError(f"an attribute is a text of at most {MAX_VALUE_CHARS} characters, a finite number or a boolean", field)
+        allowed = f"a text of at most {MAX_VALUE_CHARS} characters, a finite number (an integer of at most 2^53) or a boolean"
+        raise DocumentError(f"an attribute is {allowed}", field)
 
 
 def is_unicode(text: str) -> bool:
@@ -255,7 +258,7 @@ def is_unicode(text: str) -> bool:
 
 
 def is_value(value: Any) -> bool:
-    """Of an attribute. Larger integers would not travel."""
+    """Whether an attribute may have it."""
     if isinstance(value, str):
         return len(value) <= MAX_VALUE_CHARS and is_unicode(value)
-    return (isinstance(value, bool | int) and abs(value) < 2**63) or (isinstance(value, float) and math.isfinite(value))
+    return (isinstance(value, bool | int) and abs(value) <= MAX_INTEGER) or (isinstance(value, float) and math.isfinite(value))

@@ -44,8 +44,13 @@ class Comparison:
         if self.operator in _ORDERS:
             (bound,) = self.values
             return value is not None and _kind(value) == _kind(bound) and _ORDERS[self.operator](value, bound)
-        is_among = value is not None and any(_kind(value) == _kind(each) and value == each for each in self.values)
+        is_among = value is not None and (_kind(value), value) in self._known
         return is_among == (self.operator in ("eq", "in"))
+
+    @cached_property
+    def _known(self) -> frozenset[tuple[str, Value]]:
+        """A set: all documents of a collection are asked for, and values may be many."""
+        return frozenset((_kind(each), each) for each in self.values)
 
     def __eq__(self, other: object) -> bool:  # 1 is not true here
         return isinstance(other, Comparison) and self.canonical == other.canonical
@@ -75,10 +80,7 @@ Filter = Comparison | Compound
 
 def parse_filter(raw: Any, field: str) -> Filter:
     """A filter from JSON. Raises `QueryError`, which names the place below `field`."""
-    found, comparisons = _parse(raw, field, MAX_DEPTH)
-    if comparisons > MAX_COMPARISONS:
-        raise QueryError(f"{comparisons} comparisons; allowed: at most {MAX_COMPARISONS}", field)
-    return found
+    return _parse(raw, field, MAX_DEPTH)[0]
 
 
 def _parse(raw: Any, field: str, levels: int) -> tuple[Filter, int]:
@@ -101,11 +103,16 @@ def _compound(raw: Mapping[str, Any], operator: Any, field: str, levels: int) ->
     parts = raw["filters"]
     if not isinstance(parts, list) or not 1 <= len(parts) <= MAX_COMPARISONS:
         raise QueryError(f"a list of 1 to {MAX_COMPARISONS} filters", f"{field}.filters")
-    parsed = [_parse(part, f"{field}.filters[{at}]", levels - 1) for at, part in enumerate(parts)]
-    distinct = {part.canonical: part for part, _ in parsed}
-    count = sum(each for _, each in parsed)
+    distinct: dict[str, Filter] = {}
+    count = 0
+    for at, part in enumerate(parts):
+        parsed, comparisons = _parse(part, f"{field}.filters[{at}]", levels - 1)
+        distinct.setdefault(parsed.canonical, parsed)
+        count += comparisons
+        if count > MAX_COMPARISONS:  # what follows may be megabytes
+            raise QueryError(f"more than {MAX_COMPARISONS} comparisons", field)
     if len(distinct) == 1:
-        return parsed[0][0], count
+        return next(iter(distinct.values())), count
     return Compound(operator, tuple(distinct[key] for key in sorted(distinct))), count
 
 
@@ -120,7 +127,8 @@ def _comparison(raw: Mapping[str, Any], operator: Any, field: str) -> Comparison
         distinct = {json.dumps(_canonical(each)): each for each in value}
         return Comparison(operator, key, tuple(distinct[each] for each in sorted(distinct)))
     if not is_value(value):
-        raise QueryError(f"a text of at most {MAX_VALUE_CHARS} characters, a number or a boolean", f"{field}.value")
+        allowed = f"a text of at most {MAX_VALUE_CHARS} characters, a number (an integer of at most 2^53) or a boolean"
+        raise QueryError(allowed, f"{field}.value")
     if operator in _ORDERS and isinstance(value, bool):
         raise QueryError(f"for {operator}, a number or a text", f"{field}.value")
     return Comparison(operator, key, (value,))

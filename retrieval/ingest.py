@@ -7,7 +7,7 @@ them in its place. Each step is stored before the next, and the queue is in the 
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
@@ -26,8 +26,6 @@ T = TypeVar("T")
 
 BATCH_CHUNKS = 64
 """Encoded and stored together: what is done again after a crash, at most."""
-COUNTED = 20_000
-"""Words whose tokens are counted in one call."""
 SWEEPS = 20
 """Steps of deleting what has ended, after each file."""
 IDLE_S = 5.0
@@ -159,7 +157,7 @@ class Ingest:
 
     def _encode(self, job: Job, text: str) -> None:
         cutting = job.cutting
-        parts = self._patiently(lambda: split(text, self._count, cutting.max_tokens, cutting.overlap_tokens))
+        parts = self._patiently(lambda: split(text, self._embedder.count_tokens, cutting.max_tokens, cutting.overlap_tokens))
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         stored = self._patiently(lambda: self._queue.begin_cut(job, digest, len(parts)))
         for first in range(stored, len(parts), BATCH_CHUNKS):
@@ -168,10 +166,6 @@ class Ingest:
             self._patiently(partial(self._queue.add_chunks, job, first, texts, vectors))
         vector_bytes = 4 * self._embedder.dimension * len(parts)
         self._patiently(lambda: self._queue.complete(job, text, parts, vector_bytes, self._clock()))
-
-    def _count(self, texts: Sequence[str]) -> list[int]:
-        batches = [texts[start : start + COUNTED] for start in range(0, len(texts), COUNTED)]
-        return [count for batch in batches for count in self._embedder.count_tokens(batch)]
 
     def _patiently(self, work: Callable[[], T]) -> T:
         """Tries again what fails in a way that may pass. Raises what it raised at last, and `Stopping`."""

@@ -1,14 +1,14 @@
 """Files on their way into collections, as rows: what is to be read, how far it is, and what has become of it.
 
 The database is the queue, so what waits outlives the process, and work that is stored is not done again. Each step is a transaction that
-first takes its revision: who was deleted, cancelled or given anew meanwhile finds it ended.
+first takes its revision: who was deleted, cancelled or given anew meanwhile finds it ended, and the slower of two processes finds it done.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, case, delete, func, insert, select, update
 
 from cache.database import Database
 from cache.entry import Vectors
@@ -17,6 +17,7 @@ from retrieval.documents import Attachment, Attributes, ChunkingStrategy, FileIn
 from retrieval.errors import BusyError, SupersededError
 from retrieval.revisions import StoreRow, end_revisions, new_revision, publish, raised, store_row
 from retrieval.schema import chunks, documents, revisions, stores
+from retrieval.sharing import has_room
 
 WAITING = documents.c.pending > 0
 """Not "is not null": for that SQLite would read all documents."""
@@ -81,11 +82,12 @@ class IngestQueue:
         end_revisions(connection, [] if old.pending is None else [old.pending], store.version, now)
         connection.execute(update(documents).where(rows.is_document(store.seq, file.id)).values(values))
 
-    def require_room(self, connection: Connection, more: int) -> None:
-        """Raises `BusyError` if no more files may wait."""
-        waiting = connection.scalar(select(func.count()).where(WAITING)) or 0
-        if waiting + more > self._max_waiting:
-            raise BusyError(f"{self._max_waiting} files may wait to be read")
+    def require_room(self, connection: Connection, namespace: str, more: int) -> None:
+        """Raises `BusyError` if no more files of this namespace may wait."""
+        own = func.count(case((documents.c.file_namespace == namespace, 1)))
+        waiting = connection.execute(select(own, func.count()).where(WAITING)).one()
+        if not has_room(*waiting, more, self._max_waiting):
+            raise BusyError(f"yours of the {self._max_waiting} files that may wait to be read")
 
     def next(self, running: Collection[int], served: Mapping[str, int]) -> Job | None:
         """The first that waits of the namespace that was `served` longest ago, so that nobody waits behind all of another's files.
@@ -163,8 +165,8 @@ def _job(connection: Connection, revision: int) -> Job | None:
 
 
 def _take(connection: Connection, job: Job, was: int | None = None, **values: Any) -> Attributes:
-    """Locks and changes a revision that is still wanted; `was`: how many of its chunks must be stored."""
-    wanted = update(revisions).where(revisions.c.seq == job.revision, revisions.c.ended.is_(None))
+    """Locks and changes a revision in the making that is still wanted; `was`: how many of its chunks must be stored."""
+    wanted = update(revisions).where(revisions.c.seq == job.revision, revisions.c.version.is_(None), revisions.c.ended.is_(None))
     if was is not None:
         wanted = wanted.where(revisions.c.embedded == was)
     if not connection.execute(wanted.values({"swept": False, **values})).rowcount:

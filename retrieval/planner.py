@@ -76,8 +76,8 @@ class Planner:
     ) -> Plan:
         """Also reserves the first replica's place. `root`: of the prompt's keys, see `BlockKeys.root`; `replicas` must not be empty;
         `is_counted`: its documents are asked for, once more than before."""
-        heat = self._heat.touch if is_counted else self._heat.of
-        heats = [heat(keys.digest((root, name))) for name in pieces.names]
+        names = [keys.digest((root, name)) for name in pieces.names]
+        heats = self._heat.touch_all(names) if is_counted else [self._heat.of(name) for name in names]
         router, tokens = self._router, len(pieces)
         paths = self._paths(keys, root, pieces, ranks)
         cached = [paths[replica].blocks * keys.block_size if replica in paths else 0 for replica in replicas]

@@ -24,6 +24,10 @@ from retrieval.indexes.base import Found
 OVERHEAD_BYTES, FOUND_BYTES = 440, 130
 """What an entry takes besides its vector and its text, in objects and places in dictionaries, and what each row that was found takes."""
 
+MAX_COMPOSED = 2000
+"""Characters of a text whose characters are composed. Python puts n accents behind one letter in order in n² steps, and lets no other
+thread run meanwhile: for a megabyte, minutes."""
+
 
 class ResultCacheConfig(Section):
     """Searches whose results are remembered, for as long as no collection of theirs changes."""
@@ -49,7 +53,7 @@ class SearchKey:
     """Of each collection: the newest there is. Any change of one makes all earlier results worthless."""
     top_k: int
     filters: str = ""
-    """Their canonical form."""
+    """A hash of their canonical form."""
     threshold: float | None = None
     """The least score."""
 
@@ -234,7 +238,9 @@ class ResultCache:
 
 def normal(text: str) -> str:
     """Texts of one normal form have one result: encoders do not tell them apart."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    if len(text) <= MAX_COMPOSED:
+        text = unicodedata.normalize("NFC", text)
+    return " ".join(text.split())
 
 
 def _unversioned(key: SearchKey) -> SearchKey:

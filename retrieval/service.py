@@ -33,6 +33,9 @@ from retrieval.store import DocumentStore
 from retrieval.texts import Texts
 from retrieval.view import Asked
 
+MAX_QUERY_CHARS_PER_TOKEN = 16
+"""Of a query, for each token that the encoder reads. What is behind them says nothing, but an encoder would take its tokens apart."""
+
 
 class RetrievalService:
     """Collections, documents and search in namespaces that do not see each other. Thread-safe; every call may block on I/O.
@@ -159,7 +162,9 @@ class RetrievalService:
         if not 1 <= len(request.queries) <= MAX_QUERIES or not all(each.strip() for each in request.queries):
             raise QueryError(f"a search has 1 to {MAX_QUERIES} queries, each with text", "query")
         filters = None if request.filters is None else parse_filter(request.filters, "filters")
-        return Asked(request.queries, request.top_k, filters, request.score_threshold)
+        longest = MAX_QUERY_CHARS_PER_TOKEN * self._embedder.max_tokens
+        queries = [each if len(each) <= longest else each.strip()[:longest] for each in request.queries]
+        return Asked(queries, request.top_k, filters, request.score_threshold)
 
     def start(self) -> None:
         """What makes searches faster begins in the background."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from retrieval.config import FilesConfig
 from retrieval.errors import BusyError, OversizeError, StorageError, UnknownUploadError
+from retrieval.sharing import has_room
 
 
 @dataclass(slots=True)
@@ -47,8 +48,9 @@ class Uploads:
         self.expire()
         upload_id = secrets.token_hex(16)
         with self._lock:
-            if len(self._open) >= self._config.max_uploads:
-                raise BusyError(f"{self._config.max_uploads} uploads may be under way at once")
+            own = sum(upload.namespace == namespace for upload in self._open.values())
+            if not has_room(own, len(self._open), 1, self._config.max_uploads):
+                raise BusyError(f"yours of the {self._config.max_uploads} uploads that may be under way at once")
             self._open[upload_id] = Upload(namespace, self._directory / upload_id, self._clock())
         return upload_id
 
@@ -77,14 +79,18 @@ class Uploads:
         """The upload, all of it on disk, and from now on the caller's."""
         upload = self._get(namespace, upload_id)
         with upload.lock:
-            with self._lock:
-                if self._open.pop(upload_id, None) is None:
-                    raise UnknownUploadError("there is no such upload")
             try:
                 with upload.path.open("ab") as file:
                     os.fsync(file.fileno())
+                now = self._clock()
+                os.utime(upload.path, (now, now))  # or `expire` takes it for left behind before the caller has it
             except OSError as error:
                 raise _unwritable(error) from error
+            with self._lock:
+                is_there = self._open.pop(upload_id, None) is not None
+            if not is_there:
+                upload.path.unlink(missing_ok=True)
+                raise UnknownUploadError("there is no such upload")
         return upload
 
     def drop(self, namespace: str, upload_id: str) -> None:

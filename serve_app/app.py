@@ -17,7 +17,7 @@ from deployments.llm import llm_deployment
 from deployments.replica_client import DirectReplicaClient
 from deployments.replicas import directory_of
 from deployments.reports import prefix_seed
-from deployments.retrieval import calls_of_retrieval, retrieval_deployment
+from deployments.retrieval import Retrieval, calls_of_retrieval, retrieval_deployment
 from deployments.routing import Routing
 from retrieval.scopes import Group
 from serve_app.access_log import beside_serve_log
@@ -133,7 +133,11 @@ def single_flight(config: AppConfig) -> SingleFlight:
 
 def build(args: dict[str, Any]) -> serve.Application:
     """The application that `args` describes. Raises `ConfigError` before anything starts."""
-    config = load_config(args)
+    return application(load_config(args))
+
+
+def application(config: AppConfig, documents: type[Retrieval] = Retrieval) -> serve.Application:
+    """`documents`: what is deployed for their search. Raises `ConfigError` before anything starts."""
     require_safe_exposure(config, http_host())
     secret = application_secret(config)
     data_dir = config.data_dir.expanduser()
@@ -149,7 +153,9 @@ def build(args: dict[str, Any]) -> serve.Application:
         name: Group(authenticator.group(name), frozenset(namespace(member) for member in members))
         for name, members in config.retrieval.groups.items()
     }
-    retrieval = retrieval_deployment(config.retrieval, data_dir, embedding, *channel, groups) if config.retrieval.enabled else None
+    retrieval = (
+        retrieval_deployment(config.retrieval, data_dir, embedding, *channel, groups, documents) if config.retrieval.enabled else None
+    )
     return _ingress_deployment(config).bind(config, secret, model_identity(config.llm), llm, embedding, cache, retrieval)
 
 

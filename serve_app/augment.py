@@ -45,7 +45,12 @@ class Augmenter:
         limit = self.config.max_top_k
         if asked.top_k > limit:
             raise InvalidRequestError(f"retrieval.top_k must be at most {limit}.", param="retrieval.top_k", code="invalid_value")
-        found, start = await self._found(request, asked, caller, namespace)
+        query = last_question(request.body["messages"])
+        search = SearchRequest(asked.vector_store_ids, [query], asked.top_k, asked.filters, asked.score_threshold)
+        if asked.reorder and self.routing.may_start_early:
+            found, start = await self._in_two_steps(self.documents, search, request, caller, namespace)
+        else:
+            found, start = await self.documents.search(namespace, search), None
         try:
             whole = self._with(request, found, namespace, len(found.hits), start)
             left = await self._room(whole, caller, namespace)
@@ -57,35 +62,23 @@ class Augmenter:
             whole = self._with(request, found, namespace, left, start)
         return whole if asked.reorder else _in_order(whole)
 
-    async def _found(
-        self, request: Generation, asked: RetrievalOptions, caller: Caller, namespace: str
+    async def _in_two_steps(
+        self, documents: DocumentService, search: SearchRequest, request: Generation, caller: Caller, namespace: str
     ) -> tuple[SearchResult, HeadStart | None]:
         """The documents, and what was begun with while they were searched for. It is to be left in every case."""
-        assert self.documents is not None  # noqa: S101
-        query = last_question(request.body["messages"])
-        search = SearchRequest(asked.vector_store_ids, [query], asked.top_k, asked.filters, asked.score_threshold)
-        if not asked.reorder or not self.routing.may_start_early:
-            return await self.documents.search(namespace, search), None
-        begun = await self.documents.begin_search(namespace, search)
+        begun = await documents.begin_search(namespace, search)
         if begun.ticket is None:
             return begun.result, None
         began = self.routing.router.clock()
         starting = asyncio.ensure_future(self._head_start(request, begun.result, caller, namespace))
         try:
-            found = await self._ended(namespace, begun.ticket, search)
+            found = await _ended(documents, namespace, begun.ticket, search)
         except BaseException:
             if start := _begun(starting):
                 start.leave()
             raise
         self.routing.gate.seen(self.routing.router.clock() - began, lasting(begun.result.hits, found.hits))
         return found, _begun(starting)
-
-    async def _ended(self, namespace: str, ticket: str, search: SearchRequest) -> SearchResult:
-        assert self.documents is not None  # noqa: S101
-        try:
-            return await self.documents.end_search(namespace, ticket)
-        except UnknownTicketError:  # another process took over, or it was forgotten in a rush
-            return await self.documents.search(namespace, search)
 
     async def _head_start(self, request: Generation, provisional: SearchResult, caller: Caller, namespace: str) -> HeadStart | None:
         request = self._with(request, provisional, namespace, len(provisional.hits))
@@ -96,8 +89,8 @@ class Augmenter:
         """The request with the best `count` of the documents."""
         messages, hits = request.body["messages"], found.hits[:count]
         scopes = set(found.scopes.values())
-        # What belongs to a group alone is shared by its members: so is its KV. What is mixed stays the tenant's.
-        scope = scopes.pop() if len(scopes) == 1 else namespace
+        # What belongs to a group alone is shared by its members: so is its KV. What is mixed, or has no documents, stays the tenant's.
+        scope = scopes.pop() if hits and len(scopes) == 1 else namespace
         ranks = Ranks([hit.score for hit in hits], self.config.max_displacement, self.config.tie)
         retrieved = Retrieved(messages, tuple(hits), scope, ranks, len(found.hits) - count, start)
         return replace(request, body={**request.body, "messages": assemble(messages, hits)}, retrieved=retrieved)
@@ -112,6 +105,13 @@ class Augmenter:
         if lengths is None:
             return None
         return sum(lengths[0] + total <= room for total in accumulate(lengths[1]))
+
+
+async def _ended(documents: DocumentService, namespace: str, ticket: str, search: SearchRequest) -> SearchResult:
+    try:
+        return await documents.end_search(namespace, ticket)
+    except UnknownTicketError:  # another process took over, or it was forgotten in a rush
+        return await documents.search(namespace, search)
 
 
 def _begun(starting: "asyncio.Task[HeadStart | None]") -> HeadStart | None:

@@ -16,7 +16,8 @@ from serve_app.replies import Reply, json_reply
 from serve_app.services import DocumentService
 from serve_app.tenants import tenant_of
 
-Attributes = dict[str, str | float | bool]
+Attributes = dict[str, str | int | float | bool]
+"""Integers stay what they are, so that those which are too large for a double can be refused."""
 MAX_PAGE = 100
 _NUMBER = re.compile(r"[0-9]{1,9}")
 

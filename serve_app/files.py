@@ -1,7 +1,8 @@
 """The routes for uploaded files, in OpenAI's shapes. Bytes go to the retrieval deployment as they come, part by part, and come back so."""
 
 import re
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
@@ -20,8 +21,10 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e]|[\"\\]")
 
 
 class FileRoutes:
-    def __init__(self, documents: DocumentCalls) -> None:
+    def __init__(self, documents: DocumentCalls, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds, and never goes back."""
         self._documents = documents
+        self._clock = clock
 
     def table(self) -> dict[str, dict[str, Handler | Upload]]:
         upload = Upload(self.create, self._documents.config.files.max_bytes + MAX_OVERHEAD_BYTES)
@@ -33,7 +36,7 @@ class FileRoutes:
 
     async def create(self, request: HttpRequest, pieces: AsyncIterator[bytes]) -> Reply:
         self._documents.service()
-        incoming = _Incoming(self._documents, request)
+        incoming = _Incoming(self._documents, request, self._clock)
         try:
             async for event in read_form(request.headers.get("content-type"), pieces):
                 await incoming.take(event)
@@ -82,14 +85,16 @@ class FileRoutes:
 class _Incoming:
     """One upload: what is known of it, and the bytes that wait to be a part."""
 
-    def __init__(self, documents: DocumentCalls, request: HttpRequest) -> None:
+    def __init__(self, documents: DocumentCalls, request: HttpRequest, clock: Callable[[], float]) -> None:
         self._documents = documents
         self._request = request
+        self._clock = clock
         self._purpose: str | None = None
         self._upload: str | None = None
         self._name = ""
         self._waiting = bytearray()
         self._sent = 0
+        self._sent_at = clock()
 
     async def take(self, event: Event) -> None:
         match event:
@@ -101,6 +106,7 @@ class _Incoming:
                 self._name = PurePath(filename.replace("\\", "/")).name
                 declared = declared_length(self._request.headers.get("content-length", "0").encode("latin-1"))
                 self._upload = await self._documents(self._request, "begin_upload", declared or 0)
+                self._sent_at = self._clock()
             case FileStart():
                 raise InvalidRequestError("The form must have one file, in the field file.", param="file", code="invalid_value")
             case bytes():
@@ -113,12 +119,16 @@ class _Incoming:
             raise TooLargeError(f"A file has at most {limit} bytes.", param="file", code="file_too_large")
         while len(self._waiting) >= MAX_PART_BYTES:
             await self._send(MAX_PART_BYTES)
+        # Else the upload of a slow client would count as silent.
+        if self._waiting and self._clock() - self._sent_at > self._documents.config.files.upload_timeout_s / 4:
+            await self._send(len(self._waiting))
 
     async def _send(self, size: int) -> None:
         part = bytes(self._waiting[:size])
         del self._waiting[:size]
         await self._documents(self._request, "append_upload", self._upload, self._sent, part)
         self._sent += len(part)
+        self._sent_at = self._clock()
 
     async def finish(self) -> FileInfo:
         """Raises `InvalidRequestError` if something is missing."""

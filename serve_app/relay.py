@@ -82,6 +82,8 @@ def _document_chat(request: Generation, call: Call, body: dict[str, Any]) -> Doc
     retrieved = request.retrieved
     if not retrieved or not retrieved.hits or not retrieved.ranks or not request.prompt_characters:
         return None
+    if request.body.get("truncate_prompt_tokens") is not None:  # of a prompt that is cut off no parts can be joined
+        return None
     messages, line = retrieved.messages, ranking(retrieved.hits)
 
     def with_text(text: str) -> Call:

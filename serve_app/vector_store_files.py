@@ -5,6 +5,7 @@ from typing import Annotated, Any, get_args
 import msgspec
 from msgspec import Meta
 
+from retrieval.chunking import unmarked
 from retrieval.documents import MAX_BATCH, AttachedFile, Attachment, BatchInfo, Status
 from serve_app.document_calls import Attributes, Chunking, DocumentCalls, chunking_of, list_reply, page_of, query_of
 from serve_app.endpoint import Handler, HttpRequest
@@ -105,7 +106,7 @@ class VectorStoreFileRoutes:
     async def content(self, request: HttpRequest) -> Reply:
         text: str = await self._call(request, "attached_text", request.path_params["file_id"])
         page = {"object": "vector_store.file_content.page", "has_more": False, "next_page": None}
-        return json_reply({**page, "data": [{"type": "text", "text": text.replace("\f", "")}]})
+        return json_reply({**page, "data": [{"type": "text", "text": unmarked(text)}]})
 
     async def create_batch(self, request: HttpRequest) -> Reply:
         asked = check(parse_object(request.body), NewBatch)

@@ -7,7 +7,10 @@ from cache.entry import Vectors
 
 
 class Embedder(Protocol):
-    """Turns texts into unit vectors. Thread-safe; calls may block for milliseconds; may raise `EmbedderError`."""
+    """Turns texts into unit vectors. Thread-safe; calls may block for milliseconds; may raise `EmbedderError`.
+
+    Texts may have millions of characters: no model's tokenizer is to get them whole (`cache.embedders.pieces`).
+    """
 
     @property
     def name(self) -> str:
@@ -28,4 +31,7 @@ class Embedder(Protocol):
         """Whether each vector stands for its whole text: nothing was cut off, and no character was unknown."""
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has for this model, before truncation and without special tokens."""
+        """How many tokens each text has for this model, before truncation and without special tokens.
+
+        A word of more than `cache.embedders.pieces.MAX_PIECE_CHARS` characters counts as several.
+        """

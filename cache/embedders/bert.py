@@ -5,18 +5,20 @@ imports neither PyTorch nor transformers starts ten seconds sooner.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes  # noqa: F401  # NumPy's bfloat16, for weights in it
 import numpy as np
 from safetensors import safe_open
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from cache.bert.model_file import Shape
 from cache.bert.network import BertNetwork
 from cache.bert.precision import Precision, named
+from cache.embedders.pieces import Ids, count_tokens, first_tokens
 from cache.embedders.sources import revision
 from cache.entry import Vectors
 from cache.errors import EmbedderError
@@ -57,8 +59,10 @@ class BertEmbedder:
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
-        self.max_tokens = longest - self._special
+        word, sentence = (self._tokenizer.encode("a", add_special_tokens=special).ids for special in (False, True))
+        begin = sentence.index(word[0])
+        self._before, self._after = sentence[:begin], sentence[begin + len(word) :]
+        self.max_tokens = longest - len(self._before) - len(self._after)
         self._unknown = self._tokenizer.token_to_id("[UNK]")
         with safe_open(str(directory / "model.safetensors"), "np") as tensors:
             weights = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  # it is no mapping
@@ -69,31 +73,32 @@ class BertEmbedder:
         if not texts:
             return np.empty((0, self.dimension), np.float32)
         try:
-            hidden = self._network.hidden([self._ids(each) for each in self._encoded(texts, special=True)])
+            hidden = self._network.hidden([[*self._before, *ids[: self.max_tokens], *self._after] for ids in self._first_tokens(texts)])
         except Exception as error:  # tokenizers and the runtime raise all sorts
             raise EmbedderError(f"the texts could not be embedded: {type(error).__name__}: {error}") from error
         return unit(np.stack([each.mean(axis=0) for each in hidden]))
 
-    def _ids(self, encoding: Encoding) -> list[int]:
-        """Cut off where the model ends, but with its last special token."""
-        ids: list[int] = encoding.ids
-        longest = self.max_tokens + self._special
-        return ids if len(ids) <= longest else [*ids[: longest - 1], ids[-1]]
-
     def covers(self, texts: Sequence[str]) -> list[bool]:
-        return [len(each.ids) <= self.max_tokens and self._unknown not in each.ids for each in self._tokenized(texts)]
+        with _tokenizing():
+            return [len(ids) <= self.max_tokens and self._unknown not in ids for ids in self._first_tokens(texts)]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return [len(each.ids) for each in self._tokenized(texts)]
+        with _tokenizing():
+            return count_tokens(texts, self._encode)
 
-    def _tokenized(self, texts: Sequence[str]) -> list[Encoding]:
-        try:
-            return self._encoded(texts, special=False)
-        except Exception as error:  # tokenizers raise bare ones, too
-            raise EmbedderError(f"the texts could not be tokenized: {type(error).__name__}: {error}") from error
+    def _first_tokens(self, texts: Sequence[str]) -> list[Ids]:
+        return first_tokens(texts, self._encode, self.max_tokens)
 
-    def _encoded(self, texts: Sequence[str], *, special: bool) -> list[Encoding]:
-        return self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+    def _encode(self, texts: list[str]) -> list[Ids]:
+        return [each.ids for each in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+
+@contextmanager
+def _tokenizing() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # tokenizers raise bare ones, too
+        raise EmbedderError(f"the texts could not be tokenized: {type(error).__name__}: {error}") from error
 
 
 def unit(vectors: Vectors) -> Vectors:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,7 +50,9 @@ def _words(text: str) -> list[str]:
 
 def _direction(text: str) -> NDArray[np.float64]:
     # Integers until the end: their sum does not depend on the order of the words.
-    total = sum((_signs(word) for word in _words(text)), np.zeros(DIMENSION, np.int64))
+    total = np.zeros(DIMENSION, np.int64)
+    for word, times in Counter(_words(text)).items():
+        total += times * _signs(word)
     if not total.any():
         total[0] = 1  # no words: a unit vector like any other text's
     direction: NDArray[np.float64] = total / np.linalg.norm(total)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cache.embedders.pieces import Ids, count_tokens, first_tokens, heads, portions
 from cache.embedders.sources import PACKAGED, locate, revision
 from cache.entry import Vectors
 from cache.errors import EmbedderError
@@ -45,23 +46,27 @@ class SentenceEmbedder:
     def embed(self, texts: Sequence[str]) -> Vectors:
         if not texts:
             return np.empty((0, self.dimension), np.float32)
-        with self._lock, _embedder_errors("the texts could not be embedded"):
-            vectors = self._model.encode(list(texts), show_progress_bar=False, convert_to_numpy=True)
-        return _unit(np.asarray(vectors, np.float32))
+        with _embedder_errors("the texts could not be embedded"):
+            read = heads(texts, self._encode, self.max_tokens)
+            rows = [self._vectors([read[index] for index in portion]) for portion in portions(read)]
+        return _unit(np.concatenate(rows))
+
+    def _vectors(self, texts: list[str]) -> Vectors:
+        with self._lock:
+            return np.asarray(self._model.encode(texts, show_progress_bar=False, convert_to_numpy=True), np.float32)
 
     def covers(self, texts: Sequence[str]) -> list[bool]:
         room, unknown = self.max_tokens, self._model.tokenizer.unk_token_id
-        return [len(row) <= room and unknown not in row for row in self._tokenize(texts)]
+        with _embedder_errors("the texts could not be tokenized"):
+            return [len(row) <= room and unknown not in row for row in first_tokens(texts, self._encode, room)]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return [len(row) for row in self._tokenize(texts)]
+        with _embedder_errors("the texts could not be tokenized"):
+            return count_tokens(texts, self._encode)
 
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        with self._lock, _embedder_errors("the texts could not be tokenized"):
-            encoded = self._model.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)
-        rows: list[list[int]] = encoded["input_ids"]
+    def _encode(self, texts: list[str]) -> list[Ids]:
+        with self._lock:
+            rows: list[Ids] = self._model.tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
         return rows
 
 

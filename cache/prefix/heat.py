@@ -1,7 +1,7 @@
 """How often prefixes were asked for lately."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 _HALF_LIFE_S = 10.0
 _MAX = 20_000
@@ -17,15 +17,25 @@ class Heat:
         self._counts: dict[int, tuple[float, float]] = {}
 
     def of(self, key: int) -> float:
-        now = self._clock()
-        count, since = self._counts.get(key, (0.0, now))
-        return count * math.exp2((since - now) / self._half_life_s)
+        return self._of(key, self._clock())
 
     def touch(self, key: int) -> float:
         """The count before this request, which is counted now."""
-        count = self.of(key)
+        return self._touch(key, self._clock())
+
+    def touch_all(self, keys: Iterable[int]) -> list[float]:
+        """Of one request's keys, at one time: keys that are always asked for together have equal counts."""
+        now = self._clock()
+        return [self._touch(key, now) for key in keys]
+
+    def _of(self, key: int, now: float) -> float:
+        count, since = self._counts.get(key, (0.0, now))
+        return count * math.exp2((since - now) / self._half_life_s)
+
+    def _touch(self, key: int, now: float) -> float:
+        count = self._of(key, now)
         self._counts.pop(key, None)  # what was asked for last comes last
-        self._counts[key] = count + 1, self._clock()
+        self._counts[key] = count + 1, now
         if len(self._counts) > _MAX:  # half of them, because a dictionary that shrinks at its beginning is slow to find it again
             self._counts = dict(list(self._counts.items())[_MAX // 2 :])
         return count

@@ -16,7 +16,7 @@ _PARAGRAPHS = _HEADINGS | {
 _LINES = frozenset(("br", "caption", "dd", "dt", "figcaption", "legend", "li", "option", "summary", "tr"))
 _TAG = re.compile(r"<(!doctype|[a-z][a-z0-9-]*[\s/>])", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
-_TRAILING = re.compile(r"[ \t]+\n")
+_TRAILING = re.compile(r"(?<![ \t])[ \t]+\n")  # tried once for each run of spaces
 _MANY = re.compile(r"\n{3,}")
 
 

@@ -39,7 +39,8 @@ _MAGIC = (
     (b"SQLite format 3", "a database"),
 )
 _READ = "text, source code, Markdown, HTML and PDF are read"
-_HTML_BEGINNING = re.compile(rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype\s+html|html\b)", re.IGNORECASE | re.DOTALL)
+_HTML_BEGINNING = re.compile(rb"(?:\xef\xbb\xbf)?\s*+(?:(?><!--.*?-->)\s*+)*+<(?:!doctype\s+html|html\b)", re.IGNORECASE | re.DOTALL)
+"""A comment ends at its first mark, and nothing is tried again: else a row of comments could be divided in exponentially many ways."""
 
 
 def kind_of(name: str, head: bytes) -> Kind:

@@ -34,6 +34,13 @@ def test_the_collection_is_large_and_not_what_the_model_knows_by_heart() -> None
     assert not any(fact.answer in item.text or item.text in fact.answer for fact in facts for item in listed)
 
 
+class Characters:
+    """A tokenizer."""
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        return [ord(letter) for letter in text]
+
+
 class Told:
     """Answers with the labels that a function makes of those in the prompt, in the order of the blocks."""
 
@@ -46,7 +53,7 @@ class Told:
 
 
 def row(order: str, choose: Callable[[list[str]], list[str]], found: list[list[SearchHit]] = FOUND) -> dict[str, Any]:
-    return measure(order, known_orders(seed=1, max_displacement=2)[order], Told(choose), ITEMS, found)
+    return measure(order, known_orders(1, 2, Characters())[order], Told(choose), ITEMS, found)
 
 
 def test_the_first_is_the_right_one_in_retrieval_order() -> None:
@@ -76,8 +83,13 @@ def test_questions_whose_document_was_not_found_do_not_count() -> None:
 
 
 def test_the_planner_stays_within_its_bound() -> None:
-    order = known_orders(seed=1, max_displacement=1)["planner"]
-    for hits in FOUND:
-        shown = order(hits)
+    orders = known_orders(1, 1, Characters())["planner"](FOUND)
+    assert len(orders) == len(FOUND)
+    for hits, shown in zip(FOUND, orders, strict=True):
         assert sorted(shown, key=lambda each: -each.score) == hits
         assert all(abs(shown.index(each) - rank) <= 1 for rank, each in enumerate(hits))
+
+
+def test_the_planner_moves_documents_where_that_saves_prefill() -> None:
+    orders = known_orders(1, 2, Characters())["planner"](FOUND)
+    assert any(shown != hits for hits, shown in zip(FOUND, orders, strict=True))

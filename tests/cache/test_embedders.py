@@ -8,10 +8,13 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from cache.bert.model_file import WORDS
@@ -19,6 +22,7 @@ from cache.embedders.base import Embedder
 from cache.embedders.bert import BertEmbedder, is_bert
 from cache.embedders.factory import load_embedder
 from cache.embedders.fake import HashedWordsEmbedder
+from cache.embedders.pieces import MAX_AT_ONCE_CHARS, MAX_PIECE_CHARS, first_tokens, pieces
 from cache.embedders.sentence import SentenceEmbedder
 from cache.embedders.sources import PACKAGED, locate
 from cache.errors import EmbedderError
@@ -93,6 +97,80 @@ def test_equal_texts_are_equal_and_others_are_not(embedder: Embedder) -> None:
 
 def test_tokens_are_counted_beyond_what_the_model_reads(embedder: Embedder) -> None:
     assert embedder.count_tokens(["", "cat", "the cat sat", "word " * 5_000]) == [0, 1, 3, 5_000]
+
+
+@pytest.fixture(params=["real", "bert"])
+def watched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Embedder, list[int]]:
+    """An embedder, and how many characters its tokenizer is given in each call from now on."""
+    embedder: Any = request.getfixturevalue(request.param)
+    chars: list[int] = []
+
+    def noting(tokenize: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **options: Any) -> Any:
+            chars.append(sum(len(text) for arg in args if isinstance(arg, list) for text in arg))
+            return tokenize(*args, **options)
+
+        return noted
+
+    if request.param == "bert":
+        monkeypatch.setattr(embedder, "_tokenizer", SimpleNamespace(encode_batch=noting(embedder._tokenizer.encode_batch)))
+    else:
+        kind = type(embedder._model.tokenizer)
+        monkeypatch.setattr(kind, "__call__", noting(kind.__call__))
+    return embedder, chars
+
+
+@pytest.mark.parametrize("text", ["word " * 200_000, "?!" * 300_000, "缓存" * 200_000, "\n" * 500_000])
+def test_the_tokenizer_never_gets_a_long_text_at_once(watched: tuple[Embedder, list[int]], text: str) -> None:
+    embedder, chars = watched
+    embedder.embed([text])
+    assert embedder.covers([text]) == [not text.strip()]
+    if text.strip():
+        assert sum(chars) < 100_000  # no more than what can be read
+    assert embedder.count_tokens([text]) == [len(text.strip()) if "word" not in text else 200_000]
+    assert max(chars) <= MAX_AT_ONCE_CHARS
+
+
+def test_the_tokenizer_never_gets_many_texts_at_once(watched: tuple[Embedder, list[int]]) -> None:
+    embedder, chars = watched
+    texts = ["some words here " * 1_000] * 30
+    embedder.covers(texts)
+    assert embedder.count_tokens(texts) == [3_000] * 30
+    assert max(chars) <= MAX_AT_ONCE_CHARS
+
+
+LONG = {
+    "words": "The quick brown fox isn't lazy: 3.14 (or so)... " * 2_000,
+    "code": "".join(f"{' ' * (number % 90)}if (a[{number}]) {{\n" for number in range(3_000)),
+    "Chinese": "今天天气怎么样？我想重置密码。" * 2_000,  # noqa: RUF001
+    "marks": "-[MASK]" * 5_000,
+    "controls": "ca\x1cch\x85e\u200b it\x0b " * 5_000,
+    "gaps": ("word" + " " * 9_000 + "\n") * 20,
+    "accents": "nai\u0308ve cafe\u0301 " * 4_000,
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_in_pieces_a_long_text_has_the_tokens_that_it_has_as_a_whole(bert: BertEmbedder, real: SentenceEmbedder, text: str) -> None:
+    whole = bert._tokenizer.encode(text, add_special_tokens=False).ids
+    assert first_tokens([text], bert._encode, len(whole)) == [whole]
+    assert bert.count_tokens([text, "a cat"]) == real.count_tokens([text, "a cat"]) == [len(whole), 2]
+    np.testing.assert_allclose(bert.embed([text, "a cat"]), real.embed([text, "a cat"]), atol=2e-6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["word", " ", "\n", "。", "-", "[", "缓", "x" * 9_000, " " * 9_000, "ab cd " * 1_500]), max_size=12))
+def test_pieces_join_to_the_text_and_none_is_long(parts: list[str]) -> None:
+    text = "".join(parts)
+    cut = list(pieces(text))
+    assert "".join(cut) == text
+    assert all(0 < len(piece) <= MAX_PIECE_CHARS for piece in cut)
+
+
+def test_words_that_stand_far_apart_are_read(embedder: Embedder) -> None:
+    far, near = "a cat" + " " * 2 * MAX_PIECE_CHARS + "sat", "a cat sat"
+    np.testing.assert_allclose(embedder.embed([far]), embedder.embed([near]), atol=2e-6)
+    assert embedder.covers([far]) == [True]
 
 
 def test_a_text_is_covered_up_to_the_longest(real: SentenceEmbedder) -> None:

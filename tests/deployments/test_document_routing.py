@@ -1,6 +1,7 @@
 """Chats with documents: their order and their replica are chosen together, with the engines' own tokens."""
 
 import json
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -121,6 +122,10 @@ async def test_blocks_are_tokenized_once() -> None:
         await ask(ingress, hits_of(2, 1))
         await ask(ingress, hits_of(2, 3))
         assert sum("Document" in text for text in seen) == 3
+        kept = ingress.routing._renderer._blocks
+        assert len(kept) == 3
+        assert all(tokens.base is None for tokens in kept.values())
+        assert all(sys.getsizeof(name) + sys.getsizeof(tokens) <= kept.getsizeof(tokens) for name, tokens in kept.items())
 
 
 async def test_a_tokenizer_that_joins_otherwise_leaves_documents_in_order(caplog: pytest.LogCaptureFixture) -> None:
@@ -175,6 +180,9 @@ async def test_what_a_head_start_has_computed_is_found_by_the_request() -> None:
         replica, ranking, found = await ask(ingress, hits_of(1, 2, 3), start=start)
         assert (replica, ranking.order) == (computing.id, (0, 1, 2))
         assert found >= 8 * SLOW.block_size
+        for _ in range(40):
+            ranking.found((ranking.predicted or 0) + 300, 1000)
+        assert ingress.routing.is_trusted
         await eventually(lambda: not any(node.engine.load().ongoing for node in nodes))
         assert ingress.routing.gate.wasted == 0
         heat, keys = ingress.routing._documents._planner._heat, ingress.routing._keys
@@ -220,3 +228,18 @@ async def test_a_head_start_that_is_left_leaves_nothing_behind() -> None:
         await eventually(lambda: nodes[0].engine.load().ongoing == 0)
         assert ingress.router.ledger("a").ongoing == 0
         await eventually(lambda: not ingress.router.pending.expire() and not ingress.router.pending.masks)
+
+
+async def test_a_head_start_that_is_refused_is_not_taken_for_a_fast_prefill() -> None:
+    async with nodes_of("a", config=SLOW.model_copy(update={"max_model_len": 200})) as nodes, ingress_of(*nodes) as ingress:
+        slow_searches(ingress)
+        start = await ingress.routing.head_start(SALT, chat_of(hits_of(1, 2), "Why?")[1])
+        assert start is not None
+        assert len(start.plan.tokens) > 200
+        assert start._task is not None
+        await start._task
+        assert ingress.routing.profile.samples == 0
+        assert not ingress.router.pending.masks
+        start.leave()
+        assert start.spent(start.plan) == (0, 0)
+        assert ingress.router.ledger("a").ongoing == 0

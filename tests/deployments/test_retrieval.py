@@ -18,7 +18,7 @@ from deployments.result_metrics import ResultMetrics
 from deployments.retrieval import THREADS, Refused, Retrieval, RetrievalCalls
 from retrieval.config import FilesConfig, RetrievalConfig
 from retrieval.documents import Attachment, Begun, Document, SearchRequest
-from retrieval.errors import DocumentError, OversizeError, QueryError, UnknownStoreError, UnknownTicketError
+from retrieval.errors import DocumentError, OversizeError, QueryError, StorageError, UnknownStoreError, UnknownTicketError
 from retrieval.result_cache import Counts
 from retrieval.scopes import Group
 from serve_app.services import RemoteDocuments
@@ -212,3 +212,20 @@ async def test_an_encoder_that_is_not_there_yet_ends_nothing(retrieval: Retrieva
     assert "not opened" in caplog.text
     retrieval._embedding.describe = describe
     assert (await retrieval.call("create_store", "a", "x")).name == "x"
+
+
+async def test_an_encoder_that_never_answers_does_not_hold_up_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    encoder: Any = Encoder()
+    encoder.describe = SimpleNamespace(remote=asyncio.Event().wait)
+    retrieval = Deployment(RetrievalConfig(), tmp_path, encoder, "127.0.0.1", SECRET, {})
+    await retrieval.check_health()
+    calls = [asyncio.create_task(retrieval.call("stores", "a")) for _ in range(2)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await retrieval.close()
+        for each in calls:
+            with pytest.raises(StorageError, match="being closed"):
+                await each
+    with pytest.raises(StorageError, match="being closed"):
+        await retrieval.open()
+    assert not caplog.records

@@ -191,6 +191,16 @@ async def test_predictions_that_are_wrong_are_not_followed() -> None:
         assert not isinstance(ingress.router.policy, PowerOfTwo)
 
 
+async def test_after_a_head_start_engines_may_find_more_than_is_predicted_but_not_less() -> None:
+    async with nodes_of("a", "b") as nodes, ingress_of(*nodes) as ingress:
+        for _ in range(40):
+            ingress.routing.observe(800, 1000, 1000, follows_head_start=True)
+        assert ingress.routing.is_trusted
+        for _ in range(40):
+            ingress.routing.observe(800, 0, 1000, follows_head_start=True)
+        assert not ingress.routing.is_trusted
+
+
 async def test_a_watch_that_ends_leaves_no_task_behind() -> None:
     async with nodes_of("a") as nodes, ingress_of(*nodes) as ingress:
         watch = FleetWatch(ingress.directory, ingress.client, ingress.router, ingress.routing.warmer, "three")

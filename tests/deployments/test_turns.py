@@ -35,6 +35,15 @@ async def test_nobody_waits_while_there_is_room() -> None:
     assert keeper.went == ["a"]
 
 
+async def test_room_that_nobody_tells_of_is_found() -> None:
+    keeper = Gatekeeper()
+    task = await keeper.begin("a")
+    assert keeper.went == []
+    keeper.room = True  # what another ingress had sent is done
+    await asyncio.wait_for(task, 5)
+    assert keeper.went == ["a"]
+
+
 async def test_nobody_waits_without_a_window() -> None:
     keeper = Gatekeeper(window=0)
     await keeper.go("a", 0)

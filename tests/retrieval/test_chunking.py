@@ -1,4 +1,5 @@
 import re
+import tracemalloc
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.chunking import CountTokens, split
+from retrieval.chunking import MAX_COUNTED_CHARS, CountTokens, split, unmarked
 from retrieval.errors import DocumentError
 
 PIECES = st.sampled_from(["word", "a", "reuse.", "Why?", " ", "\n", "\n\n", "缓存", "。", "，", "x" * 90, "3.14", "\t", "é", "\u200b"])  # noqa: RUF001
@@ -114,3 +115,33 @@ def test_character_longer_than_a_chunk_is_refused() -> None:
 def test_impossible_sizes_are_refused(max_tokens: int, overlap: int) -> None:
     with pytest.raises(ValueError, match="allowed"):
         split("text", words_and_characters, max_tokens, overlap)
+
+
+def test_a_text_of_tiny_words_takes_little_memory() -> None:
+    words = 200_000
+    tracemalloc.start()
+    try:
+        assert len(split("x " * words, lambda texts: [1] * len(texts), 2000, 0)) == words / 2000
+        assert tracemalloc.get_traced_memory()[1] < 90 * words
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", ["!" * 1_000_000, " ".join("!" * 300 + str(i) for i in range(3000))])
+def test_no_encoder_is_asked_for_the_tokens_of_a_long_text_at_once(text: str) -> None:
+    asked: list[int] = []
+
+    def count(texts: Sequence[str]) -> list[int]:
+        asked.append(sum(map(len, texts)))
+        return characters(texts)
+
+    chunks = split(text, count, 200, 30)
+    assert max(asked) <= MAX_COUNTED_CHARS
+    assert max(map(len, chunks)) <= 200
+    assert bare("".join(split(text, count, 200, 0))) == bare(text)
+
+
+def test_pages_that_share_a_chunk_do_not_share_a_word() -> None:
+    pages = "It ends with honey\fBees begin.\n\f\n# Third \f\fpage"
+    assert split(pages, words_and_characters, 50, 5) == ["It ends with honey\nBees begin.\n\n# Third page"]
+    assert unmarked(pages) == "It ends with honey\nBees begin.\n\n# Third page"

@@ -14,7 +14,7 @@ from retrieval.files import FileStore
 from retrieval.migrate import open_database
 from tests.retrieval.tiers import NOW, Clock
 
-CONFIG = FilesConfig(max_bytes=100, max_tenant_bytes=250, max_uploads=2, upload_timeout_s=60)
+CONFIG = FilesConfig(max_bytes=100, max_tenant_bytes=250, max_uploads=3, upload_timeout_s=60)
 
 
 def open_files(directory: Path, clock: Clock | None = None) -> FileStore:
@@ -106,6 +106,7 @@ def test_uploads_that_are_silent_are_dropped_and_leave_room(files: FileStore, cl
         files.append_upload("a", upload, 0, b"x")
     with pytest.raises(BusyError):
         files.begin_upload("a")
+    files.drop_upload("b", files.begin_upload("b"))  # another tenant still finds a place
     clock.now = NOW + 50
     files.append_upload("a", busy, 1, b"x")
     clock.now = NOW + 70
@@ -115,6 +116,17 @@ def test_uploads_that_are_silent_are_dropped_and_leave_room(files: FileStore, cl
         files.append_upload("a", silent, 1, b"x")
     files.begin_upload("a")
     assert files.finish_upload("a", busy, "a", "batch").bytes == 2
+
+
+def test_an_upload_that_is_finished_late_is_not_taken_for_a_silent_one(files: FileStore, clock: Clock) -> None:
+    upload = files.begin_upload("a")
+    files.append_upload("a", upload, 0, b"x")
+    os.utime(uploads(files)[0], (NOW, NOW))
+    clock.now = NOW + 59
+    finished = files._uploads.finish("a", upload)
+    clock.now = NOW + 62
+    files.expire()  # before its bytes are in their place
+    assert finished.path.read_bytes() == b"x"
 
 
 def test_a_tenants_files_have_a_limit_of_their_own(files: FileStore) -> None:

@@ -1,4 +1,5 @@
 import json
+import time
 from typing import Any
 
 import msgspec
@@ -168,6 +169,25 @@ def test_each_operator_has_an_opposite(raw: Any, attributes: dict[str, Any]) -> 
 def test_one_and_true_are_two_filters() -> None:
     assert parse_filter(of("eq", 1), "f") != parse_filter(of("eq", True), "f")
     assert parse_filter(of("eq", 1), "f") == parse_filter(of("eq", 1.0), "f")
+
+
+def test_of_too_many_comparisons_no_more_are_read() -> None:
+    part: Any = of("eq", 1)
+    for _ in range(3):
+        part = {"type": "and", "filters": [part] * MAX_COMPARISONS}
+    began = time.process_time()
+    with pytest.raises(QueryError):
+        parse_filter(part, "f")
+    assert time.process_time() - began < 0.5
+
+
+def test_many_values_take_no_longer_than_few() -> None:
+    among = [of("nin", [f"{key}-{i}" for i in range(MAX_VALUES)], f"k{key % 16}") for key in range(MAX_COMPARISONS)]
+    filters = parse_filter({"type": "and", "filters": among}, "f")
+    attributes = {f"k{key}": "x" for key in range(16)}
+    began = time.process_time()
+    assert all(filters.matches(attributes) for _ in range(2000))
+    assert time.process_time() - began < 2
 
 
 @given(FILTERS)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,16 @@ from cache.entry import Vector
 from cache.errors import EmbedderError
 from retrieval import ingest
 from retrieval.documents import Attachment, ChunkingStrategy, Document, SearchRequest
-from retrieval.errors import BusyError, DocumentError, Stopping, StorageError, UnknownBatchError, UnknownFileError, UnknownStoreError
+from retrieval.errors import (
+    BusyError,
+    DocumentError,
+    ParseError,
+    Stopping,
+    StorageError,
+    UnknownBatchError,
+    UnknownFileError,
+    UnknownStoreError,
+)
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
 from tests.retrieval.searching import contents
@@ -165,6 +175,31 @@ def test_a_deleted_file_is_gone_from_every_collection(tier: RetrievalTier) -> No
         tier.files.get_file("a", file.id)
 
 
+def test_a_file_that_is_added_while_it_is_deleted_is_gone_too(tier: RetrievalTier, monkeypatch: pytest.MonkeyPatch) -> None:
+    deleted, kept = (tier.service.create_store("a", "").id for _ in range(2))
+    file = upload(tier, b"Bees make honey.")
+    tier.attachments.attach_file("a", deleted, Attachment(file.id))
+    drain(tier)
+    delete, having = tier.files.delete, tier.attachments._having
+
+    def add_first(namespace: str, file_id: str) -> None:
+        tier.attachments.attach_file("a", kept, Attachment(file.id))
+        drain(tier)
+        assert found(tier, kept)
+        delete(namespace, file_id)
+
+    def then_delete_the_store(namespace: str, file_id: str) -> list[tuple[str, str]]:
+        stores = having(namespace, file_id)
+        if ("a", deleted) in stores:
+            tier.service.delete_store("a", deleted)
+        return stores
+
+    monkeypatch.setattr(tier.files, "delete", add_first)
+    monkeypatch.setattr(tier.attachments, "_having", then_delete_the_store)
+    tier.attachments.delete_file("a", file.id)
+    assert (found(tier, kept), all_files(tier, kept)) == ([], [])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "code", "message"),
     [
@@ -265,6 +300,27 @@ def test_what_is_stored_is_not_encoded_again(tmp_path: Path) -> None:
     tier.close()
 
 
+@pytest.mark.parametrize("late", [ParseError("reading took too long"), None])
+def test_a_process_that_is_late_with_a_file_leaves_what_another_has_made_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: ParseError | None
+) -> None:
+    tier, slower = make_tier(tmp_path), make_tier(tmp_path)
+    store_id = tier.service.create_store("a", "").id
+    file_id = attach(tier, store_id, "Bees make honey.")
+
+    def read_meanwhile(*args: Any) -> str:
+        drain(tier)
+        if late:
+            raise late
+        return "Bees make honey."
+
+    monkeypatch.setattr(slower.ingest, "_read", read_meanwhile)
+    drain(slower)
+    assert attached(tier, store_id, file_id).status == "completed"
+    assert found(tier, store_id, "honey") == ["Bees make honey."]
+    assert len(contents(tier.service._store, "a", store_id).chunks) == 1
+
+
 def test_a_text_that_is_now_cut_otherwise_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Encoder()
     tier = make_tier(tmp_path, first)
@@ -309,6 +365,22 @@ def test_only_so_many_files_may_wait(tmp_path: Path) -> None:
         tier.create_store("a", "", attachments=[Attachment(each) for each in ids])
     assert [info.id for info in tier.service.list_stores("a")] == [store_id]
     tier.attachments.create_batch("a", store_id, [Attachment(each) for each in ids[:2]])
+    tier.close()
+
+
+def test_nobody_takes_all_places_of_those_that_wait(tmp_path: Path) -> None:
+    tier = make_tier(tmp_path, files={"max_waiting": 8})
+    first, second = (tier.service.create_store(namespace, "").id for namespace in ("a", "b"))
+    for _ in range(4):
+        attach(tier, first, b"x")
+    with pytest.raises(BusyError):
+        attach(tier, first, b"x")
+    files = [Attachment(upload(tier, b"y", namespace="b").id) for _ in range(3)]
+    tier.attachments.create_batch("b", second, files[:2])
+    with pytest.raises(BusyError):
+        tier.attachments.attach_file("b", second, files[2])
+    drain(tier)
+    tier.attachments.attach_file("b", second, files[2])
     tier.close()
 
 

@@ -1,7 +1,7 @@
-"""Files of the first release, which had no migrations, go on working; and the schema is what the migrations make."""
+"""Databases of the first release, which had no migrations, go on working; and the schema is what the migrations make."""
 
-import json
-import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import CreateTable
 
+from cache.database import Database
 from retrieval.documents import Chunk, Document, Page
+from retrieval.errors import StorageError
 from retrieval.migrate import open_database
 from retrieval.schema import VERSION_TABLE, metadata
 from retrieval.store import DocumentStore
+from tests.cache.databases import MARIADB, empty_mariadb
 from tests.retrieval.searching import contents
 
 FIRST_RELEASE = """
@@ -30,32 +34,75 @@ CREATE TABLE vector_store_chunks (namespace VARCHAR(64) NOT NULL, store_id VARCH
 """
 
 
-def first_release(path: Path) -> None:
+COLUMNS = {
+    "vector_stores": "(:namespace, :id, :name, 'e', 1.0, 7, :details)",
+    "vector_store_documents": "(:namespace, 'vs_1', :id, 2.0, 4, 2, :attributes, :text)",
+    "vector_store_chunks": "(:namespace, 'vs_1', :id, :ordinal, :text, :embedding)",
+}
+
+
+def insert(connection: Connection, table: str, **row: Any) -> None:
+    connection.execute(text(f"INSERT INTO {table} VALUES {COLUMNS[table]}"), row)  # noqa: S608
+
+
+def make_tables(connection: Connection) -> None:
+    for statement in FIRST_RELEASE.split(";")[:-1]:
+        connection.exec_driver_sql(statement)
+
+
+def first_release(url: str) -> None:
     """Two namespaces with equal ids, and a collection without documents."""
-    connection = sqlite3.connect(path)
-    connection.executescript(FIRST_RELEASE)
-    for namespace in "ab":
-        for store in ("vs_1", "vs_2"):
-            row: tuple[Any, ...] = (namespace, store, f"{namespace} {store}", "e", 1.0, 7, '{"k": "v"}')
-            connection.execute("INSERT INTO vector_stores VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-        for document in ("doc_1", "doc_2"):
-            row = (namespace, "vs_1", document, 2.0, 4, 2, json.dumps({"n": 1.5}), f"{namespace} {document}")
-            connection.execute("INSERT INTO vector_store_documents VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-            for ordinal in (0, 1):
-                row = (namespace, "vs_1", document, ordinal, f"{namespace} {document} {ordinal}", np.eye(2, dtype="<f4")[ordinal].tobytes())
-                connection.execute("INSERT INTO vector_store_chunks VALUES (?, ?, ?, ?, ?, ?)", row)
-    connection.commit()
-    connection.close()
+    with opened(url) as database, database.write() as connection:
+        make_tables(connection)
+        for namespace in "ab":
+            for store in ("vs_1", "vs_2"):
+                insert(connection, "vector_stores", namespace=namespace, id=store, name=f"{namespace} {store}", details='{"k": "v"}')
+            for document in ("doc_1", "doc_2"):
+                row = {"namespace": namespace, "id": document}
+                insert(connection, "vector_store_documents", **row, attributes='{"n": 1.5}', text=f"{namespace} {document}")
+                for ordinal, vector in enumerate(np.eye(2, dtype="<f4")):
+                    named = f"{namespace} {document} {ordinal}"
+                    insert(connection, "vector_store_chunks", **row, ordinal=ordinal, text=named, embedding=vector.tobytes())
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Database]:
+    """As it is, without migrations."""
+    database = Database(url, StorageError)
+    yield database
+    database.close()
+
+
+def without_documents(connection: Connection) -> None:
+    """Only what this store has made is dropped: others share the server's database."""
+    there = set(inspect(connection).get_table_names())
+    for table in there & {VERSION_TABLE, *metadata.tables, *COLUMNS}:
+        connection.exec_driver_sql(f"DROP TABLE {table}")
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a database that has none of the tables."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/documents.db"
+        return
+    empty_mariadb().close()
+    with opened(MARIADB) as database:
+        with database.write() as connection:
+            without_documents(connection)
+        yield MARIADB
+        with database.write() as connection:
+            without_documents(connection)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    first_release(tmp_path / "documents.db")
-    return tmp_path / "documents.db"
+def url(empty: str) -> str:
+    first_release(empty)
+    return empty
 
 
-def test_a_file_of_the_first_release_goes_on(path: Path) -> None:
-    store = DocumentStore(f"sqlite:///{path}", "e")
+def test_a_database_of_the_first_release_goes_on(url: str) -> None:
+    store = DocumentStore(url, "e")
     for namespace in "ab":
         info = store.get_store(namespace, "vs_1")
         assert (info.name, info.documents, info.chunks, info.version) == (f"{namespace} vs_1", 2, 4, 7)
@@ -72,28 +119,31 @@ def test_a_file_of_the_first_release_goes_on(path: Path) -> None:
     store.close()
 
 
-def test_a_migration_that_was_stopped_before_the_old_tables_were_gone_is_made_again(path: Path) -> None:
+def test_a_migration_that_was_stopped_before_the_old_tables_were_gone_is_made_again(url: str) -> None:
     """As on MySQL, which commits after each statement."""
-    database = open_database(f"sqlite:///{path}")
-    database.close()
-    connection = sqlite3.connect(path)
-    connection.executescript(FIRST_RELEASE)
-    connection.execute("INSERT INTO vector_stores VALUES ('c', 'vs_9', '', 'e', 1.0, 0, '{}')")
-    connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0001'")  # noqa: S608
-    connection.commit()
-    connection.close()
-    store = DocumentStore(f"sqlite:///{path}", "e")
+    open_database(url).close()
+    with opened(url) as database, database.write() as connection:
+        make_tables(connection)
+        insert(connection, "vector_stores", namespace="c", id="vs_9", name="", details="{}")
+        connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '0001'")  # noqa: S608
+    store = DocumentStore(url, "e")
     assert [info.id for _, info in store.list_stores(["a", "b", "c"], Page())] == ["vs_9"]
     store.close()
 
 
-def test_the_migrations_make_the_schema(tmp_path: Path) -> None:
-    database = open_database(f"sqlite:///{tmp_path}/new.db")
+def test_the_migrations_make_the_schema(empty: str) -> None:
+    database = open_database(empty)
     with database.read() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
-        assert compare_metadata(context, metadata) == []
-        assert set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE name LIKE 'vector_store%'").all()) == set()
+        there = set(inspect(connection).get_table_names())
+        assert there >= set(metadata.tables)
+        assert not there & set(COLUMNS)
+        options = {"version_table": VERSION_TABLE, "compare_type": True, "include_name": is_ours}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
     database.close()
+
+
+def is_ours(name: str | None, kind: str, parents: object) -> bool:
+    return kind != "table" or str(name).startswith("retrieval_")
 
 
 def test_mysql_gets_types_that_hold_it() -> None:

@@ -48,6 +48,14 @@ def test_what_a_file_is(name: str, head: bytes, kind: str) -> None:
     assert kind_of(name, head) == kind
 
 
+def test_a_row_of_comments_takes_no_time() -> None:
+    comments = b"<!--a-->" * 26
+    began = time.process_time()
+    assert kind_of("page", comments + b"x") == "text"
+    assert kind_of("page", comments + b"<html>") == "html"
+    assert time.process_time() - began < 1
+
+
 @pytest.mark.parametrize(
     ("name", "head", "code"),
     [
@@ -136,6 +144,12 @@ def test_markdown_of_any_length_takes_its_time_only_once() -> None:
 )
 def test_html(html: str, text: str) -> None:
     assert read_html(html, 1000) == text
+
+
+def test_html_of_spaces_takes_its_time_only_once() -> None:
+    began = time.process_time()
+    assert read_html(f"<pre>a{' ' * 60_000}b  \nc</pre>", 100_000) == f"a{' ' * 60_000}b\nc"
+    assert time.process_time() - began < 1
 
 
 def test_html_without_tags_is_not_what_its_name_says() -> None:

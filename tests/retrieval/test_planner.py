@@ -1,5 +1,6 @@
 """The knowledge tree and the planner, on a prefix index that is filled directly."""
 
+import random
 from itertools import permutations
 
 import numpy as np
@@ -131,6 +132,22 @@ def test_provisional_plans_ask_for_nothing(fleet: Fleet) -> None:
     for asked, is_counted in ((one, False), (one, True), (other, True), (other, True)):
         fleet.planner.plan(KEYS, ROOT, asked, free(1), REPLICAS, is_counted=is_counted).routed.end()
     assert fleet.planner.plan(KEYS, ROOT, both, free(2), REPLICAS).order == (1, 0)
+
+
+def test_documents_that_are_asked_for_together_stay_by_rank(fleet: Fleet) -> None:
+    """Else a head start and its request would have two orders."""
+    chance, these = random.Random(0), pieces([9] * 5)
+
+    def passing() -> float:
+        fleet.now += chance.random() / 1000
+        return fleet.now
+
+    planner = Planner(fleet.router, passing)
+    for _ in range(5):
+        for is_counted in (False, True):
+            plan = planner.plan(KEYS, ROOT, these, free(5), REPLICAS, is_counted=is_counted)
+            assert plan.order == (0, 1, 2, 3, 4)
+            plan.routed.end()
 
 
 def test_what_was_planned_counts_as_held(fleet: Fleet) -> None:

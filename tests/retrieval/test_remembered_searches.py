@@ -1,6 +1,7 @@
 """The result cache in the service: what spares the encoder, what spares the search, and what spares neither."""
 
 import itertools
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -181,3 +182,32 @@ def test_a_remembered_search_never_shows_what_has_changed(searches: RetrievalSer
         else:
             hits = searches.search("a", SearchRequest([store_id], [f"honey{'!' * (what == 'ask!')}"], 10)).hits
             assert {hit.chunk.document_id: hit.chunk.text for hit in hits} == kept
+
+
+def test_of_a_long_query_the_encoder_gets_what_it_can_read(searches: RetrievalService, encoder: Encoder) -> None:
+    store_id = searches.create_store("a", "").id
+    searches.add_documents("a", store_id, [Document("bees", "honey")])
+    searches.search("a", SearchRequest([store_id], ["\n" * 100_000 + "honey " * 100_000], 1))
+    searches.begin_search("a", SearchRequest([store_id], ["bees " * 100_000], 1))
+    assert [len(text) for text in encoder.encoded[1:]] == [16 * encoder.max_tokens] * 2
+    assert encoder.encoded[1].startswith("honey")
+
+
+def test_long_filters_do_not_fill_the_memory(searches: RetrievalService) -> None:
+    store_id = searches.create_store("a", "").id
+    searches.add_documents("a", store_id, [Document("bees", "honey", {"kind": "0" * 500})])
+
+    def search(number: int) -> int:
+        values = [f"{number * 256 + each:0500}" for each in range(256)]
+        filters = {"type": "in", "key": "kind", "value": values}
+        return len(searches.search("a", SearchRequest([store_id], ["honey"], 1, filters)).hits)
+
+    assert search(0) == 1
+    tracemalloc.start()
+    try:
+        assert [search(number) for number in range(1, 101)] == [0] * 100
+        assert search(0) == 1
+        assert searches.result_counts.exact == 1
+        assert tracemalloc.get_traced_memory()[0] < 5_000_000
+    finally:
+        tracemalloc.stop()

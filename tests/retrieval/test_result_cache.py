@@ -1,6 +1,7 @@
 """What is remembered of searches, for whom, and for how long."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -42,6 +43,15 @@ def test_characters_that_look_and_encode_alike_are_alike() -> None:
     results = cache()
     results.put(KEY, "caf\u00e9 \ud800", QUERY, FOUND)
     assert results.exact(KEY, "cafe\u0301 \ud800") == FOUND
+
+
+def test_a_text_of_any_length_takes_its_time_only_once() -> None:
+    results = cache()
+    began = time.process_time()
+    for hostile in ("a" + "\u0301\u0316" * 40_000, "\u0301 \n" * 40_000):
+        results.put(KEY, hostile, QUERY, FOUND)
+        assert results.exact(KEY, hostile) == FOUND
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,28 @@ async def test_documents_of_a_group_are_computed_under_the_groups_salt(stores: l
     assert sent(world)["cache_salt"] == (salt or world.pipeline.authenticator.namespace(None))
 
 
+async def test_a_chat_that_got_no_documents_of_a_group_stays_its_tenants() -> None:
+    world = world_with(Documents([], scope="shared"))
+    await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["group_1"]}), caller())
+    assert sent(world)["cache_salt"] == world.pipeline.authenticator.namespace(None)
+
+
+@pytest.mark.parametrize(("fields", "is_planned"), [({}, True), ({"truncate_prompt_tokens": 9}, False)])
+async def test_a_prompt_that_is_to_be_cut_off_is_not_joined_from_parts(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], is_planned: bool
+) -> None:
+    world = world_with(Documents(hits("a", "b")))
+    rank, chats = world.pipeline.routing.rank, []
+
+    async def seen(*args: Any) -> Any:
+        chats.append(args[-1])
+        return await rank(*args)
+
+    monkeypatch.setattr(world.pipeline.routing, "rank", seen)
+    await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}, **fields), caller())
+    assert [each is not None for each in chats] == [is_planned]
+
+
 async def test_an_answer_from_a_groups_documents_is_its_tenants_own() -> None:
     world = world_with(Documents(hits("of the group"), scope="shared"))
     request = chat(retrieval={"vector_store_ids": ["group_1"]})

@@ -1,5 +1,6 @@
 """Uploads that are not as they should be, and who sees what."""
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,13 +8,17 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 
 from retrieval.documents import SearchRequest
 from retrieval.files import MAX_PART_BYTES
 from retrieval.scopes import Group
 from retrieval.tier import RetrievalTier
+from serve_app.document_calls import DocumentCalls
+from serve_app.endpoint import HttpRequest
+from serve_app.files import FileRoutes
 from serve_app.multipart import MAX_OVERHEAD_BYTES
-from tests.retrieval.tiers import drain, make_tier
+from tests.retrieval.tiers import Clock, drain, make_tier
 from tests.serve_app.clients import CANARY, CHAT, client_of, error_of
 from tests.serve_app.fakes import LocalRetrieval, World, make_world
 
@@ -32,7 +37,7 @@ def tier(world: World, tmp_path: Path) -> RetrievalTier:
     authenticator = world.pipeline.authenticator
     members = frozenset(authenticator.namespace(name) for name in (None, "mate"))
     groups = {"team": Group(authenticator.group("team"), members)}
-    tier = make_tier(tmp_path, groups=groups, files={"max_bytes": LIMIT, "max_uploads": 2})
+    tier = make_tier(tmp_path, groups=groups, files={"max_bytes": LIMIT, "max_uploads": 3})
     world.pipeline = replace(world.pipeline, documents=LocalRetrieval(tier))
     return tier
 
@@ -144,6 +149,23 @@ async def test_a_body_that_is_no_form(http: httpx.AsyncClient, kind: str | None)
     response = await http.post("/v1/files", content=b"{}", headers={"content-type": kind} if kind else {})
     assert response.status_code == 400
     error_of(response)
+
+
+async def test_a_slow_client_is_no_silent_one(world: World, tmp_path: Path) -> None:
+    clock = Clock()
+    tier = make_tier(tmp_path, clock=clock)
+    world.pipeline = replace(world.pipeline, documents=LocalRetrieval(tier))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in (PURPOSE + form_start(), b"12", b"34", b"56", b"78", END):
+            yield piece
+            clock.now += 25
+
+    request = HttpRequest("/v1/files", {}, Headers({"content-type": "multipart/form-data; boundary=b"}), b"", "id")
+    reply = await FileRoutes(DocumentCalls(world.pipeline), clock).create(request, pieces())
+    assert isinstance(reply.body, bytes)
+    assert tier.files.read_file(world.pipeline.authenticator.namespace(None), json.loads(reply.body)["id"], 0, 100) == b"12345678"
+    tier.close()
 
 
 async def test_a_client_that_leaves_drops_its_upload(world: World, http: httpx.AsyncClient, tier: RetrievalTier) -> None:
@@ -281,9 +303,9 @@ async def test_a_deleted_file_breaks_off_its_answer(http: httpx.AsyncClient, tie
     assert len(sent[1]["body"]) == MAX_PART_BYTES
 
 
-async def test_too_many_uploads_at_once(http: httpx.AsyncClient, tier: RetrievalTier) -> None:
+async def test_too_many_uploads_at_once(world: World, http: httpx.AsyncClient, tier: RetrievalTier) -> None:
     for _ in range(2):
-        tier.files.begin_upload("someone")
+        tier.files.begin_upload(world.pipeline.authenticator.namespace(None))
     response = await http.post("/v1/files", data=FORM, files={"file": ("a.txt", b"x")})
     assert (response.status_code, error_of(response)["code"]) == (503, "busy")
     assert response.headers["retry-after"]

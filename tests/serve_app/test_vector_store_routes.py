@@ -80,6 +80,19 @@ async def test_as_many_results_as_are_configured(count: int, status: int) -> Non
     assert response.status_code == status
 
 
+async def test_integers_that_a_double_cannot_tell_apart_are_refused(stores: httpx.AsyncClient) -> None:
+    path = await new_store(stores)
+    for owner, status in ((2**53, 200), (2**53 + 1, 400), (-(2**53) - 1, 400), (10**30, 400)):
+        document = {"id": "bees", "text": "Bees", "attributes": {"owner": owner}}
+        added = await stores.post(f"{path}/documents", json={"documents": [document]})
+        filters = {"type": "ne", "key": "owner", "value": owner}
+        searched = await stores.post(f"{path}/search", json={"query": "Bees", "filters": filters})
+        assert (added.status_code, searched.status_code) == (status, status)
+    filters = {"type": "eq", "key": "owner", "value": 2**53}
+    found = (await stores.post(f"{path}/search", json={"query": "Bees", "filters": filters})).json()["data"]
+    assert [(hit["file_id"], hit["attributes"]) for hit in found] == [("bees", {"owner": 2**53})]
+
+
 async def test_what_is_deleted_is_gone(stores: httpx.AsyncClient) -> None:
     path = await new_store(stores)
     assert (await stores.delete(f"{path}/documents/moon")).json()["deleted"]
