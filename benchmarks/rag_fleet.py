@@ -121,7 +121,7 @@ class Documents:
             replicas = [replicas[self._turn % len(replicas)]]
         pieces, ranks = self._pieces(request, with_question)
         began = time.process_time()  # other replays run on the same cores
-        plan = self._planner.plan(self.ours.keys, self.ours.root, pieces, ranks, replicas)
+        plan = self._planner.plan(self.ours.keys, self.ours.root, pieces, ranks, replicas, is_counted=with_question)
         self.decision_s += time.process_time() - began
         return plan
 
@@ -130,12 +130,11 @@ class Documents:
 class RagFleet(Fleet):
     """A fleet whose prompts are put together when the replica is chosen."""
 
-    documents: Documents | None = None
+    documents: Documents = field(kw_only=True)
     turns: Turns[int] | None = None
     _held: dict[int, RagArrival] = field(default_factory=dict)
 
     def _arrive(self, number: int, arrival: Arrival) -> None:
-        assert self.documents  # noqa: S101
         assert isinstance(arrival, RagArrival)  # noqa: S101
         if self.turns is None or (not self._held and self.documents.has_room()):
             Fleet._arrive(self, number, arrival)
@@ -146,19 +145,17 @@ class RagFleet(Fleet):
 
     def _step(self, place: int) -> None:
         Fleet._step(self, place)
-        while self.turns and self.documents and self.documents.has_room():
+        while self.turns and self.documents.has_room():
             number = self.turns.pop()
             arrival = self._held.pop(number)
             Fleet._arrive(self, number, replace(arrival, at_s=self.clock.now))
             self.jobs[-1].at_s = arrival.at_s
 
     def _choose(self, number: int, arrival: Arrival) -> tuple[int, array[int]]:
-        assert self.documents  # noqa: S101
         assert isinstance(arrival, RagArrival)  # noqa: S101
         return self.documents.choose(arrival)
 
     def _offloaded(self, arrival: Arrival) -> int | None:
-        assert self.documents  # noqa: S101
         return self.documents.tokens[-1] if self.documents.is_planned else None
 
 

@@ -36,7 +36,7 @@ from cache.prefix.router import LeastCost
 from deployments.config import SimulatedEngineConfig
 from deployments.demo_model import DOCUMENTS, MODEL_DIR
 from deployments.demo_model.evaluate import Answerer
-from retrieval.documents import Chunk, SearchHit, chunk_id
+from retrieval.documents import Chunk, SearchHit
 from retrieval.order import Ranks, displacement
 from retrieval.planner import Pieces, Planner
 from retrieval.prompt import ALPHABET, assemble, blocks, labels, ranking
@@ -149,7 +149,7 @@ def search(items: Sequence[Item], questions: Sequence[str], k: int) -> list[list
     """The `k` nearest documents of each question, best first."""
     encoder = load_embedder(PACKAGED, 1)
     scores = encoder.embed(questions) @ encoder.embed([item.text for item in items]).T
-    chunks = [Chunk(chunk_id(item.id, 0), item.id, 0, item.text) for item in items]
+    chunks = [Chunk(item.id, 0, item.text) for item in items]
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return [[SearchHit(chunks[place], float(row[place])) for place in places] for row, places in zip(scores, best, strict=True)]
 

@@ -64,24 +64,27 @@ def _replayed(
     asked: Sequence[Query], vectors: dict[str, Vector], true: dict[str, list[Found]], tolerance: float, options: argparse.Namespace
 ) -> Row:
     cache = ResultCache(ResultCacheConfig(tolerance=tolerance, max_entries=options.entries), time.monotonic)
-    intent = {id(true[query.text][0]): query.intent for query in asked}  # a hit is made of the very objects that were put
+    texts, intents_of = list(true), {query.text: query.intent for query in asked}
+    # Kept are the numbers of queries in the place of rows: so a hit says whose result it is.
+    kept = {text: [Found(number, hit.score) for hit in true[text]] for number, text in enumerate(texts)}
     exact_s, near_s, overlaps, firsts, same = [], [], [], [], []
     for query in asked:
         began = time.perf_counter()
-        found = cache.exact(KEY, query.text)
+        is_known = cache.exact(KEY, query.text) is not None
         exact_s.append(time.perf_counter() - began)
-        if found is not None:
+        if is_known:
             continue
         began = time.perf_counter()
-        found = cache.near(KEY, query.text, vectors[query.text])
+        hit = cache.near(KEY, query.text, vectors[query.text])
         near_s.append(time.perf_counter() - began)
-        if found is None:
-            cache.put(KEY, query.text, vectors[query.text], true[query.text])
+        if hit is None:
+            cache.put(KEY, query.text, vectors[query.text], kept[query.text])
             continue
-        expected = true[query.text]
-        overlaps.append(len({hit.row for hit in found} & {hit.row for hit in expected}) / len(expected))
+        asked_before = texts[hit[0].row]
+        found, expected = true[asked_before], true[query.text]
+        overlaps.append(len({each.row for each in found} & {each.row for each in expected}) / len(expected))
         firsts.append(found[0].row == expected[0].row)
-        same.append(intent[id(found[0])] == query.intent)
+        same.append(intents_of[asked_before] == query.intent)
     counts = cache.counts
     return {
         "system": "ours",

@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.report import Row, say
-from benchmarks.vector_search import DIMENSION, TOP, World, anonymous, one_core
+from benchmarks.vector_world import DIMENSION, TOP, World, anonymous, one_core
 from cache.entry import Vectors
 from retrieval.config import RetrievalConfig
-from retrieval.documents import Chunk, Document, chunk_id
-from retrieval.filters import parse_filter
+from retrieval.documents import Chunk, Document, SearchRequest
 from retrieval.indexes.faiss_index import FaissChunkIndex
+from retrieval.scopes import Scopes
 from retrieval.service import RetrievalService
 from retrieval.sources import FaissSource
 from retrieval.store import DocumentStore
@@ -89,7 +90,7 @@ def fill(world: World, directory: Path) -> None:
         documents = [Document(f"d{first}", "text", {"kind": first // CHUNKS % KINDS}) for first in firsts]
         counts = [min(CHUNKS, int(numbers[-1]) + 1 - first) for first in firsts]
         pairs = [(document, at) for document, count in zip(documents, counts, strict=True) for at in range(count)]
-        parts = [Chunk(chunk_id(document.id, at), document.id, at, f"{document.id} {at} ".ljust(CHARS, "x")) for document, at in pairs]
+        parts = [Chunk(document.id, at, f"{document.id} {at} ".ljust(CHARS, "x")) for document, at in pairs]
         store.put_documents(NAMESPACE, STORE, documents, parts, vectors, 1.0)
     store.close()
 
@@ -101,33 +102,36 @@ def opened(directory: Path, vectors: Vectors, threads: int) -> RetrievalService:
     encoder = FakeEncoder(vectors)
     store = DocumentStore(f"sqlite:///{directory}/documents.db", encoder.name)
     source = FaissSource(config.index, DIMENSION, encoder.name, directory / "indexes")
-    return RetrievalService(store, encoder, config, lambda: 1.0, source=source)
+    return RetrievalService(store, encoder, config, Scopes(store, {}), source, lambda: 1.0)
 
 
 def _cases(service: RetrievalService, count: int) -> list[Row]:
     new, first, filtered = (range(start, start + count) for start in (0, count, 2 * count))
-    where = parse_filter({"type": "eq", "key": "kind", "value": 3}, "filters")
+    where = {"type": "eq", "key": "kind", "value": 3}
     collection = service._indexes.open(NAMESPACE, STORE)
     vectors = [service._embedder.embed([f"query {number}"])[0] for number in new]
-    service.search(NAMESPACE, [STORE], "query 0", TOP, where)  # the filter is prepared
+    _search(service, 0, where)  # the filter is prepared
     index = _spread(lambda number: collection.search(vectors[number], TOP), new)
-    tickets: list[str] = []
+    tickets: list[str | None] = []
 
     def begin(number: int) -> None:
-        tickets.append(service.begin_search(NAMESPACE, [STORE], f"query {number}", TOP).ticket)
+        tickets.append(service.begin_search(NAMESPACE, SearchRequest([STORE], [f"query {number}"], TOP)).ticket)
 
     cases: list[Row] = [
         {"case": "new", "kind": collection.index.kind, **_spread(lambda number: _search(service, number), new)},
         {"case": "repeated", **_spread(lambda number: _search(service, number), new)},
         {"case": "first", **_spread(begin, first, lambda: tickets[-1] and service.end_search(NAMESPACE, tickets[-1]))},
-        {"case": "filtered", **_spread(lambda number: service.search(NAMESPACE, [STORE], f"query {number}", TOP, where), filtered)},
+        {
+            "case": "filtered",
+            **_spread(lambda number: _search(service, number, where), filtered),
+        },
     ]
     cases[0]["index_p50_ms"] = index["search_p50_ms"]
     return cases
 
 
-def _search(service: RetrievalService, number: int) -> None:
-    service.search(NAMESPACE, [STORE], f"query {number}", TOP)
+def _search(service: RetrievalService, number: int, filters: dict[str, Any] | None = None) -> None:
+    service.search(NAMESPACE, SearchRequest([STORE], [f"query {number}"], TOP, filters))
 
 
 def _spread(work: Callable[[int], object], numbers: Iterable[int], after: Callable[[], object] = lambda: None) -> Row:

@@ -74,7 +74,7 @@ class DocumentPlans:
         if pieces is None or not by_id:
             return None
         provisional = replace(pieces, tail=pieces.tail[:0])  # ranks and question are not shared
-        plan = self._planner.plan(keys, keys.root(salt), provisional, chat.ranks, list(by_id))
+        plan = self._planner.plan(keys, keys.root(salt), provisional, chat.ranks, list(by_id), is_counted=False)
         if not self.gate.opens(plan.seconds, plan.backlog_s):
             plan.routed.end()
             return None
@@ -83,11 +83,10 @@ class DocumentPlans:
         return start
 
     def _hints(self, plan: Plan) -> dict[str, Any]:
-        """For engines that keep KV in the host's memory: the question is not worth it, and how documents are to be weighed."""
-        if not plan.spans:
+        """For engines that keep KV in the host's memory: the question is not worth it, and what prefills cost."""
+        if not plan.documents_end:
             return {}
-        given = {"documents": plan.spans, "profile": self._router.profile.coefficients[:3]}
-        return {"max_offload_tokens": plan.spans[-1][1], hints.FIELD: given}
+        return {"max_offload_tokens": plan.documents_end, hints.FIELD: {"profile": self._router.profile.coefficients[:3]}}
 
 
 def with_tokens(replica: Replica, call: Call, tokens: Tokens, parameters: Mapping[str, Any] | None = None) -> Call:

@@ -133,12 +133,11 @@ class Renderer:
                     raw = b"".join([chunk async for chunk in answer.chunks()])
                 finally:
                     await answer.close()
-            numbers = np.frombuffer(raw, np.uint32)
+            return np.frombuffer(raw, np.uint32) if answer.status == 200 else None
         except (DeploymentError, TimeoutError, ValueError) as error:
             self.typical_s += _SMOOTHING * (LIMIT_S - self.typical_s)
             log.warning("a prompt was not rendered", extra={"replica": replica.id, "error": type(error).__name__})
             return None
-        return numbers if answer.status == 200 else None
 
 
 def _name(block: str) -> bytes:

@@ -21,10 +21,10 @@ from deployments.replicas import directory_of
 from deployments.result_metrics import ResultMetrics
 from deployments.router import DirectoryRouter
 from retrieval.config import RetrievalConfig
-from retrieval.documents import Begun, SearchResult
+from retrieval.documents import Begun, SearchRequest, SearchResult
 from retrieval.errors import BusyError, InputError, OversizeError, RetrievalError, StorageError, UnknownError
-from retrieval.filters import Filter, parse_filter
 from retrieval.scopes import Group
+from retrieval.search import SEARCH_THREADS
 from retrieval.sources import IndexSource, open_source
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
@@ -32,8 +32,6 @@ from retrieval.tier import RetrievalTier
 NAME = "Retrieval"
 THREADS = 32
 """Of calls: those that add documents wait for the encoder for minutes."""
-SEARCH_THREADS = 32
-"""Of searches alone, so that they do not wait for those."""
 DRAIN_LIMIT_S = 10.0
 EXPORT_S = 1.0
 """How often counters are told."""
@@ -55,16 +53,12 @@ _REFUSALS = (BusyError, InputError, OversizeError, UnknownError)
 
 class RetrievalCalls(Protocol):
     """The contract of `Retrieval`: what requests wait for. See `retrieval.service.RetrievalService`; raises `RetrievalError` and
-    `CacheError`. `filters` are as `retrieval.filters.parse_filter` takes them.
+    `CacheError`.
     """
 
-    async def search(
-        self, namespace: str, store_ids: list[str], query: str | list[str], top_k: int, filters: Any, score_threshold: float | None
-    ) -> SearchResult: ...
+    async def search(self, namespace: str, request: SearchRequest) -> SearchResult: ...
 
-    async def begin_search(
-        self, namespace: str, store_ids: list[str], query: str | list[str], top_k: int, filters: Any, score_threshold: float | None
-    ) -> Begun: ...
+    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun: ...
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult: ...
 
@@ -86,7 +80,7 @@ class Retrieval(RetrievalCalls):
         self._lock = asyncio.Lock()
         self._closing = asyncio.Event()
         self._threads = ThreadPoolExecutor(THREADS, "retrieval")
-        self._searches = ThreadPoolExecutor(SEARCH_THREADS, "searches")
+        self._searches = ThreadPoolExecutor(SEARCH_THREADS, "searches")  # so that they do not wait for those
         self._calls: DirectCalls | None = None
         self._opening: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -138,7 +132,7 @@ class Retrieval(RetrievalCalls):
         try:
             source = self._source(embedder)
             files = self._data_dir / "files"
-            tier = RetrievalTier(store, embedder, self._config, files, time.time, self._groups, source=source)
+            tier = RetrievalTier(store, embedder, self._config, files, self._groups, source, time.time)
         except BaseException:
             store.close()
             raise
@@ -160,17 +154,11 @@ class Retrieval(RetrievalCalls):
         except _REFUSALS as error:
             return Refused(error)
 
-    async def search(
-        self, namespace: str, store_ids: list[str], query: str | list[str], top_k: int, filters: Any, score_threshold: float | None
-    ) -> SearchResult:
-        service = (await self._opened()).service
-        return await self._searching(service.search, namespace, store_ids, query, top_k, _parsed(filters), score_threshold)
+    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
+        return await self._searching((await self._opened()).service.search, namespace, request)
 
-    async def begin_search(
-        self, namespace: str, store_ids: list[str], query: str | list[str], top_k: int, filters: Any, score_threshold: float | None
-    ) -> Begun:
-        service = (await self._opened()).service
-        return await self._searching(service.begin_search, namespace, store_ids, query, top_k, _parsed(filters), score_threshold)
+    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
+        return await self._searching((await self._opened()).service.begin_search, namespace, request)
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         return await self._searching((await self._opened()).service.end_search, namespace, ticket)
@@ -213,10 +201,6 @@ class Retrieval(RetrievalCalls):
 
 def _closed() -> StorageError:
     return StorageError("the document store is being closed")
-
-
-def _parsed(filters: Any) -> Filter | None:
-    return None if filters is None else parse_filter(filters, "filters")
 
 
 def retrieval_deployment(

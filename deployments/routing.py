@@ -146,9 +146,9 @@ class Routing:
 
     async def head_start(self, salt: str, chat: DocumentChat) -> HeadStart | None:
         """Begins with the prefill of documents that are provisional, if that pays. `chat`: the request with them."""
-        replicas = self._directory.replicas
-        if not replicas or not self._may_plan(replicas):
+        if not self.may_start_early:
             return None
+        replicas = self._directory.replicas
         return await self._documents.head_start(self._keys_of(replicas[0].block_size), replicas, salt, chat)
 
     async def lengths(self, chat: DocumentChat) -> tuple[int, list[int]] | None:
@@ -156,6 +156,12 @@ class Routing:
         replicas = self._directory.replicas
         pieces = await self._renderer.pieces(replicas, chat) if replicas else None
         return None if pieces is None else (len(pieces.head) + len(pieces.tail), [len(tokens) for tokens in pieces.documents])
+
+    @property
+    def may_start_early(self) -> bool:
+        """Head starts can come. Where they cannot, nobody needs provisional results."""
+        replicas = self._directory.replicas
+        return bool(replicas) and self._may_plan(replicas)
 
     def _may_plan(self, replicas: Sequence[Replica]) -> bool:
         return self._config.policy == "cost" and self.is_trusted and replicas[0].block_size > 0

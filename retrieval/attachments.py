@@ -9,11 +9,12 @@ from sqlalchemy import Connection, Select, and_, func, insert, select, update
 from retrieval import rows
 from retrieval.config import RetrievalConfig
 from retrieval.documents import (
+    MAX_BATCH,
     AttachedFile,
     Attachment,
     Attributes,
     BatchInfo,
-    Cutting,
+    ChunkingStrategy,
     FileInfo,
     Page,
     Status,
@@ -28,8 +29,6 @@ from retrieval.schema import batches, documents, revisions, stores
 from retrieval.scopes import Scopes
 from retrieval.store import DocumentStore
 
-MAX_BATCH = 2000
-"""Files in one batch: OpenAI's limit."""
 MIN_CHUNK_TOKENS = 16
 
 
@@ -54,7 +53,7 @@ class Attachments:
         self._files = files
         self._queue = queue
         self._scopes = scopes
-        self._cutting = Cutting(config.chunk_tokens, config.chunk_overlap_tokens)
+        self._cutting = ChunkingStrategy(config.chunk_tokens, config.chunk_overlap_tokens)
         self._max_tokens = max_tokens
         self._clock = clock
 
@@ -69,7 +68,7 @@ class Attachments:
             self._check_cutting(each.cutting)
         return self._files.get_all(namespace, [each.file_id for each in attachments])
 
-    def _check_cutting(self, cutting: Cutting | None) -> None:
+    def _check_cutting(self, cutting: ChunkingStrategy | None) -> None:
         if cutting is None:
             return
         field = "chunking_strategy.static"
@@ -234,7 +233,7 @@ def _file(row: rows.AnyRow) -> AttachedFile:
         created_at=row.created_at,
         status=row.status,
         attributes=row.new_attributes if is_waiting and row.new_attributes is not None else row.attributes,
-        cutting=Cutting(row.chunk_tokens, row.chunk_overlap_tokens),
+        cutting=ChunkingStrategy(row.chunk_tokens, row.chunk_overlap_tokens),
         usage_bytes=row.usage,
         chunks_done=row.embedded if is_waiting else row.chunks,
         chunks_total=row.to_embed if is_waiting else row.chunks,

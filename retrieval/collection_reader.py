@@ -7,9 +7,9 @@ import numpy as np
 
 from retrieval.collection import Collection
 from retrieval.errors import StorageError
-from retrieval.indexes.base import ChunkIndex, RowIds, Slices
-from retrieval.members import NONE, Members
-from retrieval.reads import Changes, Inventory, Numbers, SeenDocument, Slice, State
+from retrieval.indexes.base import NONE, ChunkIndex, RowIds, Slices
+from retrieval.members import Members
+from retrieval.reads import Changes, ChunkVectors, Inventory, Numbers, SeenDocument, State
 from retrieval.sources import IndexSource, index_name
 from retrieval.store import DocumentStore
 
@@ -68,7 +68,7 @@ class CollectionReader:
             log.warning("a kept index is of another database, or of a state of this one that was given up: it is made anew")
             index = None
         if index is None:
-            index = self._source.made(name, version, lambda: _Seen(self._vectors(key, inventory.numbers)).slices())
+            index = self._source.made(name, version, lambda: _slices(self._vectors(key, inventory.numbers)))
         return self._matched(key, index, inventory)
 
     def _matched(self, key: Key, index: ChunkIndex, inventory: Inventory) -> tuple[Collection, bool]:
@@ -104,11 +104,11 @@ class CollectionReader:
         changed = members.changed(gone, seen.rows, seen.revisions, changes.documents, ended)
         return Collection(collection.number, index, changed), seen.count == sum(document.chunks for document in new)
 
-    def _vectors(self, key: Key, rows: RowIds) -> Iterator[Slice]:
+    def _vectors(self, key: Key, rows: RowIds) -> Iterator[ChunkVectors]:
         for start in range(0, len(rows), SLICE):
             yield self._store.vectors_of(*key, rows[start : start + SLICE].tolist())
 
-    def _chunks(self, key: Key, documents: Iterable[SeenDocument]) -> Iterator[Slice]:
+    def _chunks(self, key: Key, documents: Iterable[SeenDocument]) -> Iterator[ChunkVectors]:
         """Of all these documents: short ones together, long ones in parts."""
         together: list[int] = []
         count = 0
@@ -129,7 +129,7 @@ class CollectionReader:
 class _Seen:
     """Slices from SQL on their way into an index, and what they were."""
 
-    def __init__(self, found: Iterator[Slice]) -> None:
+    def __init__(self, found: Iterator[ChunkVectors]) -> None:
         self._found = found
         self._numbers: list[Numbers] = []
         self._revisions: list[Numbers] = []
@@ -147,8 +147,15 @@ class _Seen:
         return np.concatenate([NONE, *self._revisions])
 
     def slices(self) -> Slices:
+        return _slices(self._noted())
+
+    def _noted(self) -> Iterator[ChunkVectors]:
         for part in self._found:
-            if len(part.numbers):  # of nothing SQL does not know the dimension
-                self._numbers.append(part.numbers)
-                self._revisions.append(part.revisions)
-                yield part.numbers, part.vectors
+            self._numbers.append(part.numbers)
+            self._revisions.append(part.revisions)
+            yield part
+
+
+def _slices(found: Iterable[ChunkVectors]) -> Slices:
+    """But for empty ones: of nothing SQL does not know the dimension."""
+    return ((part.numbers, part.vectors) for part in found if len(part.numbers))

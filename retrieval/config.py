@@ -9,7 +9,7 @@ from retrieval.indexes.config import IndexConfig
 from retrieval.result_cache import ResultCacheConfig
 
 GroupName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-Members = Annotated[tuple[Annotated[str, Field(pattern=TENANT_NAME)], ...], Field(min_length=1)]
+TenantNames = Annotated[tuple[Annotated[str, Field(pattern=TENANT_NAME)], ...], Field(min_length=1)]
 
 
 class FilesConfig(Section):
@@ -60,7 +60,7 @@ class RetrievalConfig(Section):
     index: IndexConfig = IndexConfig()
     result_cache: ResultCacheConfig = ResultCacheConfig()
     files: FilesConfig = FilesConfig()
-    groups: dict[GroupName, Members] = Field(default_factory=dict)
+    groups: dict[GroupName, TenantNames] = Field(default_factory=dict)
     """By name: the tenants that share the collections which a member has made for the group."""
 
     @model_validator(mode="after")

@@ -1,12 +1,12 @@
 """What collections are made of."""
 
 import hashlib
+import math
 import re
 import secrets
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from retrieval.errors import DocumentError
 
@@ -17,6 +17,10 @@ MAX_ATTRIBUTES = 16
 MAX_KEY_CHARS = 64
 MAX_VALUE_CHARS = 512
 MAX_NAME_CHARS = 255
+MAX_QUERIES = 16
+"""Of one search."""
+MAX_BATCH = 2000
+"""Files in one batch: OpenAI's limit."""
 MAX_INTEGER = 2**53
 """Numbers travel and are kept as doubles: of larger integers several are one, and a filter would take one for another."""
 
@@ -49,15 +53,36 @@ class DocumentInfo:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The `ordinal`-th part of a document, counted from 0. Its id is `<document id>#<ordinal>`."""
+    """The `ordinal`-th part of a document, counted from 0."""
 
-    id: str
     document_id: str
     ordinal: int
     text: str
     attributes: Attributes = field(default_factory=dict)
     name: str = ""
-    """Of the file that it is from, or its document's id."""
+    """Of the file that it is from; empty if that is not known, or there is none."""
+
+    @property
+    def id(self) -> str:
+        """No document's id contains "#", so no two chunks of a collection share one."""
+        return f"{self.document_id}#{self.ordinal}"
+
+    @property
+    def filename(self) -> str:
+        return self.name or self.document_id
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What a search is to find: the `top_k` chunks of all these collections that are nearest to any of the queries."""
+
+    store_ids: list[str]
+    queries: list[str]
+    top_k: int
+    filters: Any = None
+    """JSON, as `retrieval.filters.parse_filter` takes it: only chunks whose attributes match."""
+    score_threshold: float | None = None
+    """Only chunks whose score is at least this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +108,8 @@ class Begun:
     """A search whose provisional result is there; `end_search` waits for the final one, of the same versions."""
 
     result: SearchResult
-    is_final: bool
-    """Then the search has ended already."""
-    ticket: str
-    """Empty if it is final."""
+    ticket: str | None = None
+    """None: the result is final."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +146,7 @@ class FileInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Cutting:
+class ChunkingStrategy:
     """How long a file's chunks are, in tokens of the encoder."""
 
     max_tokens: int
@@ -136,7 +159,7 @@ class Attachment:
 
     file_id: str
     attributes: Attributes = field(default_factory=dict)
-    cutting: Cutting | None = None
+    cutting: ChunkingStrategy | None = None
     """None: as configured."""
 
 
@@ -149,7 +172,7 @@ class AttachedFile:
     created_at: float
     status: Status
     attributes: Attributes
-    cutting: Cutting
+    cutting: ChunkingStrategy
     usage_bytes: int
     chunks_done: int
     chunks_total: int | None
@@ -196,11 +219,6 @@ def content_id(text: str) -> str:
     return "doc_" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
-def chunk_id(document_id: str, ordinal: int) -> str:
-    """No document id contains "#", so no two chunks of a collection share an id."""
-    return f"{document_id}#{ordinal}"
-
-
 def check_document(document: Document, max_bytes: int) -> None:
     """Raises `DocumentError` for a document that cannot be kept. The message never repeats the document."""
     if not _DOCUMENT_ID.fullmatch(document.id):
@@ -229,7 +247,7 @@ def check_attributes(attributes: Attributes, field: str) -> None:
         raise DocumentError(f"{len(attributes)} attributes; allowed: at most {MAX_ATTRIBUTES}", field)
     if not all(len(key) <= MAX_KEY_CHARS and is_unicode(key) for key in attributes):
         raise DocumentError(f"an attribute's key is a text of at most {MAX_KEY_CHARS} characters", field)
-    if not all(_is_value(value) for value in attributes.values()):
+    if not all(is_value(value) for value in attributes.values()):
         allowed = f"a text of at most {MAX_VALUE_CHARS} characters, a finite number (an integer of at most 2^53) or a boolean"
         raise DocumentError(f"an attribute is {allowed}", field)
 
@@ -239,7 +257,8 @@ def is_unicode(text: str) -> bool:
     return not _SURROGATE.search(text)
 
 
-def _is_value(value: str | float | bool) -> bool:
+def is_value(value: Any) -> bool:
+    """Whether an attribute may have it."""
     if isinstance(value, str):
         return len(value) <= MAX_VALUE_CHARS and is_unicode(value)
-    return abs(value) <= (MAX_INTEGER if isinstance(value, int) else sys.float_info.max)
+    return (isinstance(value, bool | int) and abs(value) <= MAX_INTEGER) or (isinstance(value, float) and math.isfinite(value))

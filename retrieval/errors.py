@@ -13,10 +13,12 @@ RetrievalError
 ├── OversizeError         a file is longer than what is kept
 ├── BusyError             too much waits already; try again
 ├── ChunkSizeError        chunks are to be longer than what the encoder reads
-├── ProfileError          a file of prefill times cannot be used
 ├── ParseError            a file has no text that can be read; `code` is OpenAI's
 ├── SupersededError       what was being ingested is no longer wanted
+├── IndexFileError        an index's files are missing, damaged, or of another collection or encoder
 └── StorageError          the document store did not answer, or holds what it cannot use
+
+Stopping                  no error: the process is to end, and what is under way in the background goes on in the next one
 """
 
 from typing import ClassVar, Self
@@ -91,10 +93,6 @@ class ChunkSizeError(RetrievalError):
     """Chunks are to be longer than what the encoder reads."""
 
 
-class ProfileError(RetrievalError):
-    """A file of prefill times cannot be used; the message says what it must look like."""
-
-
 class ParseError(RetrievalError):
     """A file has no text that can be read. `code` is OpenAI's; the message says why, never what the file holds."""
 
@@ -108,5 +106,13 @@ class SupersededError(RetrievalError):
     """What was being ingested is no longer wanted: its document was deleted, cancelled or given anew."""
 
 
+class IndexFileError(RetrievalError):
+    """An index's files cannot be used or written; the index can be made again from SQL."""
+
+
 class StorageError(RetrievalError):
     """The document store did not answer, or holds what it cannot use."""
+
+
+class Stopping(Exception):  # noqa: N818  # no error
+    """The process is to end: what is under way in the background is given up, and goes on in the next one."""

@@ -1,6 +1,5 @@
 """Uploaded files: rows in SQL, bytes on disk. Equal contents of one namespace are kept once; two uploads are two files all the same."""
 
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from sqlalchemy import delete, func, insert, select
 from cache.database import Database
 from retrieval import rows
 from retrieval.config import FilesConfig
+from retrieval.disk import flush
 from retrieval.documents import FileInfo, Page, check_name, new_id
 from retrieval.errors import DocumentError, StorageError, UnknownFileError
 from retrieval.schema import files
@@ -84,8 +84,7 @@ class FileStore:
         """Raises `UnknownFileError` if one is missing."""
         query = select(*_COLUMNS).where(files.c.namespace == namespace)
         with self._database.read() as connection:
-            parts = [ids[start : start + 500] for start in range(0, len(ids), 500)]
-            found = [FileInfo(*row) for part in parts for row in connection.execute(query.where(files.c.id.in_(part)))]
+            found = [FileInfo(*row) for part in rows.parts_of(ids) for row in connection.execute(query.where(files.c.id.in_(part)))]
         if len(found) < len(set(ids)):
             raise UnknownFileError("no file of this id")
         return {info.id: info for info in found}
@@ -145,10 +144,6 @@ class FileStore:
         self._make(target.parent)
         try:
             source.replace(target)  # over equal bytes, if they are there
-            directory = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)  # the row must not outlive the bytes
-            finally:
-                os.close(directory)
+            flush(target.parent)  # the row must not outlive the bytes
         except OSError as error:
             raise StorageError(f"a file could not be kept: {error.strerror}: see to the data directory") from error

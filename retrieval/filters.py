@@ -5,14 +5,13 @@ equal, nor greater or less, nor among any values; so `ne` and `nin` hold for it.
 """
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from operator import ge, gt, le, lt
 from typing import Any, Literal
 
-from retrieval.documents import MAX_INTEGER, MAX_KEY_CHARS, MAX_VALUE_CHARS, Attributes, is_unicode
+from retrieval.documents import MAX_KEY_CHARS, MAX_VALUE_CHARS, Attributes, is_unicode, is_value
 from retrieval.errors import QueryError
 
 MAX_DEPTH = 8
@@ -84,14 +83,6 @@ def parse_filter(raw: Any, field: str) -> Filter:
     return _parse(raw, field, MAX_DEPTH)[0]
 
 
-def to_json(filters: Filter) -> dict[str, Any]:
-    """What `parse_filter` makes the same filter of."""
-    if isinstance(filters, Compound):
-        return {"type": filters.operator, "filters": [to_json(part) for part in filters.parts]}
-    value = list(filters.values) if filters.operator in _AMONG else filters.values[0]
-    return {"type": filters.operator, "key": filters.key, "value": value}
-
-
 def _parse(raw: Any, field: str, levels: int) -> tuple[Filter, int]:
     """And how many comparisons it has."""
     if not isinstance(raw, Mapping):
@@ -131,11 +122,11 @@ def _comparison(raw: Mapping[str, Any], operator: Any, field: str) -> Comparison
     if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_CHARS or not is_unicode(key):
         raise QueryError(f"an attribute's key is a text of 1 to {MAX_KEY_CHARS} characters", f"{field}.key")
     if operator in _AMONG:
-        if not isinstance(value, list) or not 1 <= len(value) <= MAX_VALUES or not all(_is_value(each) for each in value):
+        if not isinstance(value, list) or not 1 <= len(value) <= MAX_VALUES or not all(is_value(each) for each in value):
             raise QueryError(f"for {operator}, a list of 1 to {MAX_VALUES} texts, numbers or booleans", f"{field}.value")
         distinct = {json.dumps(_canonical(each)): each for each in value}
         return Comparison(operator, key, tuple(distinct[each] for each in sorted(distinct)))
-    if not _is_value(value):
+    if not is_value(value):
         allowed = f"a text of at most {MAX_VALUE_CHARS} characters, a number (an integer of at most 2^53) or a boolean"
         raise QueryError(allowed, f"{field}.value")
     if operator in _ORDERS and isinstance(value, bool):
@@ -148,12 +139,6 @@ def _require_keys(raw: Mapping[str, Any], keys: set[str], field: str) -> None:
         raise QueryError("it is required", f"{field}.{missing[0]}")
     if raw.keys() - keys:
         raise QueryError(f"it has a field that is not known; allowed: {', '.join(sorted(keys))}", field)
-
-
-def _is_value(value: Any) -> bool:
-    if isinstance(value, str):
-        return len(value) <= MAX_VALUE_CHARS and is_unicode(value)
-    return (isinstance(value, bool | int) and abs(value) <= MAX_INTEGER) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _kind(value: Value) -> str:

@@ -15,7 +15,7 @@ from cache.embedders.base import Embedder
 from cache.errors import EmbedderError
 from retrieval.chunking import split
 from retrieval.config import FilesConfig
-from retrieval.errors import DocumentError, ParseError, StorageError, SupersededError, UnknownError, UnknownFileError
+from retrieval.errors import DocumentError, ParseError, Stopping, StorageError, SupersededError, UnknownError, UnknownFileError
 from retrieval.files import FileStore
 from retrieval.ingest_queue import IngestQueue, Job
 from retrieval.parsing.reader import read_file
@@ -36,10 +36,6 @@ TRIES = 200
 """Of one step, over about three hours; then the file has failed."""
 MAX_REMEMBERED = 10_000
 """Namespaces of which it is known when they had their turn."""
-
-
-class Stopping(Exception):  # noqa: N818  # no error: the work goes on in the next process
-    """This process is to end."""
 
 
 class Ingest:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, case, delete, func, insert, select, update
 from cache.database import Database
 from cache.entry import Vectors
 from retrieval import rows
-from retrieval.documents import Attachment, Attributes, Cutting, FileInfo
+from retrieval.documents import Attachment, Attributes, ChunkingStrategy, FileInfo
 from retrieval.errors import BusyError, SupersededError
 from retrieval.revisions import StoreRow, end_revisions, new_revision, publish, raised, store_row
 from retrieval.schema import chunks, documents, revisions, stores
@@ -35,7 +35,7 @@ class Job:
     name: str
     embedder: str
     """Of the collection's vectors."""
-    cutting: Cutting
+    cutting: ChunkingStrategy
     text: str | None
     cut: str | None
     embedded: int
@@ -55,7 +55,7 @@ class IngestQueue:
         file_namespace: str,
         file: FileInfo,
         asked: Attachment,
-        cutting: Cutting,
+        cutting: ChunkingStrategy,
         batch: str | None,
         now: float,
     ) -> None:
@@ -135,7 +135,7 @@ class IngestQueue:
             store = raised(connection, job.namespace, job.store_id)
             attributes = _take(connection, job)
             size = len(text.encode())
-            usage = size + sum(len(part.encode()) for part in parts) + vector_bytes
+            usage = rows.usage_of(size, parts, vector_bytes)
             values = {"status": "completed", "attributes": attributes, "bytes": size, "usage": usage, "chunks": len(parts)}
             publish(connection, store, job.document_id, job.revision, values, now)
 
@@ -159,7 +159,7 @@ def _job(connection: Connection, revision: int) -> Job | None:
     row = connection.execute(query.where(revisions.c.seq == revision)).first()
     if row is None:
         return None
-    cutting = Cutting(row.chunk_tokens, row.chunk_overlap_tokens)
+    cutting = ChunkingStrategy(row.chunk_tokens, row.chunk_overlap_tokens)
     place = (row.namespace, row.store_id, row.document_id, row.file_namespace, row.name, row.embedder)
     return Job(row.seq, *place, cutting, row.text, row.cut, row.embedded)
 

@@ -12,7 +12,6 @@ from retrieval.documents import Attributes
 from retrieval.indexes.base import RowIds
 from retrieval.reads import Numbers, SeenDocument
 
-NONE: RowIds = np.empty(0, np.int64)
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 

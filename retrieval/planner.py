@@ -8,7 +8,6 @@ first has the best chance to be shared.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from cache.prefix.heat import Heat
 from cache.prefix.keys import BlockKeys, Tokens
 from cache.prefix.router import Prompt, Routed, Router
 from retrieval.order import Order, Ranks
-from retrieval.tree import Path, Walk
+from retrieval.tree import CachedPath, Walk
 
 HALF_LIFE_S = 300.0
 """Of the counts by which documents that nobody holds are put in order."""
@@ -36,11 +35,6 @@ class Pieces:
         """Tokens of the prompt."""
         return len(self.head) + sum(map(len, self.documents)) + len(self.tail)
 
-    def spans(self, order: Order) -> list[tuple[int, int]]:
-        """Where each document begins and ends in the prompt."""
-        ends = accumulate((len(self.documents[hit]) for hit in order), initial=len(self.head))
-        return list(pairwise(ends))
-
     def joined(self, order: Order) -> Tokens:
         return np.concatenate([self.head, *(self.documents[hit] for hit in order), self.tail])
 
@@ -50,8 +44,8 @@ class Plan:
     order: Order
     tokens: Tokens
     """The prompt, in that order."""
-    spans: Sequence[tuple[int, int]]
-    """Where each document begins and ends in it."""
+    documents_end: int
+    """Its tokens up to there; 0: it has none."""
     routed: Routed
     backlog_s: float
     """Of other work, before it, on the first replica."""
@@ -69,23 +63,36 @@ class Planner:
         self._router = router
         self._heat = Heat(clock, HALF_LIFE_S)
 
-    def plan(self, keys: BlockKeys, root: int, pieces: Pieces, ranks: Ranks, replicas: Sequence[str], is_whole: bool = False) -> Plan:
-        """Also reserves the first replica's place. `root`: of the prompt's keys, see `BlockKeys.root`; `replicas` must not be empty."""
-        heats = self._heat.touch_all(keys.digest((root, name)) for name in pieces.names)
+    def plan(
+        self,
+        keys: BlockKeys,
+        root: int,
+        pieces: Pieces,
+        ranks: Ranks,
+        replicas: Sequence[str],
+        is_whole: bool = False,
+        *,
+        is_counted: bool = True,
+    ) -> Plan:
+        """Also reserves the first replica's place. `root`: of the prompt's keys, see `BlockKeys.root`; `replicas` must not be empty;
+        `is_counted`: its documents are asked for, once more than before."""
+        names = [keys.digest((root, name)) for name in pieces.names]
+        heats = self._heat.touch_all(names) if is_counted else [self._heat.of(name) for name in names]
         router, tokens = self._router, len(pieces)
         paths = self._paths(keys, root, pieces, ranks)
         cached = [paths[replica].blocks * keys.block_size if replica in paths else 0 for replica in replicas]
         ranked = [replicas[place] for place in router.order(replicas, cached, tokens, heat=0.0)]
-        order = ranks.completed(paths.get(ranked[0], Path()).order, heats)
+        order = ranks.completed(paths.get(ranked[0], CachedPath()).order, heats)
         joined = pieces.joined(order)
         prompt = Prompt(keys.chain(root, joined), tokens, is_whole)
         backlog_s = router.ledger(ranked[0]).backlog_s(router.clock())
-        return Plan(order, joined, pieces.spans(order), router.take(prompt, ranked, router.cached(prompt, ranked)), backlog_s)
+        documents_end = tokens - len(pieces.tail) if order else 0
+        return Plan(order, joined, documents_end, router.take(prompt, ranked, router.cached(prompt, ranked)), backlog_s)
 
     def cached(self, keys: BlockKeys, root: int, pieces: Pieces, ranks: Ranks) -> int:
         """Tokens that the replica which holds most of them holds, in its best order."""
         return keys.block_size * max((path.blocks for path in self._paths(keys, root, pieces, ranks).values()), default=0)
 
-    def _paths(self, keys: BlockKeys, root: int, pieces: Pieces, ranks: Ranks) -> dict[str, Path]:
+    def _paths(self, keys: BlockKeys, root: int, pieces: Pieces, ranks: Ranks) -> dict[str, CachedPath]:
         self._router.pending.expire()
         return Walk(self._router.index, self._router.pending.masks, keys, pieces.documents, ranks).paths(root, pieces.head)

@@ -1,4 +1,4 @@
-"""What a reader gets of a collection: all of it at once, its vectors in slices, and what has changed."""
+"""What a reader gets of a collection: what a search sees of it, vectors and texts by their numbers, and what has changed."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,27 +13,14 @@ from cache.database import Database
 from cache.entry import Vectors
 from retrieval import rows
 from retrieval.documents import Attributes, Chunk
-from retrieval.errors import UnknownStoreError
-from retrieval.revisions import BATCH, StoreRow
+from retrieval.revisions import StoreRow
 from retrieval.schema import chunks, documents, revisions
 
 Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All chunks of a collection at one version, ordered by document id and ordinal.
-
-    `vectors` has shape (len(chunks), dimension), and (0, 0) without chunks.
-    """
-
-    version: int
-    chunks: list[Chunk]
-    vectors: Vectors
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
+class ChunkVectors:
     """Chunks without their texts: their numbers, rising, the revision that each belongs to, and their vectors, shape (n, dimension)."""
 
     numbers: Numbers
@@ -105,22 +92,7 @@ def one_moment(database: Database) -> Iterator[Connection]:
         yield connection
 
 
-def snapshot(connection: Connection, namespace: str, store_id: str) -> tuple[Snapshot, str]:
-    """And the encoder of its vectors. Raises `UnknownStoreError`."""
-    found = connection.execute(rows.whole_store(namespace, store_id)).all()
-    if not found:
-        raise UnknownStoreError("no collection of this id")
-    parts = [row for row in found if row.ordinal is not None]
-    return Snapshot(found[0].version, [rows.chunk(row) for row in parts], rows.vectors(parts)), found[0].embedder
-
-
-def read_slice(connection: Connection, store: int, after: int, limit: int) -> Slice:
-    query = _VECTORS.join_from(chunks, revisions, revisions.c.seq == chunks.c.revision).where(rows.VISIBLE)
-    query = query.where(chunks.c.store == store, chunks.c.seq > after).order_by(chunks.c.seq)
-    return _slice(connection.execute(query.limit(limit)).all())
-
-
-def read_revision(connection: Connection, store: int, revision: int, first: int, limit: int) -> Slice:
+def read_revision(connection: Connection, store: int, revision: int, first: int, limit: int) -> ChunkVectors:
     query = _VECTORS.where(chunks.c.store == store, chunks.c.revision == revision, chunks.c.ordinal >= first)
     return _slice(connection.execute(query.order_by(chunks.c.ordinal).limit(limit)).all())
 
@@ -133,19 +105,18 @@ def inventory(connection: Connection, store: StoreRow) -> Inventory:
     return Inventory(State(store.seq, store.version), pairs[:, 0].copy(), pairs[:, 1].copy(), seen)
 
 
-def vectors_of(connection: Connection, store: int, numbers: Sequence[int]) -> Slice:
+def vectors_of(connection: Connection, store: int, numbers: Sequence[int]) -> ChunkVectors:
     query = _VECTORS.where(chunks.c.store == store).order_by(chunks.c.seq)
     return _slice(_among(connection, query, chunks.c.seq, numbers))
 
 
-def revisions_of(connection: Connection, store: int, numbers: Sequence[int]) -> Slice:
+def revisions_of(connection: Connection, store: int, numbers: Sequence[int]) -> ChunkVectors:
     return _slice(_among(connection, _VECTORS.where(chunks.c.store == store), chunks.c.revision, numbers))
 
 
 def _among(connection: Connection, query: Select[*tuple[Any, ...]], column: Any, numbers: Sequence[int]) -> list[rows.AnyRow]:
     """What the query selects where the column is one of the numbers, which are too many for one statement."""
-    parts = [numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH)]
-    return [row for part in parts for row in connection.execute(query.where(column.in_([int(each) for each in part])))]
+    return [row for part in rows.parts_of(numbers) for row in connection.execute(query.where(column.in_([int(each) for each in part])))]
 
 
 def _seen(connection: Connection, condition: ColumnElement[bool]) -> list[SeenDocument]:
@@ -154,20 +125,20 @@ def _seen(connection: Connection, condition: ColumnElement[bool]) -> list[SeenDo
     return [SeenDocument(*row) for row in found]
 
 
-def _slice(found: Sequence[rows.AnyRow]) -> Slice:
+def _slice(found: Sequence[rows.AnyRow]) -> ChunkVectors:
     numbers, owners = (np.array([row[column] for row in found], np.int64) for column in (0, 1))
-    return Slice(numbers, owners, rows.vectors(found))
+    return ChunkVectors(numbers, owners, rows.vectors(found))
 
 
 def changes(connection: Connection, store: StoreRow, since: int) -> Changes:
     seen = _seen(connection, and_(documents.c.store == store.seq, documents.c.version > since))
-    if -1 < since < store.horizon:
+    if since < store.horizon:
         return Changes(store.seq, store.version, seen, None)
     ended = select(revisions.c.seq).where(revisions.c.store == store.seq, revisions.c.ended > since)
     return Changes(store.seq, store.version, seen, list(connection.scalars(ended)))
 
 
 def chunks_of(connection: Connection, store: int, numbers: Sequence[int]) -> dict[int, Chunk]:
-    parts = [[int(each) for each in numbers[start : start + BATCH]] for start in range(0, len(numbers), BATCH)]
+    parts = ([int(each) for each in part] for part in rows.parts_of(numbers))
     found = [row for part in parts for row in connection.execute(_TEXTS, {"store": store, "numbers": part})]
     return {row.seq: rows.chunk(row) for row in found}

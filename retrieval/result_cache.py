@@ -157,11 +157,6 @@ class ResultCache:
         with self._lock:
             self._keep(key, normal(text), list(found), vector if self._config.tolerance else None, self._clock() + self._config.ttl_s)
 
-    def clear(self) -> None:
-        with self._lock:
-            for entry in list(self._order):
-                self._forget(entry)
-
     def _group(self, key: SearchKey) -> _Group | None:
         """That of the key's versions. One of older versions is forgotten."""
         name = _unversioned(key)

@@ -11,11 +11,9 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, false
 
 from cache.database import Database
 from retrieval.errors import UnknownStoreError
-from retrieval.rows import is_document, is_store
+from retrieval.rows import MAX_IDS, is_document, is_store, parts_of
 from retrieval.schema import batches, chunks, documents, revisions, stores
 
-BATCH = 500
-"""Ids in a statement, and chunks that are deleted at a time."""
 READERS_S = 60.0
 """How long the chunks of a revision that has ended are kept, for who has found one and still wants its text."""
 KNOWN_S = 3600.0
@@ -61,8 +59,8 @@ def new_revision(connection: Connection, store: int, document_id: str, **values:
 def end_documents(connection: Connection, store: StoreRow, ids: Sequence[str], now: float) -> int:
     """Deletes documents, with what is visible of them and what is in the making. Returns how many a search could see."""
     seen = 0
-    for start in range(0, len(ids), BATCH):
-        these = and_(documents.c.store == store.seq, documents.c.id.in_(ids[start : start + BATCH]))
+    for part in parts_of(ids):
+        these = and_(documents.c.store == store.seq, documents.c.id.in_(part))
         rows = connection.execute(select(documents.c.revision, documents.c.pending).where(these)).all()
         end_revisions(connection, [seq for row in rows for seq in row if seq is not None], store.version, now)
         connection.execute(delete(documents).where(these))
@@ -71,8 +69,8 @@ def end_documents(connection: Connection, store: StoreRow, ids: Sequence[str], n
 
 
 def end_revisions(connection: Connection, numbers: Sequence[int], version: int, now: float) -> None:
-    for start in range(0, len(numbers), BATCH):
-        these = revisions.c.seq.in_(numbers[start : start + BATCH])
+    for part in parts_of(numbers):
+        these = revisions.c.seq.in_(part)
         connection.execute(update(revisions).where(these).values(ended=version, ended_at=now))
 
 
@@ -102,9 +100,9 @@ def sweep(database: Database, now: float) -> bool:
     if ended is None:
         return _forget(database, now)
     with database.write() as connection:
-        rows = connection.scalars(select(chunks.c.seq).where(chunks.c.revision == ended).limit(BATCH)).all()
+        rows = connection.scalars(select(chunks.c.seq).where(chunks.c.revision == ended).limit(MAX_IDS)).all()
         connection.execute(delete(chunks).where(chunks.c.seq.in_(rows)))
-        if len(rows) < BATCH:
+        if len(rows) < MAX_IDS:
             connection.execute(update(revisions).where(revisions.c.seq == ended).values(swept=True, text=None))
     return True
 
@@ -117,7 +115,7 @@ def _forget(database: Database, now: float) -> bool:
         if connection.execute(query.limit(1)).first() is None:
             return False
     with database.write() as connection:
-        rows = connection.execute(query.order_by(revisions.c.ended_at).limit(BATCH)).all()
+        rows = connection.execute(query.order_by(revisions.c.ended_at).limit(MAX_IDS)).all()
         for row in rows:
             if row.version is not None:
                 is_behind = and_(stores.c.seq == row.store, stores.c.horizon < row.ended)

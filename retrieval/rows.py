@@ -1,19 +1,27 @@
 """Between the document store's rows and what they mean."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from sqlalchemy import ColumnElement, Row, Select, and_, func, select
 
 from cache.entry import Vector, Vectors
-from retrieval.documents import Chunk, Document, Page, Status, VectorStoreInfo, chunk_id
-from retrieval.schema import chunks, documents, revisions, stores
+from retrieval.documents import Chunk, Document, Page, Status, VectorStoreInfo
+from retrieval.schema import documents, revisions, stores
 
+T = TypeVar("T")
 AnyRow = Row[*tuple[Any, ...]]
 
+MAX_IDS = 500
+"""In one statement."""
 VISIBLE = and_(revisions.c.version.is_not(None), revisions.c.ended.is_(None))
 """Of a revision: a search sees it."""
+
+
+def parts_of(ids: Sequence[T]) -> Iterator[Sequence[T]]:
+    """At most `MAX_IDS` at a time."""
+    return (ids[start : start + MAX_IDS] for start in range(0, len(ids), MAX_IDS))
 
 
 def is_store(namespace: str, store_id: str) -> ColumnElement[bool]:
@@ -55,22 +63,9 @@ def document_sums(numbers: Sequence[int]) -> Select[*tuple[Any, ...]]:
     return query.group_by(documents.c.store, documents.c.status)
 
 
-def whole_store(namespace: str, store_id: str) -> Select[*tuple[Any, ...]]:
-    """The collection with all its chunks, as one statement: on every database and isolation level, that sees one version.
-
-    A collection without chunks is one row with `ordinal` NULL.
-    """
-    tables = stores.outerjoin(documents, and_(documents.c.store == stores.c.seq, documents.c.revision.is_not(None)))
-    tables = tables.outerjoin(chunks, chunks.c.revision == documents.c.revision)
-    parts = (documents.c.id.label("document_id"), documents.c.name, documents.c.attributes, chunks.c.ordinal, chunks.c.text)
-    query = select(stores.c.version, stores.c.embedder, *parts, chunks.c.embedding).select_from(tables)
-    return query.where(is_store(namespace, store_id)).order_by(documents.c.id, chunks.c.ordinal)
-
-
 def chunk(row: AnyRow) -> Chunk:
     """Of a document that has been deleted since, only the text is known."""
-    name, attributes = row.name or row.document_id, row.attributes or {}
-    return Chunk(chunk_id(row.document_id, row.ordinal), row.document_id, row.ordinal, row.text, attributes, name)
+    return Chunk(row.document_id, row.ordinal, row.text, row.attributes or {}, row.name or "")
 
 
 def vectors(rows: Sequence[AnyRow]) -> Vectors:
@@ -81,12 +76,12 @@ def vectors(rows: Sequence[AnyRow]) -> Vectors:
 def document_row(document: Document, parts: Sequence[Chunk], vectors: Vectors) -> dict[str, Any]:
     """What a document's row says of a text that is there at once."""
     size = len(document.text.encode())
-    counts = {"bytes": size, "usage": usage_of(size, [part.text for part in parts], vectors), "chunks": len(parts)}
+    counts = {"bytes": size, "usage": usage_of(size, [part.text for part in parts], vectors.nbytes), "chunks": len(parts)}
     return {"id": document.id, "name": document.id, "status": "completed", "attributes": dict(document.attributes), **counts}
 
 
-def usage_of(text_bytes: int, parts: Sequence[str], vectors: Vectors) -> int:
-    return text_bytes + sum(len(part.encode()) for part in parts) + vectors.nbytes
+def usage_of(text_bytes: int, parts: Sequence[str], vector_bytes: int) -> int:
+    return text_bytes + sum(len(part.encode()) for part in parts) + vector_bytes
 
 
 def chunk_row(store: int, revision: int, ordinal: int, text: str, vector: Vector) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The tables of the document store, in types that SQLite and MySQL both have. `migrations/` makes and changes them."""
+"""The tables of the document store, which is in SQLite; in types that MySQL has, too. `migrations/` makes and changes them."""
 
 from typing import Any
 

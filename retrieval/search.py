@@ -12,7 +12,9 @@ from retrieval.sources import IndexSource, index_name
 from retrieval.store import DocumentStore
 from retrieval.upkeep import Upkeep
 
-MAX_OPENING = 16
+SEARCH_THREADS = 32
+"""Of the deployment, which call this."""
+MAX_OPENING = SEARCH_THREADS // 2
 """Searches that open a collection, or wait for that, at once; those beyond wait for `OPENING_S` only. So others have threads left."""
 OPENING_S = 1.0
 
@@ -29,7 +31,7 @@ class _Slot:
         self.is_gone = False
 
 
-class VectorSearch:
+class CollectionCache:
     """Keeps the indexes of at most `max_loaded` collections, dropping the least recently searched. Thread-safe.
 
     A collection's first search in a process maps its saved index, in 3 to 6 s for a million rows, or reads all vectors from SQL and saves

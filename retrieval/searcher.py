@@ -13,7 +13,7 @@ from retrieval.errors import StorageError
 from retrieval.indexes.base import Found
 from retrieval.result_cache import Counts, ResultCache
 from retrieval.scopes import Scopes
-from retrieval.search import VectorSearch
+from retrieval.search import CollectionCache
 from retrieval.texts import Texts
 from retrieval.tickets import Tickets
 from retrieval.view import Asked, View
@@ -41,7 +41,7 @@ class Searcher:
     """Thread-safe. Searches raise `UnknownStoreError`, `StorageError`, `BusyError`, `cache.errors.EmbedderError` and `VectorIndexError`."""
 
     def __init__(
-        self, search: VectorSearch, texts: Texts, scopes: Scopes, embedder: Embedder, config: RetrievalConfig, clock: Callable[[], float]
+        self, search: CollectionCache, texts: Texts, scopes: Scopes, embedder: Embedder, config: RetrievalConfig, clock: Callable[[], float]
     ) -> None:
         """`clock` gives seconds, and never goes back."""
         self._search = search
@@ -70,7 +70,7 @@ class Searcher:
         try:
             return self._begun(namespace, self._view(namespace, store_ids), asked)
         except _EndedError:
-            return _final(self.search(namespace, store_ids, asked))
+            return Begun(self.search(namespace, store_ids, asked))
 
     def end(self, namespace: str, ticket: str) -> SearchResult:
         """Waits for a search that was begun. Raises `UnknownTicketError` for one that is not known here and for this namespace."""
@@ -98,12 +98,12 @@ class Searcher:
     def _begun(self, namespace: str, view: View, asked: Asked) -> Begun:
         text = asked.queries[0]
         if len(asked.queries) > 1:
-            return _final(self._searched(view, asked))
+            return Begun(self._searched(view, asked))
         if (known := self._exact(view, asked, text)) is not None:
-            return _final(_result(view, asked, [known]))
+            return Begun(_result(view, asked, [known]))
         query = _Query(view, asked, text, self._embedder.embed([text])[0])
         if (near := self._near(query)) is not None:
-            return _final(_result(view, asked, [near]))
+            return Begun(_result(view, asked, [near]))
         return self._in_two_steps(namespace, query)
 
     def _in_two_steps(self, namespace: str, query: _Query) -> Begun:
@@ -113,19 +113,19 @@ class Searcher:
         finish = partial(self._final_result, query)
         opened = self._tickets.begin(namespace, stages, first, finish)
         if opened is None:
-            return _final(finish([first, *stages][-1]))
+            return Begun(finish([first, *stages][-1]))
         ticket, run = opened
         try:
             wait([run.future], QUICK_S)
             if not run.future.done():
                 provisional = _result(view, asked, [[hit for _, hit in self._read(view, first, asked.top_k)]])
-                return Begun(provisional, False, ticket)
+                return Begun(provisional, ticket)
             final = finish(run.found())
         except BaseException:
             self._tickets.drop(ticket)
             raise
         self._tickets.drop(ticket)
-        return _final(final)
+        return Begun(final)
 
     def _final_result(self, query: _Query, found: list[Found]) -> SearchResult:
         return _result(query.view, query.asked, [self._finished(query, found)])
@@ -171,10 +171,6 @@ class Searcher:
         if any(each.row not in chunks for each in found):
             raise _EndedError
         return [(each, SearchHit(chunks[each.row], each.score)) for each in found]
-
-
-def _final(result: SearchResult) -> Begun:
-    return Begun(result, True, "")
 
 
 def _with_equals(found: list[Found], end: int) -> int:

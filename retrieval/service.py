@@ -8,32 +8,31 @@ from cache.embedders.base import Embedder
 from retrieval.chunking import split
 from retrieval.config import RetrievalConfig
 from retrieval.documents import (
+    MAX_QUERIES,
     Begun,
     Chunk,
     Document,
     DocumentInfo,
     Page,
+    SearchRequest,
     SearchResult,
     VectorStoreInfo,
     check_attributes,
     check_document,
     check_name,
-    chunk_id,
     new_id,
 )
 from retrieval.errors import ChunkSizeError, QueryError
-from retrieval.filters import Filter
+from retrieval.filters import parse_filter
 from retrieval.result_cache import Counts
 from retrieval.scopes import Scopes
-from retrieval.search import VectorSearch
+from retrieval.search import CollectionCache
 from retrieval.searcher import Searcher
-from retrieval.sources import FaissSource, IndexSource
+from retrieval.sources import IndexSource
 from retrieval.store import DocumentStore
 from retrieval.texts import Texts
 from retrieval.view import Asked
 
-MAX_QUERIES = 16
-"""Of one search."""
 MAX_QUERY_CHARS_PER_TOKEN = 16
 """Of a query, for each token that the encoder reads. What is behind them says nothing, but an encoder would take its tokens apart."""
 
@@ -51,14 +50,14 @@ class RetrievalService:
         store: DocumentStore,
         embedder: Embedder,
         config: RetrievalConfig,
+        scopes: Scopes,
+        source: IndexSource,
         clock: Callable[[], float],
         new_store_id: Callable[[], str] | None = None,
-        scopes: Scopes | None = None,
-        source: IndexSource | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock` gives seconds since the epoch, `monotonic` any that never go back. Without `scopes` there are no groups; without a
-        `source` indexes are in memory only. Raises `ChunkSizeError` for chunks that the encoder would cut.
+        """`clock` gives seconds since the epoch, `monotonic` any that never go back. Raises `ChunkSizeError` for chunks that the encoder
+        would cut.
         """
         if config.chunk_tokens > embedder.max_tokens:
             raise ChunkSizeError(
@@ -69,9 +68,8 @@ class RetrievalService:
         self._config = config
         self._clock = clock
         self._new_store_id = new_store_id or (lambda: new_id("vs_", clock()))
-        self._scopes = scopes or Scopes(store, {})
-        source = source or FaissSource(config.index, embedder.dimension, embedder.name)
-        self._indexes = VectorSearch(store, source, config.max_loaded_stores)
+        self._scopes = scopes
+        self._indexes = CollectionCache(store, source, config.max_loaded_stores)
         texts = Texts(store, config.max_text_bytes)
         self._searcher = Searcher(self._indexes, texts, self._scopes, embedder, config, monotonic)
 
@@ -134,34 +132,17 @@ class RetrievalService:
     def get_document(self, namespace: str, store_id: str, document_id: str) -> Document | None:
         return self._store.get_document(self._scopes.of(namespace, store_id), store_id, document_id)
 
-    def search(
-        self,
-        namespace: str,
-        store_ids: Sequence[str],
-        query: str | Sequence[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> SearchResult:
-        """The `top_k` chunks of all these collections that are nearest to the query: best first, ties by chunk id.
+    def search(self, namespace: str, request: SearchRequest) -> SearchResult:
+        """Best first, ties by chunk id. Of several queries the one that a chunk is nearest to counts.
 
-        Of several queries the one that a chunk is nearest to counts. Only chunks whose attributes match `filters`, and whose score is at
-        least `score_threshold`. A chunk that several collections hold is one hit. Raises `QueryError` for a blank query or a `top_k` out of
-        range.
+        A chunk that several collections hold is one hit. Raises `QueryError` for a blank query, a `top_k` out of range, or filters that say
+        nothing.
         """
-        return self._searcher.search(namespace, store_ids, self._asked(query, top_k, filters, score_threshold))
+        return self._searcher.search(namespace, request.store_ids, self._asked(request))
 
-    def begin_search(
-        self,
-        namespace: str,
-        store_ids: Sequence[str],
-        query: str | Sequence[str],
-        top_k: int,
-        filters: Filter | None = None,
-        score_threshold: float | None = None,
-    ) -> Begun:
+    def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
         """As `search`, which takes no longer than this and `end_search` together; but this returns as soon as there is a first result."""
-        return self._searcher.begin(namespace, store_ids, self._asked(query, top_k, filters, score_threshold))
+        return self._searcher.begin(namespace, request.store_ids, self._asked(request))
 
     def end_search(self, namespace: str, ticket: str) -> SearchResult:
         """The final result of a search that this namespace has begun less than `retrieval.tickets.TICKET_S` ago, once.
@@ -175,14 +156,15 @@ class RetrievalService:
         """What has become of searches in the result cache."""
         return self._searcher.counts
 
-    def _asked(self, query: str | Sequence[str], top_k: int, filters: Filter | None, score_threshold: float | None) -> Asked:
-        if not 1 <= top_k <= self._config.max_top_k:
-            raise QueryError(f"top_k is {top_k}; allowed: 1 to {self._config.max_top_k}", "top_k")
-        queries = [query] if isinstance(query, str) else list(query)
-        if not 1 <= len(queries) <= MAX_QUERIES or not all(each.strip() for each in queries):
+    def _asked(self, request: SearchRequest) -> Asked:
+        if not 1 <= request.top_k <= self._config.max_top_k:
+            raise QueryError(f"top_k is {request.top_k}; allowed: 1 to {self._config.max_top_k}", "top_k")
+        if not 1 <= len(request.queries) <= MAX_QUERIES or not all(each.strip() for each in request.queries):
             raise QueryError(f"a search has 1 to {MAX_QUERIES} queries, each with text", "query")
+        filters = None if request.filters is None else parse_filter(request.filters, "filters")
         longest = MAX_QUERY_CHARS_PER_TOKEN * self._embedder.max_tokens
-        return Asked([each if len(each) <= longest else each.strip()[:longest] for each in queries], top_k, filters, score_threshold)
+        queries = [each if len(each) <= longest else each.strip()[:longest] for each in request.queries]
+        return Asked(queries, request.top_k, filters, request.score_threshold)
 
     def start(self) -> None:
         """What makes searches faster begins in the background."""
@@ -200,4 +182,4 @@ class RetrievalService:
     def _chunks(self, document: Document) -> list[Chunk]:
         config = self._config
         texts = split(document.text, self._embedder.count_tokens, config.chunk_tokens, config.chunk_overlap_tokens)
-        return [Chunk(chunk_id(document.id, i), document.id, i, text, document.attributes) for i, text in enumerate(texts)]
+        return [Chunk(document.id, i, text, document.attributes) for i, text in enumerate(texts)]

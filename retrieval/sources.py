@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Protocol
 
 from cache.embedders.base import Embedder
-from retrieval.indexes.base import ChunkIndex, Kind, Slices
+from retrieval.errors import IndexFileError, Stopping
+from retrieval.indexes.base import NONE, ChunkIndex, Kind, Slice, Slices
 from retrieval.indexes.building import MIN_COVERED, build
 from retrieval.indexes.config import IndexConfig
-from retrieval.indexes.errors import IndexFileError
 from retrieval.indexes.factory import open_chunks
 from retrieval.indexes.faiss_index import FLAT_ROWS, FaissChunkIndex
 from retrieval.indexes.files import IndexFiles
-from retrieval.indexes.milvus import NONE, MilvusChunks
-from retrieval.upkeep import Stopping
+from retrieval.indexes.milvus import MilvusChunks
 
 log = logging.getLogger("ray.serve")
 
@@ -30,8 +29,6 @@ UNSAVED_PART = 8
 RETRY_S = 60.0
 """For so long nothing is written after the disk did not take it."""
 IDENTITY = "identity"
-MAX_VERSION = 2**53
-"""No collection comes so far."""
 
 
 class IndexSource(Protocol):
@@ -91,23 +88,16 @@ class FaissSource:
 
     def made(self, name: str, version: int, slices: Callable[[], Slices]) -> ChunkIndex:
         """Flat: the structure comes later."""
-        found, few = iter(slices()), []
-        count = 0
-        for part in found:
+        found, few, count = iter(slices()), list[Slice](), 0
+        while count < self._min_saved and (part := next(found, None)) is not None:
             few.append(part)
             count += len(part[0])
-            if count >= self._min_saved:
-                break
-        else:
-            return self._build(few, version, "flat")
-        files = self._files(name)
-        if files is not None and not self._is_pausing:
-            try:
-                return self._build(chain(few, found), version, "flat", files)
-            except IndexFileError as error:
-                self._failed(error)
-                return self._build(slices(), version, "flat")
-        return self._build(chain(few, found), version, "flat")
+        files = self._files(name) if count >= self._min_saved and not self._is_pausing else None
+        try:
+            return self._build(chain(few, found), version, "flat", files)
+        except IndexFileError as error:
+            self._failed(error)
+            return self._build(slices(), version, "flat")
 
     def is_due(self, index: ChunkIndex) -> bool:
         return (
@@ -198,8 +188,7 @@ class MilvusSource:
 
     def forget(self, name: str) -> None:
         """May raise `cache.errors.VectorIndexError`."""
-        every = self._chunks.version(name, MAX_VERSION)
-        every.changed(MAX_VERSION, [], every.rows).changed(MAX_VERSION, [], NONE).changed(MAX_VERSION, [], NONE)
+        self._chunks.forget(name)
 
     def kept(self) -> list[str]:
         """Milvus cannot list them."""

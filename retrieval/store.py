@@ -11,11 +11,9 @@ from retrieval import reads, rows
 from retrieval.documents import Chunk, Document, DocumentInfo, Page, VectorStoreInfo
 from retrieval.errors import StorageError, UnknownStoreError
 from retrieval.migrate import open_database
-from retrieval.reads import Changes, Inventory, Slice, Snapshot, State
+from retrieval.reads import Changes, ChunkVectors, Inventory, State
 from retrieval.revisions import StoreRow, end_documents, end_store, new_revision, publish, raised, store_row, sweep
 from retrieval.schema import chunks, documents, revisions, stores
-
-__all__ = ["Changes", "DocumentStore", "Slice", "Snapshot"]
 
 
 class DocumentStore:
@@ -25,8 +23,7 @@ class DocumentStore:
     like one that does not exist. A change of what a search may find is one transaction, which also raises the collection's version.
 
     A reader that keeps an index of its own takes the `inventory` of a version and its `vectors_of`, and from then on the `changes` since
-    the version that it has, with `revisions_of` what it lacks. Or, without an inventory: `version`, then `slices` from 0 until none come,
-    then `changes` since that version.
+    the version that it has, with `revisions_of` or `slice_of` what it lacks.
     """
 
     def __init__(self, url: str, embedder: str) -> None:
@@ -108,12 +105,14 @@ class DocumentStore:
     def delete_document(self, namespace: str, store_id: str, document_id: str, now: float) -> bool:
         """Also a file that is being read. False: there was no such document, and nothing changed."""
         with self.database.write() as connection:
-            store = raised(connection, namespace, store_id)
-            is_there = connection.execute(select(documents.c.id).where(rows.is_document(store.seq, document_id))).first()
-            if not is_there or not end_documents(connection, store, [document_id], now):
-                # A search sees no difference.
-                connection.execute(update(stores).where(stores.c.seq == store.seq).values(version=store.version - 1))
-        return is_there is not None
+            store = store_row(connection, namespace, store_id)
+            row = connection.execute(select(documents.c.revision).where(rows.is_document(store.seq, document_id))).first()
+            if row is None:
+                return False
+            if row.revision is not None:  # else a search sees no difference
+                store = raised(connection, namespace, store_id)
+            end_documents(connection, store, [document_id], now)
+        return True
 
     def list_documents(self, namespace: str, store_id: str, page: Page) -> list[DocumentInfo]:
         """Those that a search may find."""
@@ -146,23 +145,12 @@ class DocumentStore:
         with self.database.read() as connection:
             return [(row.namespace, row.id) for row in connection.execute(select(stores.c.namespace, stores.c.id))]
 
-    def load(self, namespace: str, store_id: str) -> Snapshot:
-        with self.database.read() as connection:
-            snapshot, embedder = reads.snapshot(connection, namespace, store_id)
-        self.require_embedder(embedder)
-        return snapshot
-
-    def slices(self, namespace: str, store_id: str, after: int, limit: int) -> Slice:
-        """At most `limit` chunks that a search may see now, in the order of their numbers, from the first behind `after`."""
-        with self.database.read() as connection:
-            return reads.read_slice(connection, self._readable(connection, namespace, store_id).seq, after, limit)
-
     def changes(self, namespace: str, store_id: str, since: int) -> Changes:
-        """What a search sees otherwise than at the version `since`; since -1: all."""
+        """What a search sees otherwise than at the version `since`."""
         with reads.one_moment(self.database) as connection:
             return reads.changes(connection, self._readable(connection, namespace, store_id), since)
 
-    def slice_of(self, namespace: str, store_id: str, revision: int, first: int, limit: int) -> Slice:
+    def slice_of(self, namespace: str, store_id: str, revision: int, first: int, limit: int) -> ChunkVectors:
         """At most `limit` chunks of one revision, from the one of the ordinal `first` on."""
         with self.database.read() as connection:
             return reads.read_revision(connection, self._readable(connection, namespace, store_id).seq, revision, first, limit)
@@ -171,12 +159,12 @@ class DocumentStore:
         with reads.one_moment(self.database) as connection:
             return reads.inventory(connection, self._readable(connection, namespace, store_id))
 
-    def vectors_of(self, namespace: str, store_id: str, numbers: Sequence[int]) -> Slice:
+    def vectors_of(self, namespace: str, store_id: str, numbers: Sequence[int]) -> ChunkVectors:
         """Chunks by their numbers. Those that were deleted are missing; they are kept for a while after they have ended."""
         with self.database.read() as connection:
             return reads.vectors_of(connection, self._readable(connection, namespace, store_id).seq, numbers)
 
-    def revisions_of(self, namespace: str, store_id: str, revisions: Sequence[int]) -> Slice:
+    def revisions_of(self, namespace: str, store_id: str, revisions: Sequence[int]) -> ChunkVectors:
         """All chunks of these revisions, in no order. Those that were deleted are missing."""
         with self.database.read() as connection:
             return reads.revisions_of(connection, self._readable(connection, namespace, store_id).seq, revisions)

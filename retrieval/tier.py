@@ -17,11 +17,8 @@ from retrieval.service import RetrievalService
 from retrieval.sources import IndexSource
 from retrieval.store import DocumentStore
 
-_DOCUMENTS = ("update_store", "list_stores", "get_store", "delete_store", "add_documents", "delete_document", "list_documents")
-_FILES = ("begin_upload", "append_upload", "drop_upload", "finish_upload", "list_files", "get_file", "read_file")
-_ATTACHMENTS = ("list_attached", "get_attached", "update_attached", "attached_text", "get_batch")
-_ENDING = ("detach_file", "cancel_batch", "delete_file")
-_BEGINNING = ("attach_file", "create_batch")
+_WAKING = frozenset(("attach_file", "create_batch", "detach_file", "cancel_batch", "delete_file", "delete_store"))
+"""Calls that leave something to be read, or to be deleted."""
 
 
 class RetrievalTier:
@@ -33,30 +30,54 @@ class RetrievalTier:
         embedder: Embedder,
         config: RetrievalConfig,
         directory: Path,
+        groups: Mapping[str, Group],
+        source: IndexSource,
         clock: Callable[[], float],
-        groups: Mapping[str, Group] | None = None,
         pause: Callable[[float], object] | None = None,
-        source: IndexSource | None = None,
     ) -> None:
-        """`directory`: where files are kept; `source`: where indexes are, if not in memory only. Nothing is read into collections until
-        `start`. Raises `ChunkSizeError`, `StorageError`."""
-        scopes = Scopes(store, groups or {})
+        """`directory`: where files are kept; `source`: where indexes are. Nothing is read into collections until `start`. Raises
+        `ChunkSizeError`, `StorageError`."""
+        scopes = Scopes(store, groups)
         queue = IngestQueue(store.database, config.files.max_waiting)
-        self.service = RetrievalService(store, embedder, config, clock, scopes=scopes, source=source)
+        self.service = RetrievalService(store, embedder, config, scopes, source, clock)
         self.files = FileStore(store.database, directory, config.files, clock)
         self.attachments = Attachments(store, self.files, queue, scopes, config, embedder.max_tokens, clock)
         self.ingest = Ingest(store, self.files, queue, embedder, config.files, clock, pause)
-        self._calls: dict[str, Callable[..., Any]] = {
-            **{name: getattr(self.service, name) for name in (*_DOCUMENTS, "get_document", "search")},
-            **{name: getattr(self.files, name) for name in _FILES},
-            **{name: getattr(self.attachments, name) for name in (*_ATTACHMENTS, *_ENDING, *_BEGINNING)},
-            "create_store": self.create_store,
-        }
+        service, files, attachments = self.service, self.files, self.attachments
+        methods: tuple[Callable[..., Any], ...] = (
+            self.create_store,
+            service.update_store,
+            service.list_stores,
+            service.get_store,
+            service.delete_store,
+            service.add_documents,
+            service.delete_document,
+            service.list_documents,
+            service.get_document,
+            files.begin_upload,
+            files.append_upload,
+            files.drop_upload,
+            files.finish_upload,
+            files.list_files,
+            files.get_file,
+            files.read_file,
+            attachments.attach_file,
+            attachments.create_batch,
+            attachments.list_attached,
+            attachments.get_attached,
+            attachments.update_attached,
+            attachments.attached_text,
+            attachments.get_batch,
+            attachments.detach_file,
+            attachments.cancel_batch,
+            attachments.delete_file,
+        )
+        self._calls = {method.__name__: method for method in methods}
 
     def call(self, method: str, *args: Any) -> Any:
         """One of the tier's methods, by name. Raises `LookupError` for another."""
         result = self._calls[method](*args)
-        if method in _BEGINNING or method in _ENDING or method == "delete_store":
+        if method in _WAKING:
             self.ingest.wake()
         return result
 

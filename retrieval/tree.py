@@ -18,7 +18,7 @@ MAX_STEPS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class CachedPath:
     """The most that a replica holds of a head and documents behind it."""
 
     order: Order = ()
@@ -55,9 +55,9 @@ class Walk:
     """Best first."""
     ranks: Ranks
     _steps: int = 0
-    _best: dict[int, Path] = field(default_factory=dict)
+    _best: dict[int, CachedPath] = field(default_factory=dict)
 
-    def paths(self, root: int, head: Tokens) -> dict[str, Path]:
+    def paths(self, root: int, head: Tokens) -> dict[str, CachedPath]:
         """By replica; those that hold nothing are left out. `root`: of the prompt's keys; `head`: what comes before the documents."""
         known = self.keys.chain(root, head)
         rest = head[len(known) * self.keys.block_size :]
@@ -94,14 +94,14 @@ class Walk:
         for blocks, key in enumerate(known, before):
             left = mask & holders(key, pending)
             if left != mask:
-                self._note(mask & ~left, Path(order, blocks))
+                self._note(mask & ~left, CachedPath(order, blocks))
                 mask = left
                 if not mask:
                     return 0
-        self._note(mask, Path(order, before + len(known)))
+        self._note(mask, CachedPath(order, before + len(known)))
         return mask
 
-    def _note(self, mask: int, path: Path) -> None:
+    def _note(self, mask: int, path: CachedPath) -> None:
         while path.blocks and mask:
             bit = mask & -mask
             mask ^= bit

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from cache.errors import CacheError
-from retrieval.errors import RetrievalError
+from retrieval.errors import RetrievalError, Stopping
 
 log = logging.getLogger("ray.serve")
 
@@ -14,10 +14,6 @@ MAX_WAITING = 10_000
 """Pieces of work; of more the oldest is forgotten, because whoever asked for it will ask again."""
 CLOSE_LIMIT_S = 5.0
 """How long `close` waits for what is being done."""
-
-
-class Stopping(Exception):  # noqa: N818  # no error: the process is to end
-    """Upkeep is given up."""
 
 
 class Upkeep:

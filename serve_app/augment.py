@@ -10,15 +10,15 @@ from deployments.head_start import HeadStart
 from deployments.replicas import ReplicaDirectory
 from deployments.routing import Routing
 from retrieval.config import RetrievalConfig
-from retrieval.documents import SearchHit, SearchResult
+from retrieval.documents import SearchHit, SearchRequest, SearchResult
 from retrieval.errors import UnknownTicketError
 from retrieval.order import Ranks
 from retrieval.prompt import assemble
 from serve_app.errors import InvalidRequestError
 from serve_app.openai.keys import last_question
 from serve_app.openai.requests import Generation, RetrievalOptions, Retrieved
-from serve_app.relay import document_chat, engine_body, engine_call
-from serve_app.services import DocumentSearch, DocumentService
+from serve_app.relay import engine_request
+from serve_app.services import DocumentService
 from serve_app.tenants import Caller
 
 log = logging.getLogger("ray.serve")
@@ -46,11 +46,11 @@ class Augmenter:
         if asked.top_k > limit:
             raise InvalidRequestError(f"retrieval.top_k must be at most {limit}.", param="retrieval.top_k", code="invalid_value")
         query = last_question(request.body["messages"])
-        search = DocumentSearch(namespace, asked.vector_store_ids, query, asked.top_k, asked.filter, asked.score_threshold)
-        if asked.reorder:
-            found, start = await self._in_two_steps(self.documents, search, request, caller)
+        search = SearchRequest(asked.vector_store_ids, [query], asked.top_k, asked.filters, asked.score_threshold)
+        if asked.reorder and self.routing.may_start_early:
+            found, start = await self._in_two_steps(self.documents, search, request, caller, namespace)
         else:
-            found, start = await self.documents.search(search), None
+            found, start = await self.documents.search(namespace, search), None
         try:
             whole = self._with(request, found, namespace, len(found.hits), start)
             left = await self._room(whole, caller, namespace)
@@ -63,16 +63,16 @@ class Augmenter:
         return whole if asked.reorder else _in_order(whole)
 
     async def _in_two_steps(
-        self, documents: DocumentService, search: DocumentSearch, request: Generation, caller: Caller
+        self, documents: DocumentService, search: SearchRequest, request: Generation, caller: Caller, namespace: str
     ) -> tuple[SearchResult, HeadStart | None]:
         """The documents, and what was begun with while they were searched for. It is to be left in every case."""
-        begun = await documents.begin_search(search)
-        if begun.is_final:
+        begun = await documents.begin_search(namespace, search)
+        if begun.ticket is None:
             return begun.result, None
         began = self.routing.router.clock()
-        starting = asyncio.ensure_future(self._head_start(request, begun.result, caller, search.namespace))
+        starting = asyncio.ensure_future(self._head_start(request, begun.result, caller, namespace))
         try:
-            found = await _ended(documents, search, begun.ticket)
+            found = await _ended(documents, namespace, begun.ticket, search)
         except BaseException:
             if start := _begun(starting):
                 start.leave()
@@ -82,9 +82,8 @@ class Augmenter:
 
     async def _head_start(self, request: Generation, provisional: SearchResult, caller: Caller, namespace: str) -> HeadStart | None:
         request = self._with(request, provisional, namespace, len(provisional.hits))
-        body = engine_body(request, namespace)
-        chat = document_chat(request, engine_call(request, caller, body), body)
-        return await self.routing.head_start(body["cache_salt"], chat) if chat else None
+        _, salt, chat = engine_request(request, caller, namespace)
+        return await self.routing.head_start(salt, chat) if chat else None
 
     def _with(self, request: Generation, found: SearchResult, namespace: str, count: int, start: HeadStart | None = None) -> Generation:
         """The request with the best `count` of the documents."""
@@ -101,19 +100,18 @@ class Augmenter:
         room = min((replica.max_model_len for replica in self.directory.replicas), default=0) - (request.max_tokens or ANSWER_TOKENS)
         if room <= 0 or request.prompt_bytes + TEMPLATE_TOKENS <= room:  # no token is shorter than a byte
             return None
-        body = engine_body(request, namespace)
-        chat = document_chat(request, engine_call(request, caller, body), body)
+        _, _, chat = engine_request(request, caller, namespace)
         lengths = await self.routing.lengths(chat) if chat else None
         if lengths is None:
             return None
         return sum(lengths[0] + total <= room for total in accumulate(lengths[1]))
 
 
-async def _ended(documents: DocumentService, search: DocumentSearch, ticket: str) -> SearchResult:
+async def _ended(documents: DocumentService, namespace: str, ticket: str, search: SearchRequest) -> SearchResult:
     try:
-        return await documents.end_search(search.namespace, ticket)
+        return await documents.end_search(namespace, ticket)
     except UnknownTicketError:  # another process took over, or it was forgotten in a rush
-        return await documents.search(search)
+        return await documents.search(namespace, search)
 
 
 def _begun(starting: "asyncio.Task[HeadStart | None]") -> HeadStart | None:

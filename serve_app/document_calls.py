@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from retrieval.config import RetrievalConfig
-from retrieval.documents import Cutting, Page
+from retrieval.documents import ChunkingStrategy, Page
 from serve_app.endpoint import HttpRequest
 from serve_app.errors import InvalidRequestError, NotFoundError
 from serve_app.openai.requests import check
@@ -55,16 +55,16 @@ class Chunking(msgspec.Struct, forbid_unknown_fields=True):
     type: Literal["auto", "static"]
     static: Static | None = None
 
-    def cutting(self) -> Cutting | None:
+    def cutting(self) -> ChunkingStrategy | None:
         """None: as configured. Raises `InvalidRequestError`."""
         if (self.type == "static") != (self.static is not None):
             raise InvalidRequestError(
                 "chunking_strategy.static is for the type static, and required there.", param="chunking_strategy.static"
             )
-        return Cutting(self.static.max_chunk_size_tokens, self.static.chunk_overlap_tokens) if self.static else None
+        return ChunkingStrategy(self.static.max_chunk_size_tokens, self.static.chunk_overlap_tokens) if self.static else None
 
 
-def chunking_of(asked: Chunking | None) -> Cutting | None:
+def chunking_of(asked: Chunking | None) -> ChunkingStrategy | None:
     return asked.cutting() if asked else None
 
 

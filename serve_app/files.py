@@ -89,7 +89,7 @@ class _Incoming:
         self._documents = documents
         self._request = request
         self._clock = clock
-        self._fields: dict[str, str] = {}
+        self._purpose: str | None = None
         self._upload: str | None = None
         self._name = ""
         self._waiting = bytearray()
@@ -99,7 +99,7 @@ class _Incoming:
     async def take(self, event: Event) -> None:
         match event:
             case FormField("purpose", value):
-                self._fields["purpose"] = value
+                self._purpose = value
             case FormField():
                 raise InvalidRequestError("The form has a field that is not known; allowed: file, purpose.", code="invalid_value")
             case FileStart("file", filename) if self._upload is None:
@@ -132,12 +132,12 @@ class _Incoming:
 
     async def finish(self) -> FileInfo:
         """Raises `InvalidRequestError` if something is missing."""
-        for field, is_there in (("file", self._upload is not None), ("purpose", "purpose" in self._fields)):
-            if not is_there:
+        for field, given in (("file", self._upload), ("purpose", self._purpose)):
+            if given is None:
                 raise InvalidRequestError(f"{field} is required.", param=field, code="missing_required_parameter")
         if self._waiting or not self._sent:
             await self._send(len(self._waiting))
-        info: FileInfo = await self._documents(self._request, "finish_upload", self._upload, self._name, self._fields["purpose"])
+        info: FileInfo = await self._documents(self._request, "finish_upload", self._upload, self._name, self._purpose)
         self._upload = None
         return info
 

@@ -57,10 +57,8 @@ class Sent:
 
 async def send(client: ReplicaClient, routing: Routing, request: Generation, caller: Caller, namespace: str) -> Sent:
     """The answer of the best replica that gives one. Raises `ApiError` for the engine's errors, and `DeploymentError`."""
-    body = engine_body(request, namespace)
-    call = engine_call(request, caller, body)
-    chat = document_chat(request, call, body)
-    ranking = await routing.rank(call, body["cache_salt"], request.prompt_characters, not request.stream, chat)  # 6, 7
+    call, salt, chat = engine_request(request, caller, namespace)
+    ranking = await routing.rank(call, salt, request.prompt_characters, not request.stream, chat)  # 6, 7
     try:
         answer = await client.send(ranking.call, ranking.replicas, ranking.asking)
         if answer.status >= 400:
@@ -71,11 +69,15 @@ async def send(client: ReplicaClient, routing: Routing, request: Generation, cal
     return Sent(answer, ranking)
 
 
-def engine_call(request: Generation, caller: Caller, body: dict[str, Any]) -> Call:
-    return Call("POST", request.path, {"content-type": JSON_TYPE, "x-request-id": caller.request_id}, msgspec.json.encode(body))
+def engine_request(request: Generation, caller: Caller, namespace: str) -> tuple[Call, str, DocumentChat | None]:
+    """What the engine gets, the salt of its KV, and the same as a chat whose documents may change their order, if it is one."""
+    body = _engine_body(request, namespace)
+    headers = {"content-type": JSON_TYPE, "x-request-id": caller.request_id}
+    call = Call("POST", request.path, headers, msgspec.json.encode(body))
+    return call, body["cache_salt"], _document_chat(request, call, body)
 
 
-def document_chat(request: Generation, call: Call, body: dict[str, Any]) -> DocumentChat | None:
+def _document_chat(request: Generation, call: Call, body: dict[str, Any]) -> DocumentChat | None:
     """None: there are no documents whose order may change."""
     retrieved = request.retrieved
     if not retrieved or not retrieved.hits or not retrieved.ranks or not request.prompt_characters:
@@ -90,7 +92,7 @@ def document_chat(request: Generation, call: Call, body: dict[str, Any]) -> Docu
     return DocumentChat(blocks(retrieved.hits), labels(retrieved.hits), retrieved.ranks, with_text, retrieved.head_start)
 
 
-def engine_body(request: Generation, namespace: str) -> dict[str, Any]:
+def _engine_body(request: Generation, namespace: str) -> dict[str, Any]:
     """What the engine gets: the tenant's salt keeps its KV apart, and the usage is always asked for."""
     body = {key: value for key, value in request.body.items() if key not in _OURS}
     salt = body.get("cache_salt")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
@@ -15,8 +15,7 @@ from cache.stores.base import Known
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
 from deployments.retrieval import Refused
-from retrieval.documents import Begun, SearchResult
-from retrieval.filters import Filter, to_json
+from retrieval.documents import Begun, SearchRequest, SearchResult
 
 T = TypeVar("T")
 CALL_TIMEOUT_S = 30.0
@@ -60,29 +59,13 @@ class EmbeddingService(Protocol):
     async def embed(self, texts: list[str]) -> list[Embedded]: ...
 
 
-class DocumentSearch(NamedTuple):
-    """A search's arguments: see `retrieval.service.RetrievalService.search`."""
-
-    namespace: str
-    store_ids: list[str]
-    query: str | list[str]
-    top_k: int
-    filters: Filter | None = None
-    score_threshold: float | None = None
-
-    def on_its_way(self) -> tuple[Any, ...]:
-        """As `deployments.retrieval.RetrievalCalls` takes them."""
-        filters = None if self.filters is None else to_json(self.filters)
-        return (*self[:4], filters, self.score_threshold)
-
-
 class DocumentService(Protocol):
     """Documents of a namespace. Raises the errors of `retrieval.errors`, and `DeploymentError`."""
 
-    async def search(self, search: DocumentSearch) -> SearchResult:
+    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
         """See `retrieval.service.RetrievalService.search`."""
 
-    async def begin_search(self, search: DocumentSearch) -> Begun:
+    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
         """See `retrieval.service.RetrievalService.begin_search`."""
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
@@ -169,12 +152,12 @@ class RemoteDocuments:
         self._calls = calls
         self._handle = handle
 
-    async def search(self, search: DocumentSearch) -> SearchResult:
-        result: SearchResult = await self._search("search", *search.on_its_way())
+    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
+        result: SearchResult = await self._search("search", namespace, request)
         return result
 
-    async def begin_search(self, search: DocumentSearch) -> Begun:
-        begun: Begun = await self._search("begin_search", *search.on_its_way())
+    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
+        begun: Begun = await self._search("begin_search", namespace, request)
         return begun
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:

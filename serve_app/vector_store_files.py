@@ -1,20 +1,19 @@
 """The routes for files in document collections, in OpenAI's shapes."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args
 
 import msgspec
 from msgspec import Meta
 
 from retrieval.chunking import unmarked
-from retrieval.documents import AttachedFile, Attachment, BatchInfo, Status
+from retrieval.documents import MAX_BATCH, AttachedFile, Attachment, BatchInfo, Status
 from serve_app.document_calls import Attributes, Chunking, DocumentCalls, chunking_of, list_reply, page_of, query_of
 from serve_app.endpoint import Handler, HttpRequest
 from serve_app.errors import InvalidRequestError
 from serve_app.openai.requests import check, parse_object
 from serve_app.replies import Reply, json_reply
 
-STATUSES: tuple[Status, ...] = ("in_progress", "completed", "failed", "cancelled")
-MAX_BATCH = 2000
+STATUSES: tuple[Status, ...] = get_args(Status)
 FileId = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -50,7 +49,7 @@ class NewAttributes(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ListQuery(msgspec.Struct):
-    filter: Literal["in_progress", "completed", "failed", "cancelled"] | None = None
+    filter: Status | None = None
 
 
 class VectorStoreFileRoutes:

@@ -5,15 +5,24 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from retrieval.documents import Attachment, Document, DocumentInfo, SearchHit, VectorStoreInfo, new_document
+from retrieval.documents import (
+    MAX_BATCH,
+    MAX_QUERIES,
+    Attachment,
+    Document,
+    DocumentInfo,
+    SearchHit,
+    SearchRequest,
+    VectorStoreInfo,
+    new_document,
+)
 from retrieval.filters import parse_filter
 from serve_app.document_calls import Attributes, Chunking, DocumentCalls, chunking_of, list_reply, page_of
 from serve_app.endpoint import Handler, HttpRequest
 from serve_app.errors import InvalidRequestError, NotFoundError
 from serve_app.openai.requests import check, parse_object
 from serve_app.replies import Reply, json_reply
-from serve_app.services import DocumentSearch
-from serve_app.vector_store_files import MAX_BATCH, FileId, file_counts
+from serve_app.vector_store_files import FileId, file_counts
 
 _NOT_HAD = ("expires_after", "description")
 """OpenAI's options that collections do not have here."""
@@ -51,8 +60,8 @@ Query = Annotated[str, Meta(min_length=1)]
 
 
 class Search(msgspec.Struct, forbid_unknown_fields=True):
-    query: Query | Annotated[list[Query], Meta(min_length=1, max_length=16)]
-    max_num_results: Annotated[int, Meta(ge=1, le=50)] = 10
+    query: Query | Annotated[list[Query], Meta(min_length=1, max_length=MAX_QUERIES)]
+    max_num_results: Annotated[int, Meta(ge=1)] = 10
     filters: dict[str, Any] | None = None
     ranking_options: Ranking | None = None
     rewrite_query: bool = False
@@ -128,11 +137,12 @@ class VectorStoreRoutes:
             raise InvalidRequestError(f"max_num_results must be at most {limit}.", param="max_num_results", code="invalid_value")
         if asked.rewrite_query:
             raise InvalidRequestError("Queries are not rewritten here.", param="rewrite_query", code="unsupported_parameter")
-        filters = None if asked.filters is None else parse_filter(asked.filters, "filters")
+        if asked.filters is not None:
+            parse_filter(asked.filters, "filters")
         threshold = asked.ranking_options.score_threshold if asked.ranking_options else None
-        place = self._call.namespace(request), [request.path_params["store_id"]]
-        found = await self._call.service().search(DocumentSearch(*place, asked.query, asked.max_num_results, filters, threshold))
         queries = [asked.query] if isinstance(asked.query, str) else asked.query
+        search = SearchRequest([request.path_params["store_id"]], queries, asked.max_num_results, asked.filters, threshold)
+        found = await self._call.service().search(self._call.namespace(request), search)
         page = {"object": "vector_store.search_results.page", "search_query": queries, "has_more": False, "next_page": None}
         return json_reply({**page, "data": [_hit(each) for each in found.hits]})
 
@@ -178,7 +188,7 @@ def _document(info: DocumentInfo) -> dict[str, Any]:
 def _hit(hit: SearchHit) -> dict[str, Any]:
     return {
         "file_id": hit.chunk.document_id,
-        "filename": hit.chunk.name or hit.chunk.document_id,
+        "filename": hit.chunk.filename,
         "chunk_id": hit.chunk.id,
         "score": hit.score,
         "attributes": dict(hit.chunk.attributes),

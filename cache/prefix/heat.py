@@ -16,6 +16,9 @@ class Heat:
         self._half_life_s = half_life_s
         self._counts: dict[int, tuple[float, float]] = {}
 
+    def of(self, key: int) -> float:
+        return self._of(key, self._clock())
+
     def touch(self, key: int) -> float:
         """The count before this request, which is counted now."""
         return self._touch(key, self._clock())
@@ -25,9 +28,13 @@ class Heat:
         now = self._clock()
         return [self._touch(key, now) for key in keys]
 
+    def _of(self, key: int, now: float) -> float:
+        count, since = self._counts.get(key, (0.0, now))
+        return count * math.exp2((since - now) / self._half_life_s)
+
     def _touch(self, key: int, now: float) -> float:
-        count, since = self._counts.pop(key, (0.0, now))
-        count *= math.exp2((since - now) / self._half_life_s)
+        count = self._of(key, now)
+        self._counts.pop(key, None)  # what was asked for last comes last
         self._counts[key] = count + 1, now
         if len(self._counts) > _MAX:  # half of them, because a dictionary that shrinks at its beginning is slow to find it again
             self._counts = dict(list(self._counts.items())[_MAX // 2 :])

@@ -9,17 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
-
-
-class Span(NamedTuple):
-    """Tokens `start` to `end` (exclusive) of a prompt, and how much more or less than others their blocks are worth."""
-
-    start: int
-    end: int
-    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +24,6 @@ class Use(Generic[K]):
     """Those that it computed itself; the others it found."""
     cost: float = 0.0
     """Seconds a token, of what it computed."""
-    weights: Sequence[float] | None = None
-    """For each of the keys; None: 1."""
 
 
 class EvictionPolicy(ABC, Generic[K]):

@@ -5,7 +5,7 @@ cost those that had to compute it, on the average. Deep in a long prompt a token
 evicted: so what is not used any more is overtaken sooner or later, whatever it was worth. Each tier has a policy, and a clock, of its own.
 
 Other than there, the first use is worth nothing: most blocks are never used again, and their worth would move the clock past those that
-are. And what was evicted is remembered for long. A weight multiplies the uses: with 3, one is worth two more.
+are. And what was evicted is remembered for long.
 """
 
 from retrieval.eviction.base import K, Use
@@ -28,7 +28,7 @@ class Pgdsf(RankedPolicy[K]):
 
     def _priority(self, block: Block[K]) -> float:
         cost = block.cost_sum / block.computed if block.computed else self._usual_cost
-        return self.clock + (block.weight * block.frequency - 1) * cost
+        return self.clock + (block.frequency - 1) * cost
 
     def _evicted(self, block: Block[K]) -> None:
         self.clock = max(self.clock, block.priority)

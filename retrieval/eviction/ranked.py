@@ -28,7 +28,6 @@ class Block(Generic[K]):
     cost_sum: float = 0.0
     computed: int = 0
     """Requests that computed it, and the sum of what a token cost them."""
-    weight: float = 1.0
     priority: float = 0.0
     number: int = 0
     """Of its latest use, in the order of all uses."""
@@ -70,7 +69,6 @@ class RankedPolicy(EvictionPolicy[K]):
 
     def insert(self, key: K, parent: K | None = None) -> None:
         block = self._ghosts.pop(key, None) or Block(key)
-        block.weight = 1.0
         block.frequency += 1
         self._blocks[key] = block
         self._link(block, None if parent is None else self._blocks.get(parent))
@@ -84,7 +82,7 @@ class RankedPolicy(EvictionPolicy[K]):
     def used(self, use: Use[K]) -> None:
         """Those before the first one are used with it: it would be of no use without them."""
         before: Block[K] | None = None
-        for place, key in enumerate(use.keys):
+        for key in use.keys:
             block = self._blocks.get(key)
             if block is None:
                 continue
@@ -92,8 +90,6 @@ class RankedPolicy(EvictionPolicy[K]):
                 self._use_all_before(block)
             else:
                 self._link(block, before)
-            if use.weights is not None:
-                block.weight = use.weights[place]
             self._use(block, use.cost if key in use.inserted else None)
             before = block
 

@@ -4,33 +4,31 @@
         "cpu_bytes_to_use": ..., "eviction_policy": "PgdsfCachePolicy", "cache_policy_module_path": "retrieval.eviction.vllm_policy"}}'
 
 vLLM names a chunk of some blocks by the hash of everything up to its end, and tells where in the prompt it ends. So the chunks of a request
-are a chain, for each group of layers one of its own. A request's hints (`hints.py`) come with its context. The times of prefills are those
-of the hints' profile, else of the file that `MYGO_PREFILL_PROFILE` names (`costs.load`), else a first guess.
+are a chain, for each group of layers one of its own. The times of prefills are those of the profile that comes with a request's context
+(`hints.py`), else a first guess.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from vllm.v1.kv_offload.base import OffloadKey, ReqContext, get_offload_group_idx
 from vllm.v1.kv_offload.cpu.policies.base import CachePolicy, ChunkStatus
 
 from retrieval.eviction.base import Use
-from retrieval.eviction.costs import LinearCost, PrefillCost, load, per_token
-from retrieval.eviction.hints import Hints, parse
+from retrieval.eviction.costs import LinearCost, per_token
+from retrieval.eviction.hints import profile
 from retrieval.eviction.pgdsf import Pgdsf
 
-PROFILE = "MYGO_PREFILL_PROFILE"
+_FIRST_GUESS = LinearCost()
 
 
 @dataclass(slots=True)
 class _Request:
     """Kept in the request's context."""
 
-    hints: Hints
+    cost: LinearCost
     keys: dict[tuple[int, int], OffloadKey] = field(default_factory=dict)
     """By group, and the tokens up to the chunk's end."""
     noted: int = 0
@@ -41,10 +39,7 @@ class PgdsfCachePolicy(CachePolicy):  # type: ignore[misc]  # vLLM is not typed 
     """See vLLM's `CachePolicy`. The manager calls it from one thread."""
 
     def __init__(self, cache_capacity: int) -> None:
-        """Raises `ProfileError` if the file of prefill times cannot be used."""
         super().__init__(cache_capacity)
-        path = os.environ.get(PROFILE)
-        self._cost: PrefillCost = load(Path(path)) if path else LinearCost()
         self._policy: Pgdsf[OffloadKey] = Pgdsf(cache_capacity)
         self._chunks: dict[OffloadKey, ChunkStatus] = {}
         self._pinned: set[OffloadKey] = set()
@@ -85,14 +80,14 @@ class PgdsfCachePolicy(CachePolicy):  # type: ignore[misc]  # vLLM is not typed 
         reused_keys: set[OffloadKey],
         req_context: ReqContext,
     ) -> None:
-        hints = self._request(req_context).hints
+        cost = self._request(req_context).cost
         for keys in key_groups:
             placed = [(end, key) for key in keys if (end := req_context.get_offload_key_position(key)) is not None]
             if len(placed) == len(keys):
-                self._used(sorted(placed), insertion_only_keys, hints)
+                self._used(sorted(placed), insertion_only_keys, cost)
             else:  # without their order they are no chain
                 for key in keys:
-                    self._policy.used(Use([key], insertion_only_keys & {key}, per_token(self._cost_of(hints), 0, 1)))
+                    self._policy.used(Use([key], insertion_only_keys & {key}, per_token(cost, 0, 1)))
 
     def evict(self, n: int, protected: set[OffloadKey]) -> list[tuple[OffloadKey, ChunkStatus]] | None:
         victims = self._policy.evict(n, protected.union(self._parents.values()))
@@ -113,19 +108,16 @@ class PgdsfCachePolicy(CachePolicy):  # type: ignore[misc]  # vLLM is not typed 
             self._pinned.add(key)
             self._policy.pin(key)
 
-    def _used(self, placed: list[tuple[int, OffloadKey]], inserted: set[OffloadKey], hints: Hints) -> None:
+    def _used(self, placed: list[tuple[int, OffloadKey]], inserted: set[OffloadKey], model: LinearCost) -> None:
         if not placed:
             return
-        keys, ends = [key for _, key in placed], [end for end, _ in placed]
+        keys = [key for _, key in placed]
         computed = [end for end, key in placed if key in inserted]
         cost = 0.0
         if computed:
             size = self._chunk_tokens.get(get_offload_group_idx(keys[0]), computed[0])
-            cost = per_token(self._cost_of(hints), max(0, computed[0] - size), size * len(computed))
-        self._policy.used(Use(keys, inserted, cost, hints.weights(ends)))
-
-    def _cost_of(self, hints: Hints) -> PrefillCost:
-        return self._cost if hints.profile is None else LinearCost(*hints.profile)
+            cost = per_token(model, max(0, computed[0] - size), size * len(computed))
+        self._policy.used(Use(keys, inserted, cost))
 
     def _observe(self, keys: list[OffloadKey], context: ReqContext) -> None:
         """Notes which chunks these follow in their request."""
@@ -144,7 +136,7 @@ class PgdsfCachePolicy(CachePolicy):  # type: ignore[misc]  # vLLM is not typed 
     def _request(self, context: ReqContext) -> _Request:
         state: Any = context.get_state(_Request)
         if state is None:
-            state = _Request(parse(context.kv_transfer_params))
+            state = _Request(profile(context.kv_transfer_params) or _FIRST_GUESS)
             context.set_state(state)
         request: _Request = state
         return request

@@ -11,6 +11,7 @@ from cache.entry import Vector, Vectors
 Kind = Literal["auto", "flat", "hnsw", "ivf"]
 RowIds = npt.NDArray[np.int64]
 """Numbers of chunks' rows in SQL, shape (n,). No number is ever given to a second chunk."""
+NONE: RowIds = np.empty(0, np.int64)
 Flags = npt.NDArray[np.bool_]
 Slice = tuple[RowIds, Vectors]
 """Row ids and, for each of them, its unit vector."""

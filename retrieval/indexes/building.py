@@ -46,20 +46,6 @@ def build(
         return files.keep(draft, version, embedder, structure, len(matrix))
 
 
-def renewed(index: FaissChunkIndex, kind: Kind = "auto", files: IndexFiles | None = None, threads: int = 1) -> FaissChunkIndex:
-    """The same version made anew, without what was removed. Reads the given index as it goes."""
-    contents = index.contents
-    return build(
-        index.slices(),
-        version=contents.version,
-        dimension=contents.dimension,
-        embedder=contents.embedder,
-        kind=kind,
-        files=files,
-        threads=threads,
-    )
-
-
 def _in_memory(slices: Slices, dimension: int) -> Matrix:
     parts = [Part(np.empty(0, np.int64), np.empty((0, dimension), np.float32))]
     for rows, vectors in slices:

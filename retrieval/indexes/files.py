@@ -1,7 +1,6 @@
 """Indexes in files: each version that is saved is a directory of its own, complete or not there."""
 
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -15,9 +14,10 @@ import numpy as np
 
 from cache.entry import Vectors
 from cache.vectors.codes import load_faiss
+from retrieval.disk import flush
+from retrieval.errors import IndexFileError
 from retrieval.indexes.base import Flags, RowIds
 from retrieval.indexes.checks import check_slice
-from retrieval.indexes.errors import IndexFileError
 from retrieval.indexes.faiss_index import Contents, FaissChunkIndex
 from retrieval.indexes.matrix import Matrix, Part
 from retrieval.indexes.structures import Hnsw, Ivf, Structure
@@ -103,7 +103,7 @@ class IndexFiles:
         draft.finish(header)
         path = self._next(version)
         draft.path.rename(path)
-        _flush(self.directory)
+        flush(self.directory)
         self._remove_but(path)
         return FaissChunkIndex(_contents(path, header))
 
@@ -164,8 +164,8 @@ class Draft:
         encoded = msgspec.json.encode(header)
         (self.path / HEADER).write_bytes(encoded + b"\n" + hashlib.sha256(encoded).hexdigest().encode())
         for name in (*self._hashes, HEADER):
-            _flush(self.path / name)
-        _flush(self.path)
+            flush(self.path / name)
+        flush(self.path)
 
     def close(self) -> None:
         for file in self._files.values():
@@ -224,11 +224,3 @@ def _hash(path: Path) -> Any:
 
 def _children(directory: Path) -> list[Path]:
     return list(directory.iterdir()) if directory.is_dir() else []
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

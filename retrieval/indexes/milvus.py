@@ -14,18 +14,19 @@ from cache.errors import VectorIndexError
 from cache.vectors.base import check_partition, check_vector
 from cache.vectors.milvus import BATCH, BOUNDED_S, EF
 from cache.vectors.milvus_connection import LENGTH, MilvusConnection
-from retrieval.indexes.base import Found, RowIds, Selection, Slices, best
+from retrieval.indexes.base import NONE, Found, RowIds, Selection, Slices, best
 from retrieval.indexes.checks import check_slice
 
 log = logging.getLogger(__name__)
 
-NONE: RowIds = np.empty(0, np.int64)
 FIRST_EF = 16
 """Candidates that the first of two searches follows."""
 MAX_FOUND = 16_384
 """What Milvus answers at most."""
 MAX_SELECTED = 100_000
-"""Rows of a selection, which is sent with each search."""
+"""Rows of a selection that is sent with each search. A wider one is looked for among the nearest of all rows."""
+WIDER = 8
+"""How many times as many of these are looked at when too few of the last ones were among the selected."""
 MAX_HIDDEN = 10_000
 """Removed rows that older versions may still be searched for, and that each search of this one names."""
 
@@ -92,6 +93,15 @@ class MilvusChunks:
         check_partition(scope, scope)
         return MilvusChunkIndex(self, scope, version)
 
+    def forget(self, scope: str) -> None:
+        """Deletes all rows of the scope, of any version: 100,000 in a second."""
+        check_partition(scope, scope)
+        self.write("delete vectors", "delete", filter=_of(scope))
+
+    def write(self, purpose: str, method: str, **arguments: Any) -> None:
+        with self.writing:
+            self.connection.call(purpose, method, self.write_timeout_s, **arguments)
+
     def drop(self) -> None:
         """Removes the Milvus collection, with all of ours."""
         self.connection.drop(self.write_timeout_s)
@@ -106,6 +116,8 @@ class Picked:
 
     index: "MilvusChunkIndex"
     rows: RowIds
+    is_wide: bool = False
+    """More than can be sent, and so not compared with what the index has."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -144,21 +156,21 @@ class MilvusChunkIndex:
         return np.concatenate(pages)
 
     def select(self, rows: RowIds) -> Selection:
-        """Raises `VectorIndexError` for more than `MAX_SELECTED` rows."""
         rows = np.unique(np.asarray(rows, np.int64))
         if len(rows) > MAX_SELECTED:
-            raise VectorIndexError(f"a filter that {len(rows)} chunks pass is too wide for Milvus; allowed: at most {MAX_SELECTED}")
+            return Picked(self, rows, is_wide=True)
         return Picked(self, self._known(self._filter(), rows))
 
     def search(self, vector: Vector, k: int, allowed: Selection | None = None) -> list[Found]:
         picked = self._checked(vector, allowed)
-        return self._search(vector, k, picked, EF)
+        return self._searched_wide(vector, k, picked.rows) if picked and picked.is_wide else self._search(vector, k, picked, EF)
 
     def stages(self, vector: Vector, k: int, allowed: Selection | None = None) -> Iterator[list[Found]]:
         """Two searches: Milvus tells nothing while it searches."""
         picked = self._checked(vector, allowed)
-        yield self._search(vector, k, picked, FIRST_EF)
-        yield self._search(vector, k, picked, EF)
+        if picked is None or not picked.is_wide:
+            yield self._search(vector, k, picked, FIRST_EF)
+        yield self.search(vector, k, allowed)
 
     def changed(self, version: int, added: Slices, removed: RowIds) -> "MilvusChunkIndex":
         """May be repeated, by this or another process, after an error or not: rows that were born at `version` are written again."""
@@ -179,15 +191,11 @@ class MilvusChunkIndex:
                 raise VectorIndexError("a row that is in the index already cannot be added: remove it, or leave it")
             records = zip(some.tolist(), vectors[start : start + BATCH], strict=True)
             data = [{"row": row, "scope": self._scope, "born": version, "vector": np.ascontiguousarray(vector)} for row, vector in records]
-            self._write("take vectors", "upsert", data=data)
+            self._chunks.write("take vectors", "upsert", data=data)
 
     def _delete(self, rows: RowIds) -> None:
         for start in range(0, len(rows), BATCH):
-            self._write("delete vectors", "delete", ids=rows[start : start + BATCH].tolist())
-
-    def _write(self, purpose: str, method: str, **arguments: Any) -> None:
-        with self._chunks.writing:
-            self._chunks.connection.call(purpose, method, self._chunks.write_timeout_s, **arguments)
+            self._chunks.write("delete vectors", "delete", ids=rows[start : start + BATCH].tolist())
 
     def _search(self, vector: Vector, k: int, picked: Picked | None, ef: int) -> list[Found]:
         if k < 1 or (picked is not None and not len(picked)):
@@ -207,6 +215,17 @@ class MilvusChunkIndex:
         rows, scores = [hit["id"] for hit in found[0]], [hit["distance"] for hit in found[0]]
         return best(np.array(rows, np.int64), np.array(scores, np.float32), k)
 
+    def _searched_wide(self, vector: Vector, k: int, rows: RowIds) -> list[Found]:
+        """The nearest of all rows until there are enough of these among them, or `MAX_FOUND`."""
+        wide = k
+        while True:
+            wide = min(WIDER * wide, MAX_FOUND)
+            found = self._search(vector, wide, None, EF)
+            accepted = np.isin(np.array([each.row for each in found], np.int64), rows)
+            hits = [each for each, is_accepted in zip(found, accepted.tolist(), strict=True) if is_accepted]
+            if len(hits) >= k or wide == MAX_FOUND:
+                return hits[:k]
+
     def _checked(self, vector: Vector, allowed: Selection | None) -> Picked | None:
         check_vector(vector, self.dimension)
         if allowed is None:
@@ -220,7 +239,7 @@ class MilvusChunkIndex:
         return "Strong" if self._chunks.clock() < self._since + self._chunks.staleness_s else "Bounded"
 
     def _filter(self) -> str:
-        seen = f'scope == "{self._scope}" and born <= {self.version}'
+        seen = f"{_of(self._scope)} and born <= {self.version}"
         hidden = np.concatenate(self._hidden)
         return f"{seen} and not ({_among(hidden)})" if len(hidden) else seen
 
@@ -238,6 +257,10 @@ class MilvusChunkIndex:
         """As fresh as the Milvus collection's own level says, which is Strong: a page in order cannot choose another."""
         found: Sequence[dict[str, Any]] = self._chunks.connection.call(purpose, "query", self._chunks.write_timeout_s, **arguments)
         return found
+
+
+def _of(scope: str) -> str:
+    return f'scope == "{scope}"'
 
 
 def _among(rows: RowIds) -> str:

@@ -1,5 +1,6 @@
 """Answers with numbered citations, whole or as a stream, and where each one points."""
 
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, Literal
@@ -23,7 +24,7 @@ class Citing:
         self._hits = hits
         self._labels = labels(hits)
         self._style = style
-        self._citers: dict[int, Citer] = {}
+        self._citers: defaultdict[int, Citer] = defaultdict(self._citer)
 
     def whole(self, raw: bytes) -> bytes:
         """A chat's answer in one piece; what is none stays as it is."""
@@ -50,7 +51,7 @@ class Citing:
         return event(chunk)
 
     def _rewrite(self, index: int, message: dict[str, Any], is_last: bool) -> None:
-        citer = self._citers.get(index) or self._citers.setdefault(index, self._citer())
+        citer = self._citers[index]
         content = message.get("content")
         text, citations = citer.feed(content) if isinstance(content, str) else ("", [])
         rest = citer.end() if is_last else ""
@@ -67,7 +68,7 @@ class Citing:
 
     def _annotation(self, citation: Citation) -> dict[str, Any]:
         chunk = self._hits[citation.hit].chunk
-        named = {"file_id": chunk.document_id, "filename": chunk.name or chunk.document_id, "chunk_id": chunk.id}
+        named = {"file_id": chunk.document_id, "filename": chunk.filename, "chunk_id": chunk.id}
         return {"type": "file_citation", "index": citation.at, "number": citation.number, **named}
 
 

@@ -15,7 +15,7 @@ from msgspec import Meta, inspect
 
 from deployments.head_start import HeadStart
 from retrieval.documents import SearchHit
-from retrieval.filters import Filter, parse_filter
+from retrieval.filters import parse_filter
 from retrieval.order import Ranks
 from serve_app.errors import InvalidRequestError
 
@@ -51,11 +51,6 @@ class RetrievalOptions(msgspec.Struct, forbid_unknown_fields=True):
     """What the answer cites by."""
     filters: dict[str, Any] | None = None
     score_threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
-
-    @property
-    def filter(self) -> Filter | None:
-        """`filters` as it is applied. Raises `QueryError`."""
-        return None if self.filters is None else parse_filter(self.filters, "retrieval.filters")
 
 
 class Sampling(msgspec.Struct, kw_only=True):
@@ -302,8 +297,8 @@ def _characters_of_prompt(prompt: Any) -> int:
 def parse_chat(body: bytes) -> Generation:
     value = parse_object(body)
     request = check(value, ChatRequest)
-    if request.retrieval:
-        _ = request.retrieval.filter  # refused before anything is done for the request
+    if request.retrieval and request.retrieval.filters is not None:
+        parse_filter(request.retrieval.filters, "retrieval.filters")  # refused before anything is done for the request
     return _generation("chat", value, request, request.retrieval, request.max_completion_tokens or request.max_tokens)
 
 

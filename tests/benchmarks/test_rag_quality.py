@@ -17,7 +17,7 @@ ITEMS = [Item(f"d{number}", f"Text {number}.", f"Question {number}?") for number
 
 
 def hit(number: int, score: float) -> SearchHit:
-    return SearchHit(Chunk(f"d{number}#0", f"d{number}", 0, f"Text {number}."), score)
+    return SearchHit(Chunk(f"d{number}", 0, f"Text {number}."), score)
 
 
 FOUND = [[hit(number, 0.9), hit((number + 1) % 9, 0.8), hit((number + 2) % 9, 0.7)] for number in range(9)]

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import result_cache, vector_search
 from benchmarks.report import Row
-from benchmarks.vector_search import World
+from benchmarks.vector_world import World
 from retrieval.indexes.building import build
 
 

@@ -22,6 +22,7 @@ def test_requests_are_counted_and_forgotten_with_time() -> None:
     assert [heat.touch(1) for _ in range(3)] == [0, 1, 2]
     assert heat.touch(2) == 0
     clock.now = 10.0
+    assert [heat.of(1), heat.of(1), heat.of(3)] == [pytest.approx(1.5), pytest.approx(1.5), 0]
     assert heat.touch(1) == pytest.approx(1.5)
     clock.now = 1000.0
     assert heat.touch(1) == pytest.approx(0, abs=1e-6)

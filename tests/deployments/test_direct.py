@@ -24,8 +24,7 @@ from deployments.direct import DirectApp, DirectCalls
 from deployments.embedding import Embedded, EmbeddingCalls
 from deployments.errors import PartError
 from deployments.replicas import Replica, ReplicaDirectory
-from retrieval.errors import QueryError, RetrievalError, UnknownStoreError
-from retrieval.indexes.errors import IndexFileError
+from retrieval.errors import IndexFileError, QueryError, UnknownStoreError
 from tests.cache.entries import make_entry, unit
 from tests.deployments.replica_fakes import SECRET, unused_url
 
@@ -114,7 +113,7 @@ KNOWN: dict[str, type[Exception]] = {
     "store": StoreError,
     "verifier": VerifierError,
     "query": QueryError,
-    "index": RetrievalError,
+    "index": IndexFileError,
     "own": UnknownStoreError,
 }
 

@@ -14,6 +14,8 @@ from deployments.rendering import DocumentChat
 from deployments.replica_client import Call
 from deployments.routing import Ranking
 from retrieval.documents import Chunk, SearchHit
+from retrieval.eviction.costs import LinearCost
+from retrieval.eviction.hints import profile
 from retrieval.order import Ranks
 from retrieval.prompt import blocks, insert, labels, ranking
 from tests.deployments.prefix_fleet import ENGINE, MODEL, SALT, Ingress, ingress_of, nodes_of
@@ -24,7 +26,7 @@ SYSTEM = {"role": "system", "content": "Answer from the documents."}
 
 def hit(number: int, score: float) -> SearchHit:
     text = f"Document {number} tells of things that no other does. " * 12
-    return SearchHit(Chunk(f"d{number}#0", f"d{number}", 0, text), score)
+    return SearchHit(Chunk(f"d{number}", 0, text), score)
 
 
 def hits_of(*numbers: int) -> list[SearchHit]:
@@ -67,6 +69,20 @@ async def test_the_order_follows_what_is_held_and_the_prediction_is_exact() -> N
         assert again == replica
         assert ranking.order == (1, 2, 0)
         assert ranking.predicted == found > 300
+
+
+async def test_engines_are_told_where_documents_end_and_what_prefills_cost() -> None:
+    async with nodes_of("a") as nodes, ingress_of(*nodes) as ingress:
+        ends = set()
+        for question in ("Why?", "And otherwise, if it is not so?"):
+            cost = LinearCost(*ingress.routing.profile.coefficients[:3])
+            _, ranking, _ = await ask(ingress, hits_of(1, 2), question)
+            told = json.loads(ranking.call.body)["kv_transfer_params"]
+            assert profile(told) == cost
+            assert ranking._routed is not None
+            assert 300 < told["max_offload_tokens"] < ranking._routed.prompt.tokens
+            ends.add(told["max_offload_tokens"])
+        assert len(ends) == 1
 
 
 async def test_every_replica_is_asked_in_its_own_order() -> None:
@@ -169,6 +185,10 @@ async def test_what_a_head_start_has_computed_is_found_by_the_request() -> None:
         assert ingress.routing.is_trusted
         await eventually(lambda: not any(node.engine.load().ongoing for node in nodes))
         assert ingress.routing.gate.wasted == 0
+        heat, keys = ingress.routing._documents._planner._heat, ingress.routing._keys
+        assert keys is not None
+        counts = [heat.of(keys.digest((keys.root(SALT), label))) for label in labels(hits_of(1, 2, 3))]
+        assert counts == pytest.approx([1, 1, 1], abs=0.2), "a head start and its request are one"
         assert not any(ingress.router.ledger(node.id).ongoing for node in nodes)
 
 

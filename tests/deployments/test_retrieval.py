@@ -17,12 +17,11 @@ from deployments.replicas import Replica, ReplicaDirectory
 from deployments.result_metrics import ResultMetrics
 from deployments.retrieval import THREADS, Refused, Retrieval, RetrievalCalls
 from retrieval.config import FilesConfig, RetrievalConfig
-from retrieval.documents import Attachment, Begun, Document
+from retrieval.documents import Attachment, Begun, Document, SearchRequest
 from retrieval.errors import DocumentError, OversizeError, QueryError, StorageError, UnknownStoreError, UnknownTicketError
-from retrieval.filters import parse_filter
 from retrieval.result_cache import Counts
 from retrieval.scopes import Group
-from serve_app.services import DocumentSearch, RemoteDocuments
+from serve_app.services import RemoteDocuments
 from tests.deployments.replica_fakes import SECRET
 from tests.retrieval.searching import slow_stages
 from tests.retrieval.tiers import attach, make_tier
@@ -78,7 +77,7 @@ async def test_documents_are_added_and_found(retrieval: Retrieval) -> None:
     await retrieval.open()
     store = await retrieval.call("create_store", "a", "", {}, "team")
     await retrieval.call("add_documents", "a", store.id, [Document("x", "Bees make honey."), Document("y", "tea")])
-    found = await retrieval.call("search", "a", [store.id], "honey", 1)
+    found = await retrieval.search("a", SearchRequest([store.id], ["honey"], 1))
     assert ([hit.chunk.document_id for hit in found.hits], found.scopes) == (["x"], {store.id: "g"})
 
 
@@ -88,14 +87,13 @@ async def test_searches_come_over_the_private_channel(retrieval: Retrieval, call
     attributes: dict[str, str | float | bool] = {"kind": "insect", "legs": 6.0, "flies": True}
     await retrieval.call("add_documents", "a", store.id, [Document("x", "Bees make honey.", attributes), Document("y", "honey, honey")])
     parts = [{"type": "eq", "key": "flies", "value": True}, {"type": "in", "key": "legs", "value": [6, 8]}]
-    where = parse_filter({"type": "and", "filters": parts}, "filters")
-    asked = DocumentSearch("a", [store.id], "honey", 2, where, 0.1)
-    result = await documents.search(asked)
-    assert result == await retrieval.call("search", *asked)
+    asked = SearchRequest([store.id], ["honey"], 2, {"type": "and", "filters": parts}, 0.1)
+    result = await documents.search("a", asked)
+    assert result == await retrieval.search("a", asked)
     assert [(hit.chunk.name, hit.chunk.text, hit.chunk.attributes) for hit in result.hits] == [("x", "Bees make honey.", attributes)]
     assert (result.versions, result.scopes) == ({store.id: 1}, {store.id: "g"})
-    assert await documents.begin_search(asked) == Begun(result, True, "")
-    several = await documents.search(DocumentSearch("a", [store.id], ["honey", "bees"], 2))
+    assert await documents.begin_search("a", asked) == Begun(result)
+    several = await documents.search("a", SearchRequest([store.id], ["honey", "bees"], 2))
     assert {hit.chunk.document_id for hit in several.hits} == {"x", "y"}
 
 
@@ -106,8 +104,9 @@ async def test_a_search_in_two_steps_over_the_private_channel(
     documents = RemoteDocuments(calls, None)
     store = await retrieval.call("create_store", "a", "")
     await retrieval.call("add_documents", "a", store.id, [Document("x", "Bees make honey."), Document("y", "tea")])
-    begun = await documents.begin_search(DocumentSearch("a", [store.id], "honey", 2))
-    assert (begun.is_final, len(begun.result.hits)) == (False, 1)
+    begun = await documents.begin_search("a", SearchRequest([store.id], ["honey"], 2))
+    assert begun.ticket is not None
+    assert len(begun.result.hits) == 1
     with pytest.raises(UnknownTicketError):
         await documents.end_search("b", begun.ticket)
     may_end.set()
@@ -116,15 +115,15 @@ async def test_a_search_in_two_steps_over_the_private_channel(
     assert final.versions == begun.result.versions
     with pytest.raises(UnknownTicketError):
         await documents.end_search("a", begun.ticket)
-    assert await documents.begin_search(DocumentSearch("a", [store.id], "honey", 2)) == Begun(final, True, "")
+    assert await documents.begin_search("a", SearchRequest([store.id], ["honey"], 2)) == Begun(final)
 
 
 async def test_errors_of_searches_arrive_as_themselves(calls: DirectCalls) -> None:
     documents = RemoteDocuments(calls, None)
     with pytest.raises(UnknownStoreError):
-        await documents.search(DocumentSearch("a", ["vs_none"], "q", 1))
+        await documents.search("a", SearchRequest(["vs_none"], ["q"], 1))
     with pytest.raises(QueryError) as refused:
-        await documents.begin_search(DocumentSearch("a", [], "q", 0))
+        await documents.begin_search("a", SearchRequest([], ["q"], 0))
     assert refused.value.field == "top_k"
     assert "allowed: 1 to" in str(refused.value)
 
@@ -134,7 +133,7 @@ async def test_searches_do_not_wait_for_what_takes_minutes(retrieval: Retrieval,
     may_end = threading.Event()
     busy = [asyncio.get_running_loop().run_in_executor(retrieval._threads, may_end.wait) for _ in range(THREADS)]
     try:
-        assert (await RemoteDocuments(calls, None).search(DocumentSearch("a", [store.id], "q", 1))).hits == []
+        assert (await RemoteDocuments(calls, None).search("a", SearchRequest([store.id], ["q"], 1))).hits == []
     finally:
         may_end.set()
         await asyncio.gather(*busy)
@@ -166,7 +165,6 @@ def test_counters_are_told_as_they_grow() -> None:
     [
         (("get_store", "a", "vs_none"), UnknownStoreError),
         (("create_store", "a", "\n"), DocumentError),
-        (("search", "a", [], "q", 0), QueryError),
     ],
 )
 async def test_what_is_the_callers_to_mend_is_a_value(retrieval: Retrieval, call: tuple[Any, ...], error: type[Exception]) -> None:

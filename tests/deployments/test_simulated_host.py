@@ -15,8 +15,6 @@ from deployments.engines.simulated.blocks import TokenSequence
 from deployments.engines.simulated.generation import Generation
 from deployments.engines.simulated.protocol import CompletionRequest
 from deployments.engines.simulated.scheduler import Request, Scheduler, State
-from retrieval.eviction.base import Span
-from retrieval.eviction.hints import Hints
 
 SIZE = 10
 CONFIG = SimulatedEngineConfig(
@@ -160,17 +158,18 @@ def test_no_more_is_copied_than_the_request_allows() -> None:
 
 
 def test_what_goes_is_the_policys_choice() -> None:
-    """A document of great weight outlives what came after it."""
+    """With PGDSF what was asked for twice outlives what came after it; LRU's choice is another."""
     kept = {}
-    for weight in (1.0, 100.0):
-        engine = Engine(CONFIG.model_copy(update={"host_blocks": 20, "host_policy": "pgdsf"}))
-        engine.run(request(60, hints=Hints((Span(0, 50, weight),))))
+    for policy in ("lru", "pgdsf"):
+        engine = Engine(CONFIG.model_copy(update={"host_blocks": 20, "host_policy": policy}))
+        for _ in range(2):
+            engine.run(request(60))
         for start in range(1000, 5000, 1000):
             engine.run(request(80, start=start))
         again = request(60)
         engine.run(again)
-        kept[weight] = again.cached_tokens
-    assert kept == {1.0: 0, 100.0: 50}
+        kept[policy] = again.cached_tokens
+    assert kept == {"lru": 0, "pgdsf": 50}
 
 
 def choice(parameters: dict[str, Any]) -> Request:
@@ -179,12 +178,11 @@ def choice(parameters: dict[str, Any]) -> Request:
     return Generation(task, SIZE, lambda generation: None).choices[0]
 
 
-def test_the_api_takes_hints_in_vllms_parameters() -> None:
-    one = choice({"mygo": {"documents": [[0, 3, 2.0]]}, "max_offload_tokens": 3})
-    assert (one.hints, one.offloaded_tokens) == (Hints((Span(0, 3, 2.0),)), 3)
-    for nonsense in ({}, {"mygo": 1, "max_offload_tokens": -1}, {"max_offload_tokens": True}):
+def test_the_api_takes_vllms_parameters() -> None:
+    assert choice({"mygo": 1, "max_offload_tokens": 3}).offloaded_tokens == 3
+    for nonsense in ({}, {"max_offload_tokens": -1}, {"max_offload_tokens": True}):
         one = choice(nonsense)
-        assert (one.hints, one.offloaded_tokens) == (Hints(), one.prompt_tokens)
+        assert one.offloaded_tokens == one.prompt_tokens
 
 
 def test_reset_forgets_both_tiers() -> None:

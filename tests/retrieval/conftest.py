@@ -9,7 +9,7 @@ from retrieval.config import RetrievalConfig
 from retrieval.service import RetrievalService
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
-from tests.retrieval.tiers import make_tier
+from tests.retrieval.tiers import make_tier, service_of
 
 NOW = 1_700_000_000.0
 
@@ -35,7 +35,7 @@ def new_store_id() -> Callable[[], str]:
 @pytest.fixture
 def service(store: DocumentStore, new_store_id: Callable[[], str]) -> RetrievalService:
     config = RetrievalConfig(chunk_tokens=16, chunk_overlap_tokens=4, max_top_k=10, max_document_bytes=10_000)
-    return RetrievalService(store, HashedWordsEmbedder(), config, clock=lambda: NOW, new_store_id=new_store_id)
+    return service_of(store, HashedWordsEmbedder(), config, new_store_id)
 
 
 @pytest.fixture

@@ -2,19 +2,20 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from cache.entry import Vector
+from cache.entry import Vector, Vectors
 from retrieval import sources
 from retrieval.collection import Collection
-from retrieval.documents import Chunk, Document, chunk_id
+from retrieval.documents import Chunk, Document
 from retrieval.filters import Filter
 from retrieval.indexes import building, faiss_index, structures
 from retrieval.indexes.base import Found, Kind
 from retrieval.indexes.config import IndexConfig
-from retrieval.search import VectorSearch
+from retrieval.search import CollectionCache
 from retrieval.sources import FaissSource
 from retrieval.store import DocumentStore
 from tests.retrieval.tiers import QuickEncoder
@@ -36,11 +37,11 @@ def source_of(directory: Path | None, kind: Kind = "auto", embedder: str = ENCOD
     return FaissSource(IndexConfig(kind=kind), DIMENSION, embedder, directory, min_saved=20)
 
 
-def search_of(store: DocumentStore, directory: Path | None, kind: Kind = "auto") -> VectorSearch:
-    return VectorSearch(store, source_of(directory, kind), max_loaded=2)
+def search_of(store: DocumentStore, directory: Path | None, kind: Kind = "auto") -> CollectionCache:
+    return CollectionCache(store, source_of(directory, kind), max_loaded=2)
 
 
-def tend(search: VectorSearch) -> None:
+def tend(search: CollectionCache) -> None:
     """All upkeep there is."""
     while search.tend():
         pass
@@ -49,7 +50,7 @@ def tend(search: VectorSearch) -> None:
 def put(store: DocumentStore, texts: dict[str, str], store_id: str = "vs_1", chunks: int = 1, **attributes: str) -> None:
     """Documents by id, each of so many chunks."""
     documents = [Document(name, text, attributes) for name, text in texts.items()]
-    parts = [Chunk(chunk_id(each.id, at), each.id, at, f"{each.text} {at}") for each in documents for at in range(chunks)]
+    parts = [Chunk(each.id, at, f"{each.text} {at}") for each in documents for at in range(chunks)]
     store.put_documents("a", store_id, documents, parts, ENCODER.embed([part.text for part in parts]), 1.0)
 
 
@@ -58,9 +59,27 @@ def texts_of(store: DocumentStore, found: list[Found], store_id: str = "vs_1") -
     return [chunks[each.row].text for each in found]
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All chunks of a collection that a search may find, ordered by document id and ordinal. `vectors`: shape (chunks, dimension)."""
+
+    version: int
+    chunks: list[Chunk]
+    vectors: Vectors
+
+
+def contents(store: DocumentStore, namespace: str, store_id: str) -> Contents:
+    inventory = store.inventory(namespace, store_id)
+    found = store.vectors_of(namespace, store_id, inventory.numbers.tolist())
+    texts = store.chunks_of(namespace, store_id, found.numbers.tolist())
+    chunks = [texts[number] for number in found.numbers.tolist()]
+    order = sorted(range(len(chunks)), key=lambda at: (chunks[at].document_id, chunks[at].ordinal))
+    return Contents(inventory.state.version, [chunks[at] for at in order], found.vectors[order])
+
+
 def agrees(store: DocumentStore, collection: Collection, store_id: str = "vs_1") -> bool:
     """Whether a search finds all that SQL has, and nothing else, in the order of comparing all."""
-    snapshot = store.load("a", store_id)
+    snapshot = contents(store, "a", store_id)
     scores = (snapshot.vectors @ QUERY).tolist() if snapshot.chunks else []
     expected = sorted(zip(scores, (chunk.text for chunk in snapshot.chunks), strict=True), reverse=True)
     found = collection.search(QUERY, 1000)

@@ -10,6 +10,7 @@ from cache.entry import Vectors
 from retrieval.documents import Chunk, Document, Page, VectorStoreInfo
 from retrieval.errors import StorageError, UnknownStoreError
 from retrieval.store import DocumentStore
+from tests.retrieval.searching import contents
 
 VECTORS: Vectors = np.eye(3, dtype=np.float32)
 USAGE = len("café".encode()) + 2 * len("café 0".encode()) + 2 * 3 * 4
@@ -17,7 +18,7 @@ USAGE = len("café".encode()) + 2 * len("café 0".encode()) + 2 * 3 * 4
 
 
 def put(store: DocumentStore, document: Document, vectors: Vectors, namespace: str = "a", store_id: str = "vs_1") -> int:
-    chunks = [Chunk(f"{document.id}#{i}", document.id, i, f"{document.text} {i}", document.attributes) for i in range(len(vectors))]
+    chunks = [Chunk(document.id, i, f"{document.text} {i}", document.attributes) for i in range(len(vectors))]
     return store.put_documents(namespace, store_id, [document], chunks, vectors, now=2.0)
 
 
@@ -41,14 +42,14 @@ def filled(store: DocumentStore) -> DocumentStore:
 
 
 def test_reopened_store_holds_everything(filled: DocumentStore, url: str) -> None:
-    before = filled.load("a", "vs_1")
+    before = contents(filled, "a", "vs_1")
     filled.close()
     reopened = DocumentStore(url, "hashed-words@1")
     assert reopened.get_store("a", "vs_1") == VectorStoreInfo("vs_1", "First", 1.0, 1, 2, 1, {"k": "v"}, {"completed": 1}, USAGE)
     assert reopened.get_document("a", "vs_1", "doc_1") == Document("doc_1", "café", {"n": 1.5, "flag": True})
     (info,) = reopened.list_documents("a", "vs_1", Page())
     assert (info.created_at, info.bytes, info.chunks) == (2.0, 5, 2)
-    after = reopened.load("a", "vs_1")
+    after = contents(reopened, "a", "vs_1")
     assert (after.version, after.chunks) == (before.version, before.chunks)
     np.testing.assert_array_equal(after.vectors, VECTORS[:2])
     reopened.close()
@@ -56,19 +57,19 @@ def test_reopened_store_holds_everything(filled: DocumentStore, url: str) -> Non
 
 def test_replacing_leaves_nothing_of_the_old_document(filled: DocumentStore) -> None:
     assert put(filled, Document("doc_1", "new"), VECTORS[2:]) == 2
-    snapshot = filled.load("a", "vs_1")
+    snapshot = contents(filled, "a", "vs_1")
     assert [chunk.text for chunk in snapshot.chunks] == ["new 0"]
     np.testing.assert_array_equal(snapshot.vectors, VECTORS[2:])
     assert filled.get_document("a", "vs_1", "doc_1") == Document("doc_1", "new")
 
 
 def test_failed_change_changes_nothing(filled: DocumentStore) -> None:
-    before = filled.load("a", "vs_1")
+    before = contents(filled, "a", "vs_1")
     twice = [Document("doc_1", "new"), Document("doc_1", "newer")]
     with pytest.raises(StorageError) as failed:
-        filled.put_documents("a", "vs_1", twice, [Chunk("doc_1#0", "doc_1", 0, "new")], VECTORS[:1], now=3.0)
+        filled.put_documents("a", "vs_1", twice, [Chunk("doc_1", 0, "new")], VECTORS[:1], now=3.0)
     assert "newer" not in str(failed.value)
-    after = filled.load("a", "vs_1")
+    after = contents(filled, "a", "vs_1")
     assert (after.version, after.chunks) == (before.version, before.chunks)
     assert filled.get_document("a", "vs_1", "doc_1") == Document("doc_1", "café", {"n": 1.5, "flag": True})
 
@@ -77,7 +78,7 @@ def test_deleting_a_document_raises_the_version_once(filled: DocumentStore) -> N
     assert filled.delete_document("a", "vs_1", "doc_1", now=3.0)
     assert not filled.delete_document("a", "vs_1", "doc_1", now=4.0)
     assert filled.get_store("a", "vs_1") == VectorStoreInfo("vs_1", "First", 1.0, 0, 0, 2, {"k": "v"})
-    assert filled.load("a", "vs_1").chunks == []
+    assert contents(filled, "a", "vs_1").chunks == []
 
 
 def test_deleted_collection_is_unknown_and_leaves_no_rows(filled: DocumentStore, url: str) -> None:
@@ -115,7 +116,7 @@ def test_lists_are_pages_in_the_order_of_ids(store: DocumentStore) -> None:
 def test_vectors_of_another_encoder_are_not_used(filled: DocumentStore, url: str) -> None:
     other = DocumentStore(url, "another@1")
     with pytest.raises(StorageError, match="made with the encoder hashed-words@1, not another@1"):
-        other.load("a", "vs_1")
+        contents(other, "a", "vs_1")
     with pytest.raises(StorageError, match="another@1"):
         put(other, Document("doc_2", "text"), VECTORS[:1])
     other.delete_store("a", "vs_1")
@@ -139,4 +140,4 @@ def test_broken_database_is_a_storage_error(filled: DocumentStore, url: str) -> 
         connection.execute("DROP TABLE retrieval_chunks")
     connection.close()
     with pytest.raises(StorageError, match="no such table"):
-        filled.load("a", "vs_1")
+        contents(filled, "a", "vs_1")

@@ -25,7 +25,7 @@ def path(*parts: int) -> list[Key]:
     return [parts[: end + 1] for end in range(len(parts))]
 
 
-def serve(policy: EvictionPolicy[Key], chain: Sequence[Key], cost: float = 1.0, weights: Sequence[float] | None = None) -> list[Key]:
+def serve(policy: EvictionPolicy[Key], chain: Sequence[Key], cost: float = 1.0) -> list[Key]:
     """As an engine does with one request; returns what had to go."""
     missing = [key for key in chain if key not in policy]
     policy.missed(missing)
@@ -33,7 +33,7 @@ def serve(policy: EvictionPolicy[Key], chain: Sequence[Key], cost: float = 1.0, 
     assert gone is not None
     for key in missing:
         policy.insert(key, key[:-1] or None)
-    policy.used(Use(chain, set(missing), cost, weights))
+    policy.used(Use(chain, set(missing), cost))
     return gone
 
 
@@ -177,15 +177,6 @@ def test_pgdsf_overtakes_what_is_not_used_any_more() -> None:
     assert (0,) not in policy
 
 
-def test_pgdsf_weights() -> None:
-    policy: Pgdsf[Key] = Pgdsf(3)
-    serve(policy, path(1), weights=[3.0])
-    serve(policy, path(2), weights=[0.5])
-    serve(policy, path(3))
-    serve(policy, path(3))
-    assert policy.evict(3) == [(2,), (3,), (1,)]
-
-
 def test_what_is_used_behind_a_block_uses_it_too() -> None:
     """An engine that loads the rest of a prefix need not say what it had of it."""
     policy: Lfu[Key] = Lfu(6)
@@ -216,8 +207,8 @@ class Following(RuleBasedStateMachine):
         self.held: set[Key] = set()
         self.pinned: list[Key] = []
 
-    @rule(parts=st.lists(st.integers(0, 2), min_size=1, max_size=4), cost=st.floats(0, 10), weight=st.sampled_from([0.0, 1.0, 5.0]))
-    def request(self, parts: list[int], cost: float, weight: float) -> None:
+    @rule(parts=st.lists(st.integers(0, 2), min_size=1, max_size=4), cost=st.floats(0, 10))
+    def request(self, parts: list[int], cost: float) -> None:
         chain = path(*parts)
         missing = [key for key in chain if key not in self.held]
         excess = len(self.held) + len(missing) - self.policy.capacity
@@ -226,7 +217,7 @@ class Following(RuleBasedStateMachine):
         for key in missing:
             self.policy.insert(key, key[:-1] or None)
             self.held.add(key)
-        self.policy.used(Use(chain, set(missing), cost, [weight] * len(chain)))
+        self.policy.used(Use(chain, set(missing), cost))
 
     @rule(n=st.integers(0, 5), protected=st.sets(st.lists(st.integers(0, 2), min_size=1, max_size=4).map(tuple), max_size=4))
     def evict_some(self, n: int, protected: set[Key]) -> None:

@@ -1,74 +1,34 @@
 """What policies are told, and what prefills cost."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.errors import ProfileError
-from retrieval.eviction.base import Span
-from retrieval.eviction.costs import GridCost, LinearCost, load, per_token
-from retrieval.eviction.hints import MAX_SPANS, NONE, Hints, parse
+from retrieval.eviction.costs import LinearCost, per_token
+from retrieval.eviction.hints import profile
 
 
-def test_hints_are_read() -> None:
-    given = {"mygo": {"documents": [[0, 10], [10, 30, 2.5]], "profile": [0.01, 1e-4, 0]}, "other": 1}
-    assert parse(given) == Hints((Span(0, 10, 1.0), Span(10, 30, 2.5)), (0.01, 1e-4, 0.0))
+def test_the_profile_is_read() -> None:
+    assert profile({"mygo": {"profile": [0.01, 1e-4, 0]}, "other": 1}) == LinearCost(0.01, 1e-4, 0.0)
 
 
-@pytest.mark.parametrize(
-    "documents",
-    [
-        None,
-        {},
-        "ab",
-        [[0]],
-        [[0, 1, 2, 3]],
-        [[5, 5]],
-        [[5, 1]],
-        [[-1, 5]],
-        [[0, 5.0]],
-        [[True, 5]],
-        [[0, 10], [9, 20]],
-        [[0, 10, -1]],
-        [[0, 10, float("nan")]],
-        [[0, 10, float("inf")]],
-        [[0, 10, 1e9]],
-        [[0, 10, "2"]],
-        [[0, 1 << 40]],
-        [[0, 10], None],
-        [[each, each + 1] for each in range(MAX_SPANS + 1)],
-    ],
-)
-def test_documents_of_another_form_are_none(documents: object) -> None:
-    assert parse({"mygo": {"documents": documents}}) == NONE
-
-
-@pytest.mark.parametrize("profile", [None, 1, [], [1, 2], [0, 0, 0], [1, 2, -1], [1, 2, "3"], [float("inf"), 1, 1]])
-def test_profiles_of_another_form_are_none(profile: object) -> None:
-    assert parse({"mygo": {"profile": profile}}) == NONE
+@pytest.mark.parametrize("given", [None, 1, [], [1, 2], [0, 0, 0], [1, 2, -1], [1, 2, "3"], [float("inf"), 1, 1], [True, 1, 1]])
+def test_profiles_of_another_form_are_none(given: object) -> None:
+    assert profile({"mygo": {"profile": given}}) is None
 
 
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["mygo", "documents", "profile", "x"]), inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["mygo", "profile", "x"]), inner, max_size=4),
 )
 
 
 @given(json_values)
 def test_nothing_that_a_client_sends_raises(given: object) -> None:
-    parse({"mygo": {"documents": given, "profile": given}}).weights([1, 2, 3])
-    parse(given)
-
-
-def test_weights_are_those_of_the_documents_that_blocks_end_in() -> None:
-    hints = Hints((Span(0, 10, 2.0), Span(20, 30, 3.0)))
-    assert hints.weights([8, 10, 11, 20, 21, 30, 31]) == [2.0, 2.0, 1.0, 1.0, 3.0, 3.0, 1.0]
-    assert Hints((Span(0, 10),)).weights([5]) is None
-    assert NONE.weights([5]) is None
+    profile({"mygo": {"profile": given}})
+    profile(given)
 
 
 def test_the_linear_model() -> None:
@@ -77,58 +37,3 @@ def test_the_linear_model() -> None:
     assert per_token(model, 1000, 100) == pytest.approx(model.seconds(1000, 100) / 100)
     assert per_token(model, 1000, 0) == 0
     assert per_token(model, 8000, 100) > per_token(model, 0, 100), "deep in a prompt a token costs more"
-
-
-GRID = GridCost((0.0, 1000.0, 3000.0), (100.0, 200.0), ((1.0, 2.0), (2.0, 4.0), (4.0, 8.0)))
-
-
-@pytest.mark.parametrize(
-    ("cached", "computed", "seconds"),
-    [(0, 100, 1), (3000, 200, 8), (500, 100, 1.5), (500, 150, 2.25), (2000, 150, 4.5), (0, 300, 3), (0, 0, 0), (5000, 100, 6)],
-)
-def test_the_grid_is_interpolated(cached: float, computed: float, seconds: float) -> None:
-    assert GRID.seconds(cached, computed) == pytest.approx(seconds)
-
-
-@given(st.floats(0, 3000), st.floats(100, 200))
-def test_within_the_grid_seconds_are_between_its_own(cached: float, computed: float) -> None:
-    assert 1 - 1e-9 <= GRID.seconds(cached, computed) <= 8 + 1e-9
-
-
-def write(folder: Path, content: object) -> Path:
-    path = folder / "profile.json"
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
-
-
-def test_profiles_are_loaded(tmp_path: Path) -> None:
-    assert load(write(tmp_path, {"coefficients": [0.01, 1e-4, 0]})) == LinearCost(0.01, 1e-4, 0.0)
-    table = {"cached": [0, 1000, 3000], "computed": [100, 200], "seconds": [[1, 2], [2, 4], [4, 8]]}
-    assert load(write(tmp_path, table)) == GRID
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "{",
-        [],
-        {},
-        {"coefficients": [1, 2]},
-        {"coefficients": [1, 2, -3]},
-        {"coefficients": "123"},
-        {"cached": [0], "computed": [1, 2], "seconds": [[1, 2]]},
-        {"cached": [0, 0], "computed": [1, 2], "seconds": [[1, 2], [1, 2]]},
-        {"cached": [0, 1], "computed": [2, 1], "seconds": [[1, 2], [1, 2]]},
-        {"cached": [0, 1], "computed": [1, 2], "seconds": [[1, 2]]},
-        {"cached": [0, 1], "computed": [1, 2], "seconds": [[1, 2], [1]]},
-        {"cached": [0, 1], "computed": [1, 2], "seconds": 1},
-    ],
-)
-def test_profiles_of_another_form_are_refused(tmp_path: Path, content: object) -> None:
-    with pytest.raises(ProfileError):
-        load(write(tmp_path, content))
-
-
-def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ProfileError, match="path of a JSON file"):
-        load(tmp_path / "none.json")

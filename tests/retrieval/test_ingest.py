@@ -11,10 +11,20 @@ from cache.embedders.fake import HashedWordsEmbedder
 from cache.entry import Vector
 from cache.errors import EmbedderError
 from retrieval import ingest
-from retrieval.documents import Attachment, Cutting, Document
-from retrieval.errors import BusyError, DocumentError, ParseError, StorageError, UnknownBatchError, UnknownFileError, UnknownStoreError
+from retrieval.documents import Attachment, ChunkingStrategy, Document, SearchRequest
+from retrieval.errors import (
+    BusyError,
+    DocumentError,
+    ParseError,
+    Stopping,
+    StorageError,
+    UnknownBatchError,
+    UnknownFileError,
+    UnknownStoreError,
+)
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
+from tests.retrieval.searching import contents
 from tests.retrieval.tiers import NOW, Clock, Encoder, all_files, attach, attached, drain, found, make_tier, upload
 
 LONG = " ".join(f"word{i}" for i in range(2000))
@@ -38,9 +48,9 @@ def test_a_file_is_found_once_it_is_read(tier: RetrievalTier, store_id: str) -> 
     assert (found(tier, store_id, "honey"), tier.service.get_store("a", store_id).version) == ([], 0)
     drain(tier)
     done = attached(tier, store_id, file_id)
-    assert (done.status, done.chunks_done, done.chunks_total, done.cutting) == ("completed", 1, 1, Cutting(16, 4))
+    assert (done.status, done.chunks_done, done.chunks_total, done.cutting) == ("completed", 1, 1, ChunkingStrategy(16, 4))
     assert done.usage_bytes == 2 * len("Bees make honey.") + 4 * HashedWordsEmbedder().dimension
-    (hit,) = tier.service.search("a", [store_id], "honey", 5).hits
+    (hit,) = tier.service.search("a", SearchRequest([store_id], ["honey"], 5)).hits
     assert (hit.chunk.id, hit.chunk.name, hit.chunk.attributes) == (f"{file_id}#0", "bees.txt", {"kind": "insect"})
     info = tier.service.get_store("a", store_id)
     assert (info.version, info.documents, info.counts, info.usage_bytes) == (1, 1, {"completed": 1}, done.usage_bytes)
@@ -70,21 +80,21 @@ def test_a_file_that_is_read_anew_takes_its_own_place_at_once(tier: RetrievalTie
     file_id = attach(tier, store_id, LONG, attributes={"v": 1})
     drain(tier)
     before = tier.service.get_store("a", store_id)
-    numbers = tier.service.search("a", [store_id], "word7", 1).hits
+    numbers = tier.service.search("a", SearchRequest([store_id], ["word7"], 1)).hits
 
     def look(texts: Sequence[str]) -> None:
         if len(texts) > 1:
             assert tier.service.get_store("a", store_id).version == 1
-            assert tier.service.search("a", [store_id], "word7", 1).hits == numbers
+            assert tier.service.search("a", SearchRequest([store_id], ["word7"], 1)).hits == numbers
 
     encoder.before = look
-    tier.attachments.attach_file("a", store_id, Attachment(file_id, {"v": 2}, Cutting(20, 0)))
+    tier.attachments.attach_file("a", store_id, Attachment(file_id, {"v": 2}, ChunkingStrategy(20, 0)))
     assert attached(tier, store_id, file_id).attributes == {"v": 2}
     drain(tier)
     after = tier.service.get_store("a", store_id)
     assert (after.version, after.documents) == (2, 1)
     assert after.chunks < before.chunks
-    assert {hit.chunk.attributes["v"] for hit in tier.service.search("a", [store_id], "word7", 50).hits} == {2}
+    assert {hit.chunk.attributes["v"] for hit in tier.service.search("a", SearchRequest([store_id], ["word7"], 50)).hits} == {2}
 
 
 def test_a_text_takes_the_place_of_a_file_that_is_being_read(tier: RetrievalTier, encoder: Encoder, store_id: str) -> None:
@@ -274,10 +284,10 @@ def test_what_is_stored_is_not_encoded_again(tmp_path: Path) -> None:
 
     def stop(texts: Sequence[str]) -> None:
         if len(first.encoded) >= 2 * ingest.BATCH_CHUNKS:
-            raise ingest.Stopping
+            raise Stopping
 
     first.before = stop
-    with pytest.raises(ingest.Stopping):
+    with pytest.raises(Stopping):
         tier.ingest.step()
     assert attached(tier, store_id, file_id).chunks_done == 2 * ingest.BATCH_CHUNKS
     tier.close()
@@ -308,7 +318,7 @@ def test_a_process_that_is_late_with_a_file_leaves_what_another_has_made_of_it(
     drain(slower)
     assert attached(tier, store_id, file_id).status == "completed"
     assert found(tier, store_id, "honey") == ["Bees make honey."]
-    assert len(tier.service._store.load("a", store_id).chunks) == 1
+    assert len(contents(tier.service._store, "a", store_id).chunks) == 1
 
 
 def test_a_text_that_is_now_cut_otherwise_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,10 +329,10 @@ def test_a_text_that_is_now_cut_otherwise_begins_anew(tmp_path: Path, monkeypatc
 
     def stop(texts: Sequence[str]) -> None:
         if first.encoded:
-            raise ingest.Stopping
+            raise Stopping
 
     first.before = stop
-    with pytest.raises(ingest.Stopping):
+    with pytest.raises(Stopping):
         tier.ingest.step()
     monkeypatch.setattr(ingest, "split", lambda text, count, tokens, overlap: ["another", "way"])
     first.before = lambda texts: None
@@ -396,9 +406,9 @@ def test_attributes_change_for_a_search_at_once(tier: RetrievalTier, encoder: En
     file_id = attach(tier, store_id, "Bees make honey.", attributes={"v": 1})
     tier.attachments.update_attached("a", store_id, file_id, {"v": 2})
     drain(tier)
-    assert tier.service.search("a", [store_id], "honey", 1).hits[0].chunk.attributes == {"v": 2}
+    assert tier.service.search("a", SearchRequest([store_id], ["honey"], 1)).hits[0].chunk.attributes == {"v": 2}
     assert tier.attachments.update_attached("a", store_id, file_id, {"v": 3}).attributes == {"v": 3}
-    result = tier.service.search("a", [store_id], "honey", 1)
+    result = tier.service.search("a", SearchRequest([store_id], ["honey"], 1))
     assert (result.hits[0].chunk.attributes, result.versions) == ({"v": 3}, {store_id: 3})
     with pytest.raises(DocumentError):
         tier.attachments.update_attached("a", store_id, file_id, {"v": "x" * 1000})
@@ -408,9 +418,13 @@ def test_attributes_change_for_a_search_at_once(tier: RetrievalTier, encoder: En
 
 @pytest.mark.parametrize(
     ("cutting", "field"),
-    [(Cutting(201, 0), "max_chunk_size_tokens"), (Cutting(15, 0), "max_chunk_size_tokens"), (Cutting(100, 51), "chunk_overlap_tokens")],
+    [
+        (ChunkingStrategy(201, 0), "max_chunk_size_tokens"),
+        (ChunkingStrategy(15, 0), "max_chunk_size_tokens"),
+        (ChunkingStrategy(100, 51), "chunk_overlap_tokens"),
+    ],
 )
-def test_chunks_that_cannot_be_are_refused(tier: RetrievalTier, store_id: str, cutting: Cutting, field: str) -> None:
+def test_chunks_that_cannot_be_are_refused(tier: RetrievalTier, store_id: str, cutting: ChunkingStrategy, field: str) -> None:
     file = upload(tier, b"x")
     with pytest.raises(DocumentError) as refused:
         tier.attachments.attach_file("a", store_id, Attachment(file.id, cutting=cutting))
@@ -463,25 +477,23 @@ def test_threads_do_what_waits_and_stop(tmp_path: Path) -> None:
 
 
 def test_a_version_is_read_in_slices_and_followed_by_its_changes(tier: RetrievalTier, store_id: str) -> None:
-    """A reader with an index of its own, however the collection changes meanwhile, comes to what `load` says."""
+    """A reader with an index of its own, however the collection changes meanwhile, comes to the newest version."""
     store: DocumentStore = tier.service._store
     ids = [attach(tier, store_id, f"{LONG} {number}") for number in range(3)]
     drain(tier)
-    version = store.version("a", store_id)
+    inventory = store.inventory("a", store_id)
+    assert inventory.numbers.tolist() == sorted(inventory.numbers.tolist())
+    assert len(inventory.numbers) > 150
     held: dict[int, tuple[int, Vector]] = {}
-    after = 0
-    for turn in range(1000):
-        part = store.slices("a", store_id, after, 50)
-        if not len(part.numbers):
-            break
-        assert list(part.numbers) == sorted(part.numbers)
-        after = int(part.numbers[-1])
+    for turn, first in enumerate(range(0, len(inventory.numbers), 50)):
+        part = store.vectors_of("a", store_id, inventory.numbers[first : first + 50].tolist())
+        assert part.revisions.tolist() == inventory.revisions[first : first + 50].tolist()
         held |= {int(n): (int(r), v) for n, r, v in zip(part.numbers, part.revisions, part.vectors, strict=True)}
         if turn == 1:  # meanwhile
             tier.attachments.detach_file("a", store_id, ids[0])
             tier.attachments.attach_file("a", store_id, Attachment(ids[1], {"new": True}))
             drain(tier)
-    changes = store.changes("a", store_id, version)
+    changes = store.changes("a", store_id, inventory.state.version)
     assert changes.version == store.version("a", store_id)
     assert changes.gone is not None
     held = {number: each for number, each in held.items() if each[0] not in changes.gone}
@@ -489,13 +501,13 @@ def test_a_version_is_read_in_slices_and_followed_by_its_changes(tier: Retrieval
         for first in range(0, document.chunks, 50):
             part = store.slice_of("a", store_id, document.revision, first, 50)
             held |= {int(n): (int(r), v) for n, r, v in zip(part.numbers, part.revisions, part.vectors, strict=True)}
-    snapshot = store.load("a", store_id)
+    snapshot = contents(store, "a", store_id)
     texts = store.chunks_of("a", store_id, list(held))
     assert sorted(chunk.id for chunk in texts.values()) == sorted(chunk.id for chunk in snapshot.chunks)
     by_id = {chunk.id: held[number][1] for number, chunk in texts.items()}
     for chunk, vector in zip(snapshot.chunks, snapshot.vectors, strict=True):
         np.testing.assert_array_equal(by_id[chunk.id], vector)
-    assert {document.id: document.attributes for document in store.changes("a", store_id, -1).documents} == {
+    assert {document.id: document.attributes for document in store.inventory("a", store_id).documents} == {
         ids[1]: {"new": True},
         ids[2]: {},
     }
@@ -508,12 +520,12 @@ def test_what_has_ended_is_kept_for_readers_for_a_while_then_forgotten(tmp_path:
     store: DocumentStore = tier.service._store
     file_id = attach(tier, store_id, "Bees make honey.", "bees.txt")
     drain(tier)
-    number = int(store.slices("a", store_id, 0, 1).numbers[0])
+    number = int(store.inventory("a", store_id).numbers[0])
     version = store.version("a", store_id)
     tier.attachments.detach_file("a", store_id, file_id)
     drain(tier)
     assert store.chunks_of("a", store_id, [number])[number].text == "Bees make honey."
-    assert len(store.slices("a", store_id, 0, 1).numbers) == 0
+    assert len(store.inventory("a", store_id).numbers) == 0
     clock.now = NOW + 120
     drain(tier)
     assert store.chunks_of("a", store_id, [number]) == {}

@@ -16,6 +16,7 @@ from retrieval.chunking import split
 from retrieval.documents import Attachment
 from retrieval.ingest import BATCH_CHUNKS
 from retrieval.tier import RetrievalTier
+from tests.retrieval.searching import contents
 from tests.retrieval.tiers import Encoder, QuickEncoder, attached, make_tier, upload
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ def parts_of(text: str) -> list[str]:
 
 def seen(tier: RetrievalTier, store_id: str) -> list[str]:
     """The texts of all chunks that a reader may find, in their order."""
-    return [chunk.text for chunk in tier.service._store.load("a", store_id).chunks]
+    return [chunk.text for chunk in contents(tier.service._store, "a", store_id).chunks]
 
 
 def test_ten_thousand_chunks_killed_in_the_middle(tmp_path: Path, tier: RetrievalTier) -> None:
@@ -107,7 +108,7 @@ def test_kills_at_any_moment_lose_and_double_nothing(tmp_path: Path, tier: Retri
 
     def check() -> bool:
         """Each file is there from its first to its last chunk, or not at all. Whether all are."""
-        snapshot = tier.service._store.load("a", store_id)
+        snapshot = contents(tier.service._store, "a", store_id)
         by_file: dict[str, list[str]] = {}
         for chunk in snapshot.chunks:
             by_file.setdefault(chunk.document_id, []).append(chunk.text)

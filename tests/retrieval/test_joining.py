@@ -78,7 +78,7 @@ LINES = VISIBLE | st.sampled_from(
 @given(texts=st.lists(LINES.filter(str.strip), min_size=1, max_size=4), question=st.text(max_size=20), chance=st.randoms())
 def test_blocks_can_be_joined_in_any_order(name: str, texts: list[str], question: str, chance: object) -> None:
     tokenize = TOKENIZERS[name]
-    hits = [SearchHit(Chunk(f"d{number}#0", f"d{number}", 0, text), -number) for number, text in enumerate(texts)]
+    hits = [SearchHit(Chunk(f"d{number}", 0, text), -number) for number, text in enumerate(texts)]
     head, tail = "<|user|>\n", f"{ranking(hits)}\n{question}"
     frame = array(tokenize(head + MARK + tail))
     ends = split(frame, block_tokens(tokenize, MARK))

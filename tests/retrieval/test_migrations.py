@@ -20,6 +20,7 @@ from retrieval.migrate import open_database
 from retrieval.schema import VERSION_TABLE, metadata
 from retrieval.store import DocumentStore
 from tests.cache.databases import MARIADB, empty_mariadb
+from tests.retrieval.searching import contents
 
 FIRST_RELEASE = """
 CREATE TABLE vector_stores (namespace VARCHAR(64) NOT NULL, id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL,
@@ -105,14 +106,14 @@ def test_a_database_of_the_first_release_goes_on(url: str) -> None:
     for namespace in "ab":
         info = store.get_store(namespace, "vs_1")
         assert (info.name, info.documents, info.chunks, info.version) == (f"{namespace} vs_1", 2, 4, 7)
-        snapshot = store.load(namespace, "vs_1")
+        snapshot = contents(store, namespace, "vs_1")
         ids = [(document, ordinal) for document in ("doc_1", "doc_2") for ordinal in (0, 1)]
-        assert snapshot.chunks == [Chunk(f"{d}#{o}", d, o, f"{namespace} {d} {o}", {"n": 1.5}, d) for d, o in ids]
+        assert snapshot.chunks == [Chunk(d, o, f"{namespace} {d} {o}", {"n": 1.5}, d) for d, o in ids]
         np.testing.assert_array_equal(snapshot.vectors, np.tile(np.eye(2, dtype=np.float32), (2, 1)))
         assert store.get_document(namespace, "vs_1", "doc_2") == Document("doc_2", f"{namespace} doc_2", {"n": 1.5})
-        assert store.load(namespace, "vs_2").chunks == []
+        assert contents(store, namespace, "vs_2").chunks == []
     new = Document("doc_1", "new")
-    assert store.put_documents("a", "vs_1", [new], [Chunk("doc_1#0", "doc_1", 0, "new")], np.eye(1, 2, dtype=np.float32), 3.0) == 8
+    assert store.put_documents("a", "vs_1", [new], [Chunk("doc_1", 0, "new")], np.eye(1, 2, dtype=np.float32), 3.0) == 8
     assert [info.id for info in store.list_documents("a", "vs_1", Page())] == ["doc_1", "doc_2"]
     assert store.changes("a", "vs_1", 3).gone is None
     store.close()

@@ -125,6 +125,15 @@ def test_what_nobody_holds_is_put_hottest_first(fleet: Fleet) -> None:
     assert fleet.planner.plan(KEYS, ROOT, Pieces(both.head, both.documents, both.tail, ["0", "1", "2"]), free(3), REPLICAS).order[0] == 2
 
 
+def test_provisional_plans_ask_for_nothing(fleet: Fleet) -> None:
+    """A head start and the request it is for are one."""
+    one, both = pieces([9]), pieces([9, 9])
+    other = Pieces(one.head, both.documents[1:], one.tail, ["1"])
+    for asked, is_counted in ((one, False), (one, True), (other, True), (other, True)):
+        fleet.planner.plan(KEYS, ROOT, asked, free(1), REPLICAS, is_counted=is_counted).routed.end()
+    assert fleet.planner.plan(KEYS, ROOT, both, free(2), REPLICAS).order == (1, 0)
+
+
 def test_documents_that_are_asked_for_together_stay_by_rank(fleet: Fleet) -> None:
     """Else a head start and its request would have two orders."""
     chance, these = random.Random(0), pieces([9] * 5)
@@ -135,9 +144,10 @@ def test_documents_that_are_asked_for_together_stay_by_rank(fleet: Fleet) -> Non
 
     planner = Planner(fleet.router, passing)
     for _ in range(5):
-        plan = planner.plan(KEYS, ROOT, these, free(5), REPLICAS)
-        assert plan.order == (0, 1, 2, 3, 4)
-        plan.routed.end()
+        for is_counted in (False, True):
+            plan = planner.plan(KEYS, ROOT, these, free(5), REPLICAS, is_counted=is_counted)
+            assert plan.order == (0, 1, 2, 3, 4)
+            plan.routed.end()
 
 
 def test_what_was_planned_counts_as_held(fleet: Fleet) -> None:

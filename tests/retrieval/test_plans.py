@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from retrieval.documents import Attachment, Document, Page
+from retrieval.documents import Attachment, Document, Page, SearchRequest
 from retrieval.tier import RetrievalTier
 from tests.retrieval.tiers import attach, drain, upload
 
@@ -41,11 +41,14 @@ def test_nothing_reads_a_whole_table(tier: RetrievalTier, plans: list[str]) -> N
     attachments.update_attached("a", store_id, file_id, {"a": 1})
     attachments.list_attached("a", store_id, Page(), "completed", batch.id)
     attachments.attached_text("a", store_id, file_id)
-    service.search("a", [store_id], "word", 1)
+    service.search("a", SearchRequest([store_id], ["word"], 1))
     version = store.version("a", store_id)
-    part = store.slices("a", store_id, 0, 10)
-    store.slice_of("a", store_id, int(part.revisions[0]), 0, 10)
-    store.chunks_of("a", store_id, [int(number) for number in part.numbers])
+    inventory = store.inventory("a", store_id)
+    numbers, revisions = inventory.numbers.tolist(), inventory.revisions.tolist()
+    store.vectors_of("a", store_id, numbers)
+    store.revisions_of("a", store_id, revisions)
+    store.slice_of("a", store_id, revisions[0], 0, 10)
+    store.chunks_of("a", store_id, numbers)
     store.changes("a", store_id, version)
     service.list_stores("a")
     service.list_documents("a", store_id)

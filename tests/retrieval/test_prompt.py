@@ -30,7 +30,7 @@ HITS = st.lists(st.tuples(st.integers(0, 99), TEXTS, st.floats(-1, 1)), min_size
 
 
 def hit(document_id: str, text: str, score: float = 0.5) -> SearchHit:
-    return SearchHit(Chunk(f"{document_id}#0", document_id, 0, text), score)
+    return SearchHit(Chunk(document_id, 0, text), score)
 
 
 def shared(hits: list[SearchHit]) -> str:

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from retrieval.collection import Collection
 from retrieval.config import RetrievalConfig
-from retrieval.documents import Document
-from retrieval.filters import parse_filter
+from retrieval.documents import Document, SearchRequest
 from retrieval.scopes import Group, Scopes
 from retrieval.service import RetrievalService
 from retrieval.store import DocumentStore
-from tests.retrieval.tiers import Encoder
+from tests.retrieval.tiers import Encoder, in_memory
 
 GROUPS = {"team": Group("g", frozenset(("a", "b")))}
 
@@ -43,7 +42,8 @@ def searches(url: str, encoder: Encoder) -> Iterator[RetrievalService]:
     store = DocumentStore(url, encoder.name)
     config = RetrievalConfig(chunk_tokens=16, chunk_overlap_tokens=4)
     ids = itertools.count(1)
-    service = RetrievalService(store, encoder, config, lambda: 1.0, lambda: f"vs_{next(ids)}", Scopes(store, GROUPS), monotonic=lambda: 0.0)
+    scopes, source = Scopes(store, GROUPS), in_memory(config, encoder)
+    service = RetrievalService(store, encoder, config, scopes, source, lambda: 1.0, lambda: f"vs_{next(ids)}", lambda: 0.0)
     yield service
     service.close()
 
@@ -70,68 +70,68 @@ def filled(service: RetrievalService, namespace: str = "a", group: str | None = 
 
 def test_the_same_search_asks_neither_encoder_nor_index(searches: RetrievalService, encoder: Encoder, walks: list[int]) -> None:
     store_id = filled(searches)
-    first = searches.search("a", [store_id], "who makes honey", 2)
+    first = searches.search("a", SearchRequest([store_id], ["who makes honey"], 2))
     encoder.encoded.clear()
-    assert searches.search("a", [store_id, store_id], "  who makes\nhoney", 2) == first
+    assert searches.search("a", SearchRequest([store_id, store_id], ["  who makes\nhoney"], 2)) == first
     assert (encoder.encoded, len(walks)) == ([], 1)
     assert (searches.result_counts.exact, searches.result_counts.misses) == (1, 1)
 
 
 def test_nearly_the_same_query_asks_the_encoder_only(searches: RetrievalService, encoder: Encoder, walks: list[int]) -> None:
     store_id = filled(searches)
-    first = searches.search("a", [store_id], "who makes honey", 2)
+    first = searches.search("a", SearchRequest([store_id], ["who makes honey"], 2))
     for _ in range(2):
-        assert searches.search("a", [store_id], "who makes honey!", 2) == first
+        assert searches.search("a", SearchRequest([store_id], ["who makes honey!"], 2)) == first
     assert (encoder.encoded[-2:], len(walks)) == (["who makes honey", "who makes honey!"], 1)
     assert (searches.result_counts.near, searches.result_counts.exact) == (1, 1)
 
 
 def test_any_change_of_the_collection_makes_searches_anew(searches: RetrievalService) -> None:
     store_id = filled(searches)
-    assert searches.search("a", [store_id], "honey", 1).hits[0].chunk.document_id == "bees"
+    assert searches.search("a", SearchRequest([store_id], ["honey"], 1)).hits[0].chunk.document_id == "bees"
     searches.add_documents("a", store_id, [Document("pot", "honey")])
-    assert searches.search("a", [store_id], "honey", 1).hits[0].chunk.document_id == "pot"
+    assert searches.search("a", SearchRequest([store_id], ["honey"], 1)).hits[0].chunk.document_id == "pot"
     searches.delete_document("a", store_id, "pot")
-    assert searches.search("a", [store_id], "honey", 1).hits[0].chunk.document_id == "bees"
+    assert searches.search("a", SearchRequest([store_id], ["honey"], 1)).hits[0].chunk.document_id == "bees"
     assert searches.result_counts.outdated == 2
 
 
 def test_what_else_is_asked_for_is_another_search(searches: RetrievalService, walks: list[int]) -> None:
     store_id, other = filled(searches), filled(searches)
-    where = parse_filter({"type": "eq", "key": "n", "value": 2}, "filters")
-    asked: list[tuple[Any, ...]] = [
-        ([store_id], "honey", 2),
-        ([store_id], "honey", 1),
-        ([store_id], "honey", 2, where),
-        ([store_id], "honey", 2, None, 0.2),
-        ([other], "honey", 2),
+    where = {"type": "eq", "key": "n", "value": 2}
+    asked = [
+        SearchRequest([store_id], ["honey"], 2),
+        SearchRequest([store_id], ["honey"], 1),
+        SearchRequest([store_id], ["honey"], 2, where),
+        SearchRequest([store_id], ["honey"], 2, None, 0.2),
+        SearchRequest([other], ["honey"], 2),
     ]
-    first = [searches.search("a", *each) for each in asked]
+    first = [searches.search("a", each) for each in asked]
     assert len(walks) == len(asked)
-    assert [searches.search("a", *each) for each in asked] == first
+    assert [searches.search("a", each) for each in asked] == first
     assert len(walks) == len(asked)
     assert [len(each.hits) for each in first] == [2, 1, 1, 1, 2]
 
 
 def test_each_of_several_queries_is_remembered_by_itself(searches: RetrievalService, encoder: Encoder) -> None:
     store_id = filled(searches)
-    searches.search("a", [store_id], "honey", 2)
-    both = searches.search("a", [store_id], ["honey", "tea"], 2)
+    searches.search("a", SearchRequest([store_id], ["honey"], 2))
+    both = searches.search("a", SearchRequest([store_id], ["honey", "tea"], 2))
     assert encoder.encoded[-1:] == ["tea"]
     encoder.encoded.clear()
-    assert searches.search("a", [store_id], ["tea", "honey", "tea"], 2) == both
+    assert searches.search("a", SearchRequest([store_id], ["tea", "honey", "tea"], 2)) == both
     assert encoder.encoded == []
 
 
 def test_members_of_a_group_share_what_is_found_in_its_collections(searches: RetrievalService, walks: list[int]) -> None:
     shared = filled(searches, group="team")
-    assert searches.search("a", [shared], "honey", 2) == searches.search("b", [shared], "honey", 2)
+    assert searches.search("a", SearchRequest([shared], ["honey"], 2)) == searches.search("b", SearchRequest([shared], ["honey"], 2))
     assert len(walks) == 1
 
 
 def test_texts_that_are_gone_make_a_miss(searches: RetrievalService, walks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     store_id = filled(searches)
-    searches.search("a", [store_id], "honey", 2)
+    searches.search("a", SearchRequest([store_id], ["honey"], 2))
     texts = searches._searcher._texts
     of, calls = texts.of, list[int]()
 
@@ -140,11 +140,11 @@ def test_texts_that_are_gone_make_a_miss(searches: RetrievalService, walks: list
         return {} if len(calls) == 1 else of(*args)
 
     monkeypatch.setattr(texts, "of", gone_at_first)
-    assert len(searches.search("a", [store_id], "honey", 2).hits) == 2
+    assert len(searches.search("a", SearchRequest([store_id], ["honey"], 2)).hits) == 2
     assert len(walks) == 1  # its vector's result was still there
     monkeypatch.setattr(texts, "of", lambda *args: {})
     with pytest.raises(Exception, match="deleted faster"):
-        searches.search("a", [store_id], "honey", 2)
+        searches.search("a", SearchRequest([store_id], ["honey"], 2))
 
 
 def test_hot_texts_are_kept_within_their_bytes(searches: RetrievalService, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_hot_texts_are_kept_within_their_bytes(searches: RetrievalService, monke
 
     monkeypatch.setattr(store, "chunks_of", counted)
     for query in ("honey", "tea", "other"):
-        assert len(searches.search("a", [store_id], query, 2).hits) == 2
+        assert len(searches.search("a", SearchRequest([store_id], [query], 2)).hits) == 2
     assert reads == [2]
     assert searches._searcher._texts._known.currsize < 2000
 
@@ -180,15 +180,15 @@ def test_a_remembered_search_never_shows_what_has_changed(searches: RetrievalSer
         elif what == "delete":
             assert searches.delete_document("a", store_id, name) == (kept.pop(name, None) is not None)
         else:
-            hits = searches.search("a", [store_id], f"honey{'!' * (what == 'ask!')}", 10).hits
+            hits = searches.search("a", SearchRequest([store_id], [f"honey{'!' * (what == 'ask!')}"], 10)).hits
             assert {hit.chunk.document_id: hit.chunk.text for hit in hits} == kept
 
 
 def test_of_a_long_query_the_encoder_gets_what_it_can_read(searches: RetrievalService, encoder: Encoder) -> None:
     store_id = searches.create_store("a", "").id
     searches.add_documents("a", store_id, [Document("bees", "honey")])
-    searches.search("a", [store_id], "\n" * 100_000 + "honey " * 100_000, 1)
-    searches.begin_search("a", [store_id], "bees " * 100_000, 1)
+    searches.search("a", SearchRequest([store_id], ["\n" * 100_000 + "honey " * 100_000], 1))
+    searches.begin_search("a", SearchRequest([store_id], ["bees " * 100_000], 1))
     assert [len(text) for text in encoder.encoded[1:]] == [16 * encoder.max_tokens] * 2
     assert encoder.encoded[1].startswith("honey")
 
@@ -199,8 +199,8 @@ def test_long_filters_do_not_fill_the_memory(searches: RetrievalService) -> None
 
     def search(number: int) -> int:
         values = [f"{number * 256 + each:0500}" for each in range(256)]
-        filters = parse_filter({"type": "in", "key": "kind", "value": values}, "f")
-        return len(searches.search("a", [store_id], "honey", 1, filters).hits)
+        filters = {"type": "in", "key": "kind", "value": values}
+        return len(searches.search("a", SearchRequest([store_id], ["honey"], 1, filters)).hits)
 
     assert search(0) == 1
     tracemalloc.start()

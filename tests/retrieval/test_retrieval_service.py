@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 
 from cache.embedders.fake import HashedWordsEmbedder
 from retrieval.config import RetrievalConfig
-from retrieval.documents import Document, new_document, new_id
+from retrieval.documents import Document, SearchRequest, new_document, new_id
 from retrieval.errors import ChunkSizeError, DocumentError, QueryError, UnknownStoreError
 from retrieval.indexes.config import IndexConfig
-from retrieval.search import VectorSearch
+from retrieval.search import CollectionCache
 from retrieval.service import RetrievalService
 from retrieval.sources import FaissSource
 from retrieval.store import DocumentStore
+from tests.retrieval.searching import contents
+from tests.retrieval.tiers import service_of
 
 EMBEDDER = HashedWordsEmbedder()
 BEES = Document("doc_bees", "Bees make honey in a hive.", {"kind": "insect"})
@@ -27,12 +29,12 @@ def test_ingest_search_delete(service: RetrievalService) -> None:
     store = service.create_store("a", "Animals", {"owner": "me"})
     assert (store.id, store.version, store.created_at) == (f"vs_{1:024x}", 0, 1_700_000_000.0)
     assert service.add_documents("a", store.id, [BEES, ANTS]) == ["doc_bees", "doc_ants"]
-    found = service.search("a", [store.id], "Who makes honey?", 1)
+    found = service.search("a", SearchRequest([store.id], ["Who makes honey?"], 1))
     assert found.versions == {store.id: 1}
     assert [(hit.chunk.id, hit.chunk.attributes) for hit in found.hits] == [("doc_bees#0", {"kind": "insect"})]
     assert 0 < found.hits[0].score < 1
     assert service.delete_document("a", store.id, "doc_bees")
-    after = service.search("a", [store.id], "Who makes honey?", 5)
+    after = service.search("a", SearchRequest([store.id], ["Who makes honey?"], 5))
     assert [hit.chunk.document_id for hit in after.hits] == ["doc_ants"]
     assert after.versions == {store.id: 2}
     assert (service.get_store("a", store.id).documents, service.get_store("a", store.id).chunks) == (1, 1)
@@ -43,14 +45,14 @@ def test_long_document_is_found_by_each_of_its_parts(service: RetrievalService) 
     service.add_documents("a", store.id, [LONG])
     assert service.list_documents("a", store.id)[0].chunks > 2
     for word in ("word0", "word20", "word39"):
-        assert word in service.search("a", [store.id], word, 1).hits[0].chunk.text.split()
+        assert word in service.search("a", SearchRequest([store.id], [word], 1)).hits[0].chunk.text.split()
 
 
 def test_several_collections_merge_by_score_and_a_shared_chunk_counts_once(service: RetrievalService) -> None:
     first, second = (service.create_store("a", "").id for _ in range(2))
     service.add_documents("a", first, [BEES, Document("doc_z", "honey"), Document("doc_c", "same id here")])
     service.add_documents("a", second, [BEES, ANTS, Document("doc_b", "honey"), Document("doc_c", "same id there")])
-    found = service.search("a", [second, first, first], "honey", 6)
+    found = service.search("a", SearchRequest([second, first, first], ["honey"], 6))
     ids = [hit.chunk.document_id for hit in found.hits]
     assert ids[:3] == ["doc_b", "doc_z", "doc_bees"]
     assert ids.count("doc_bees") == 1
@@ -71,9 +73,9 @@ def test_of_documents_with_one_id_the_last_counts(service: RetrievalService) -> 
 def test_empty_collection_and_empty_call(service: RetrievalService) -> None:
     store = service.create_store("a", "").id
     assert service.add_documents("a", store, []) == []
-    found = service.search("a", [store], "anything", 3)
+    found = service.search("a", SearchRequest([store], ["anything"], 3))
     assert (found.hits, found.versions) == ([], {store: 0})
-    assert service.search("a", [], "anything", 3).hits == []
+    assert service.search("a", SearchRequest([], ["anything"], 3)).hits == []
 
 
 @pytest.mark.parametrize("document", [Document("x", " "), Document("x", "w" * 10_001), Document("no id", "text")])
@@ -94,7 +96,7 @@ def test_bad_name_is_refused(service: RetrievalService, name: str) -> None:
 def test_bad_query_is_refused(service: RetrievalService, query: str, top_k: int) -> None:
     store = service.create_store("a", "").id
     with pytest.raises(QueryError):
-        service.search("a", [store], query, top_k)
+        service.search("a", SearchRequest([store], [query], top_k))
 
 
 CALLS: dict[str, Callable[[RetrievalService, str, str], object]] = {
@@ -104,7 +106,7 @@ CALLS: dict[str, Callable[[RetrievalService, str, str], object]] = {
     "delete_document": lambda service, namespace, store: service.delete_document(namespace, store, BEES.id),
     "list_documents": lambda service, namespace, store: service.list_documents(namespace, store),
     "get_document": lambda service, namespace, store: service.get_document(namespace, store, BEES.id),
-    "search": lambda service, namespace, store: service.search(namespace, [store], "honey", 1),
+    "search": lambda service, namespace, store: service.search(namespace, SearchRequest([store], ["honey"], 1)),
 }
 
 
@@ -112,14 +114,14 @@ CALLS: dict[str, Callable[[RetrievalService, str, str], object]] = {
 def test_anothers_collection_is_like_none(service: RetrievalService, call: Callable[[RetrievalService, str, str], object]) -> None:
     store = service.create_store("a", "").id
     service.add_documents("a", store, [BEES])
-    service.search("a", [store], "honey", 1)
+    service.search("a", SearchRequest([store], ["honey"], 1))
     refusals = []
     for store_id in (store, "vs_none"):
         with pytest.raises(UnknownStoreError) as refused:
             call(service, "b", store_id)
         refusals.append(str(refused.value))
     assert refusals[0] == refusals[1]
-    assert service.search("a", [store], "honey", 1).hits
+    assert service.search("a", SearchRequest([store], ["honey"], 1)).hits
 
 
 ACTIONS = st.lists(
@@ -131,16 +133,16 @@ ACTIONS = st.lists(
 @given(ACTIONS)
 def test_namespaces_never_mix(store: DocumentStore, actions: list[tuple[str, str, int]]) -> None:
     """Whatever is done, with equal collection and document ids in every namespace, each one finds exactly what it keeps."""
-    service = RetrievalService(store, EMBEDDER, RetrievalConfig(), clock=lambda: 1.0, new_store_id=lambda: "vs_same")
+    service = service_of(store, EMBEDDER, RetrievalConfig(), lambda: "vs_same")
     kept: dict[str, dict[str, str]] = {}
     for namespace, action, number in actions:
         apply(service, kept, namespace, action, f"doc_{number}")
     for namespace in "abc":
         if namespace not in kept:
             with pytest.raises(UnknownStoreError):
-                service.search(namespace, ["vs_same"], "secret", 10)
+                service.search(namespace, SearchRequest(["vs_same"], ["secret"], 10))
             continue
-        hits = service.search(namespace, ["vs_same"], "secret", 10).hits
+        hits = service.search(namespace, SearchRequest(["vs_same"], ["secret"], 10)).hits
         assert {hit.chunk.document_id: hit.chunk.text for hit in hits} == kept[namespace]
         assert {info.id for info in service.list_documents(namespace, "vs_same")} == kept[namespace].keys()
         service.delete_store(namespace, "vs_same")
@@ -171,7 +173,7 @@ def test_search_during_ingest_sees_one_version(service: RetrievalService) -> Non
     def reader() -> int:
         seen = 0
         while not done.is_set():
-            found = service.search("a", [store], "generation", 10)
+            found = service.search("a", SearchRequest([store], ["generation"], 10))
             texts = {hit.chunk.text for hit in found.hits}
             assert len(found.hits) == 4
             assert texts == {f"generation {found.versions[store] - 1}"}
@@ -202,7 +204,7 @@ def test_concurrent_writers_lose_nothing(service: RetrievalService) -> None:
 
 
 def test_loaded_collections_are_bounded(service: RetrievalService, store: DocumentStore) -> None:
-    search = VectorSearch(store, FaissSource(IndexConfig(), EMBEDDER.dimension, EMBEDDER.name), max_loaded=2)
+    search = CollectionCache(store, FaissSource(IndexConfig(), EMBEDDER.dimension, EMBEDDER.name), max_loaded=2)
     ids = [service.create_store("a", "").id for _ in range(3)]
     for store_id in ids:
         service.add_documents("a", store_id, [BEES])
@@ -219,10 +221,10 @@ def test_loaded_collections_are_bounded(service: RetrievalService, store: Docume
 def test_search_equals_brute_force(service: RetrievalService, store: DocumentStore) -> None:
     store_id = service.create_store("a", "").id
     service.add_documents("a", store_id, [Document(f"doc_{i}", f"word{i} word{i % 7} word{i % 3}") for i in range(60)])
-    snapshot = store.load("a", store_id)
+    snapshot = contents(store, "a", store_id)
     scores = snapshot.vectors @ EMBEDDER.embed(["word2 word5"])[0]
     expected = sorted(zip(scores.tolist(), (chunk.id for chunk in snapshot.chunks), strict=True), key=lambda pair: (-pair[0], pair[1]))[:5]
-    found = service.search("a", [store_id], "word2 word5", 5).hits
+    found = service.search("a", SearchRequest([store_id], ["word2 word5"], 5)).hits
     assert [hit.chunk.id for hit in found] == [chunk for _, chunk in expected]
     np.testing.assert_allclose([hit.score for hit in found], [score for score, _ in expected], atol=1e-6)
 
@@ -239,4 +241,4 @@ def test_chunks_that_the_encoder_would_cut_are_refused(store: DocumentStore) -> 
         max_tokens = 100
 
     with pytest.raises(ChunkSizeError, match=r"chunk_tokens is 200; allowed: at most 100"):
-        RetrievalService(store, ShortSighted(), RetrievalConfig(chunk_tokens=200), lambda: 0.0)
+        service_of(store, ShortSighted(), RetrievalConfig(chunk_tokens=200))

@@ -12,13 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retrieval import search as search_module
-from retrieval.errors import BusyError, UnknownStoreError
+from retrieval.errors import BusyError, IndexFileError, UnknownStoreError
 from retrieval.filters import parse_filter
 from retrieval.indexes import faiss_index
 from retrieval.indexes.base import ChunkIndex, Kind
-from retrieval.indexes.errors import IndexFileError
 from retrieval.indexes.faiss_index import FaissChunkIndex
-from retrieval.search import VectorSearch
+from retrieval.search import CollectionCache
 from retrieval.sources import FaissSource, index_name
 from retrieval.store import DocumentStore
 from tests.retrieval.searching import QUERY, agrees, put, search_of, shrink, source_of, tend
@@ -113,9 +112,9 @@ def test_a_restart_maps_what_was_saved_and_takes_what_has_changed(store: Documen
 
     store.vectors_of = counted  # type: ignore[method-assign]
     again = search_of(store, indexes, kind).open("a", "vs_1")
+    assert sum(reads) < 20  # those that are compared, and four new ones
     assert agrees(store, again)
     assert again.index.kind == {"auto": "ivf"}.get(kind, kind)
-    assert sum(reads) < 20  # those that are compared, and four new ones
 
 
 def test_a_small_collection_needs_no_files(store: DocumentStore, indexes: Path) -> None:
@@ -142,7 +141,7 @@ def test_a_damaged_index_is_made_anew(store: DocumentStore, indexes: Path, name:
 
 def test_an_index_of_another_encoder_is_made_anew(store: DocumentStore, indexes: Path) -> None:
     put(store, texts(100))
-    VectorSearch(store, source_of(indexes, embedder="another"), 2).open("a", "vs_1")
+    CollectionCache(store, source_of(indexes, embedder="another"), 2).open("a", "vs_1")
     assert agrees(store, search_of(store, indexes).open("a", "vs_1"))
 
 
@@ -295,7 +294,7 @@ def test_while_an_index_is_made_others_are_searched(store: DocumentStore, indexe
     put(store, texts(100))
     put(store, texts(100), "vs_2")
     source = SlowSource(indexes)
-    search = VectorSearch(store, source, 2)
+    search = CollectionCache(store, source, 2)
     search.open("a", "vs_2")
     source.slow_name = index_name("a", "vs_1")
     with ThreadPoolExecutor(2) as threads:
@@ -315,7 +314,7 @@ def test_while_an_index_is_made_others_are_searched(store: DocumentStore, indexe
 def test_while_a_structure_is_made_the_collection_changes_and_is_searched(store: DocumentStore, indexes: Path) -> None:
     put(store, texts(100))
     source = SlowSource(indexes)
-    search = VectorSearch(store, source, 2)
+    search = CollectionCache(store, source, 2)
     search.open("a", "vs_1")
     source.slow_name = index_name("a", "vs_1")
     with ThreadPoolExecutor(1) as threads:
@@ -337,7 +336,7 @@ def test_while_a_structure_is_made_the_collection_changes_and_is_searched(store:
 def test_a_collection_that_is_deleted_while_its_structure_is_made_leaves_nothing(store: DocumentStore, indexes: Path) -> None:
     put(store, texts(100))
     source = SlowSource(indexes)
-    search = VectorSearch(store, source, 2)
+    search = CollectionCache(store, source, 2)
     search.open("a", "vs_1")
     source.slow_name = index_name("a", "vs_1")
     with ThreadPoolExecutor(1) as threads:

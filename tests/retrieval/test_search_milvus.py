@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from retrieval import collection as collection_module
 from retrieval.filters import parse_filter
 from retrieval.indexes import milvus
 from retrieval.indexes.config import IndexConfig
 from retrieval.indexes.milvus import MilvusChunks
-from retrieval.search import VectorSearch
+from retrieval.search import CollectionCache
 from retrieval.sources import FaissSource, MilvusSource, index_name, open_source
 from retrieval.store import DocumentStore
 from tests.cache.databases import milvus_url
@@ -37,7 +36,7 @@ def store(url: str) -> Any:
 
 
 def test_versions_follow_each_other_also_in_another_process(store: DocumentStore, chunks: MilvusChunks) -> None:
-    search = VectorSearch(store, MilvusSource(chunks), 2)
+    search = CollectionCache(store, MilvusSource(chunks), 2)
     put(store, {f"d{number}": f"text {number}" for number in range(50)}, kind="x")
     assert agrees(store, search.open("a", "vs_1"))
     put(store, {"d3": "otherwise", "new": "new"}, chunks=3)
@@ -45,7 +44,7 @@ def test_versions_follow_each_other_also_in_another_process(store: DocumentStore
     assert agrees(store, search.open("a", "vs_1"))
     store.delete_document("a", "vs_1", "d8", 2.0)
     put(store, {"newer": "newer"}, chunks=2)
-    again = VectorSearch(store, MilvusSource(chunks), 2)
+    again = CollectionCache(store, MilvusSource(chunks), 2)
     collection = again.open("a", "vs_1")
     assert (collection.index.kind, agrees(store, collection)) == ("milvus", True)
     where = parse_filter({"type": "eq", "key": "kind", "value": "x"}, "filters")
@@ -59,11 +58,10 @@ def test_versions_follow_each_other_also_in_another_process(store: DocumentStore
 def test_a_filter_that_is_too_wide_to_be_sent_is_looked_behind(
     store: DocumentStore, chunks: MilvusChunks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collection_module, "MAX_SELECTED", 10)
     monkeypatch.setattr(milvus, "MAX_SELECTED", 10)
     put(store, {f"x{number}": f"text {number}" for number in range(20)}, kind="x")
     put(store, {f"y{number}": f"other {number}" for number in range(40)}, kind="y")
-    collection = VectorSearch(store, MilvusSource(chunks), 2).open("a", "vs_1")
+    collection = CollectionCache(store, MilvusSource(chunks), 2).open("a", "vs_1")
     where = parse_filter({"type": "eq", "key": "kind", "value": "x"}, "filters")
     every = [hit for hit in collection.search(QUERY, 60) if collection.members.attributes_of(hit.row)["kind"] == "x"]
     for k in (1, 3, 20, 50):

@@ -4,16 +4,16 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cache.errors import VectorIndexError
 from retrieval import tickets as tickets_module
 from retrieval.config import RetrievalConfig
-from retrieval.documents import Document, SearchResult
+from retrieval.documents import Begun, Document, SearchRequest, SearchResult
 from retrieval.errors import QueryError, StorageError, UnknownTicketError
 from retrieval.indexes.base import Found
+from retrieval.scopes import Scopes
 from retrieval.service import RetrievalService
 from retrieval.store import DocumentStore
 from retrieval.tickets import TICKET_S, Run, Tickets
@@ -43,7 +43,7 @@ def searches(url: str, clock: Clock, encoder: Encoder) -> Iterator[RetrievalServ
     store = DocumentStore(url, encoder.name)
     config = RetrievalConfig(chunk_tokens=16, chunk_overlap_tokens=4)
     ids = itertools.count(1)
-    service = RetrievalService(store, encoder, config, lambda: 1.0, lambda: f"vs_{next(ids)}", source=source_of(None), monotonic=clock)
+    service = RetrievalService(store, encoder, config, Scopes(store, {}), source_of(None), lambda: 1.0, lambda: f"vs_{next(ids)}", clock)
     yield service
     service.close()
 
@@ -60,11 +60,12 @@ def ids_of(result: SearchResult) -> list[str]:
 
 def test_the_two_results_are_of_one_version_whatever_happens_between(searches: RetrievalService, monkeypatch: pytest.MonkeyPatch) -> None:
     store_id = filled(searches)
-    expected = searches.search("a", [store_id], "what?", 2)
-    searches.search("a", [store_id], "another", 2)
+    expected = searches.search("a", SearchRequest([store_id], ["what?"], 2))
+    searches.search("a", SearchRequest([store_id], ["another"], 2))
     may_end = slow_stages(monkeypatch)
-    begun = searches.begin_search("a", [store_id], "what else?", 2)
-    assert (begun.is_final, len(begun.result.hits), bool(begun.ticket)) == (False, 1, True)
+    begun = searches.begin_search("a", SearchRequest([store_id], ["what else?"], 2))
+    assert begun.ticket is not None
+    assert len(begun.result.hits) == 1
     assert (begun.result.versions, begun.result.scopes) == (expected.versions, expected.scopes)
     searches.add_documents("a", store_id, [Document("new", "new"), Document("d0", "otherwise")])
     searches.delete_document("a", store_id, "d1")
@@ -78,15 +79,14 @@ def test_the_two_results_are_of_one_version_whatever_happens_between(searches: R
 
 def test_what_is_quick_is_final_at_once(searches: RetrievalService) -> None:
     store_id = filled(searches)
-    final = searches.search("a", [store_id], "what?", 2)
-    assert (begun := searches.begin_search("a", [store_id], "what?", 2)).is_final
-    assert (begun.result, begun.ticket) == (final, "")  # the result cache's
-    several = searches.begin_search("a", [store_id], ["text 0", "text 1"], 2)
-    assert (several.is_final, set(ids_of(several.result))) == (True, {"d0", "d1"})
+    final = searches.search("a", SearchRequest([store_id], ["what?"], 2))
+    assert searches.begin_search("a", SearchRequest([store_id], ["what?"], 2)) == Begun(final)  # the result cache's
+    several = searches.begin_search("a", SearchRequest([store_id], ["text 0", "text 1"], 2))
+    assert (several.ticket, set(ids_of(several.result))) == (None, {"d0", "d1"})
     for number in range(20):  # one stage: it has mostly ended within a moment
-        begun = searches.begin_search("a", [store_id], f"question {number}", 2)
-        final = begun.result if begun.is_final else searches.end_search("a", begun.ticket)
-        assert final == searches.search("a", [store_id], f"question {number}", 2)
+        begun = searches.begin_search("a", SearchRequest([store_id], [f"question {number}"], 2))
+        final = begun.result if begun.ticket is None else searches.end_search("a", begun.ticket)
+        assert final == searches.search("a", SearchRequest([store_id], [f"question {number}"], 2))
     assert len(searches._searcher._tickets) == 0
 
 
@@ -96,15 +96,15 @@ def test_all_stages_of_lists_lead_to_what_a_search_finds(
     shrink(monkeypatch)
     store = DocumentStore(url, encoder.name)
     config = RetrievalConfig.model_validate({"chunk_tokens": 16, "chunk_overlap_tokens": 4, "result_cache": {"enabled": False}})
-    service = RetrievalService(store, encoder, config, lambda: 1.0, source=source_of(tmp_path / "indexes", "ivf"))
+    service = RetrievalService(store, encoder, config, Scopes(store, {}), source_of(tmp_path / "indexes", "ivf"), lambda: 1.0)
     first, second = filled(service, 150), filled(service, 5)
-    service.search("a", [first, second], "x", 1)
+    service.search("a", SearchRequest([first, second], ["x"], 1))
     while service._indexes.tend():
         pass
     for number in range(10):
-        begun = service.begin_search("a", [first, second], f"question {number}", 9)
-        final = begun.result if begun.is_final else service.end_search("a", begun.ticket)
-        assert final == service.search("a", [first, second], f"question {number}", 9)
+        begun = service.begin_search("a", SearchRequest([first, second], [f"question {number}"], 9))
+        final = begun.result if begun.ticket is None else service.end_search("a", begun.ticket)
+        assert final == service.search("a", SearchRequest([first, second], [f"question {number}"], 9))
         assert len(begun.result.hits) == 9
     service.close()
 
@@ -114,24 +114,25 @@ def test_a_ticket_is_of_one_namespace_good_once_and_for_some_seconds(
 ) -> None:
     store_id = filled(searches)
     may_end = slow_stages(monkeypatch)
-    begun = [searches.begin_search("a", [store_id], f"question {number}", 2) for number in range(2)]
-    assert len({each.ticket for each in begun}) == 2
-    for namespace, ticket in (("b", begun[0].ticket), ("a", "x"), ("a", "")):
+    begun = [searches.begin_search("a", SearchRequest([store_id], [f"question {number}"], 2)) for number in range(2)]
+    tickets = [each.ticket for each in begun if each.ticket is not None]
+    assert len(set(tickets)) == 2
+    for namespace, ticket in (("b", tickets[0]), ("a", "x"), ("a", "")):
         with pytest.raises(UnknownTicketError):
             searches.end_search(namespace, ticket)
     may_end.set()
-    searches.end_search("a", begun[0].ticket)
+    searches.end_search("a", tickets[0])
     clock.now += TICKET_S
-    for each in begun:
+    for ticket in tickets:
         with pytest.raises(UnknownTicketError):
-            searches.end_search("a", each.ticket)
+            searches.end_search("a", ticket)
     assert len(searches._searcher._tickets) == 0
 
 
-@pytest.mark.parametrize(("query", "top_k"), [("q", 0), (" ", 1), ([], 1)])
-def test_a_bad_search_is_not_begun(searches: RetrievalService, query: Any, top_k: int) -> None:
+@pytest.mark.parametrize(("queries", "top_k"), [(["q"], 0), ([" "], 1), ([], 1)])
+def test_a_bad_search_is_not_begun(searches: RetrievalService, queries: list[str], top_k: int) -> None:
     with pytest.raises(QueryError):
-        searches.begin_search("a", [], query, top_k)
+        searches.begin_search("a", SearchRequest([], queries, top_k))
 
 
 # Tickets

@@ -1,15 +1,12 @@
 """Our policy in vLLM's own hands: its contract, its factory and its manager, of each version that we say we work with."""
 
-import json
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from retrieval.errors import ProfileError
 from retrieval.eviction.base import Use
 from retrieval.eviction.costs import LinearCost, per_token
 from retrieval.eviction.pgdsf import Pgdsf
@@ -136,16 +133,9 @@ def test_clear(vllm: Vllm) -> None:
     assert [name for name, _ in made.evict(2, set())] == keys[::-1]
 
 
-def test_weights_of_documents_count(vllm: Vllm) -> None:
-    made, heavy, later = policy(vllm), chain(vllm, 1), chain(vllm, 2)
-    fill(vllm, made, heavy, {"mygo": {"documents": [[0, TOKENS, 5.0]]}})
-    fill(vllm, made, later)
-    assert [name for name, _ in made.evict(1, set())] == later
-
-
 def test_parameters_without_sense_change_nothing(vllm: Vllm) -> None:
     made, keys = policy(vllm), chain(vllm, 1, 2)
-    fill(vllm, made, keys, {"mygo": {"documents": "x", "profile": [None]}})
+    fill(vllm, made, keys, {"mygo": {"profile": [None]}})
     assert [name for name, _ in made.evict(2, set())] == keys[::-1]
 
 
@@ -186,16 +176,6 @@ def test_the_order_is_learnt_from_what_is_promised_alone(vllm: Vllm) -> None:
         for each in part:
             made.insert(each, chunk(vllm))
     assert [name for name, _ in made.evict(3, set())] == keys[:0:-1]
-
-
-def test_the_profile_comes_from_a_file(vllm: Vllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "profile.json"
-    path.write_text(json.dumps({"coefficients": PROFILE}))
-    monkeypatch.setenv(vllm.adapter.PROFILE, str(path))
-    assert policy(vllm)._cost == LinearCost(*PROFILE)
-    path.write_text("{}")
-    with pytest.raises(ProfileError):
-        policy(vllm)
 
 
 class Connector:

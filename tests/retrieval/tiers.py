@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from cache.embedders.base import Embedder
 from cache.embedders.fake import HashedWordsEmbedder
 from cache.entry import Vectors
 from retrieval.config import RetrievalConfig
-from retrieval.documents import AttachedFile, Attachment, FileInfo, Page
+from retrieval.documents import AttachedFile, Attachment, FileInfo, Page, SearchRequest
 from retrieval.files import MAX_PART_BYTES
-from retrieval.scopes import Group
+from retrieval.scopes import Group, Scopes
+from retrieval.service import RetrievalService
+from retrieval.sources import FaissSource
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
 
@@ -67,7 +70,21 @@ def make_tier(
     encoder = encoder or Encoder()
     store = DocumentStore(f"sqlite:///{directory}/documents.db", encoder.name)
     settings = RetrievalConfig(**{"chunk_tokens": 16, "chunk_overlap_tokens": 4, **config})
-    return RetrievalTier(store, encoder, settings, directory / "files", clock or Clock(), groups, pause or (lambda seconds: None))
+    source = in_memory(settings, encoder)
+    return RetrievalTier(
+        store, encoder, settings, directory / "files", groups or {}, source, clock or Clock(), pause or (lambda seconds: None)
+    )
+
+
+def in_memory(config: RetrievalConfig, encoder: Embedder) -> FaissSource:
+    """Indexes that are saved nowhere."""
+    return FaissSource(config.index, encoder.dimension, encoder.name)
+
+
+def service_of(
+    store: DocumentStore, encoder: Embedder, config: RetrievalConfig, new_store_id: Callable[[], str] | None = None
+) -> RetrievalService:
+    return RetrievalService(store, encoder, config, Scopes(store, {}), in_memory(config, encoder), lambda: NOW, new_store_id)
 
 
 def upload(tier: RetrievalTier, content: bytes, name: str = "a.txt", namespace: str = "a", purpose: str = "assistants") -> FileInfo:
@@ -93,8 +110,8 @@ def attached(tier: RetrievalTier, store_id: str, file_id: str) -> AttachedFile:
     return tier.attachments.get_attached("a", store_id, file_id)
 
 
-def found(tier: RetrievalTier, store_id: str, query: str = "word", **more: Any) -> list[str]:
-    return [hit.chunk.text for hit in tier.service.search("a", [store_id], query, 50, **more).hits]
+def found(tier: RetrievalTier, store_id: str, query: str = "word") -> list[str]:
+    return [hit.chunk.text for hit in tier.service.search("a", SearchRequest([store_id], [query], 50)).hits]
 
 
 def all_files(tier: RetrievalTier, store_id: str) -> list[AttachedFile]:

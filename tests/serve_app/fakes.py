@@ -23,9 +23,8 @@ from deployments.replica_client import Answer, Asking, Call
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.reports import ENCODE_PATH, RENDER_PATH
 from deployments.routing import Routing
-from retrieval.documents import Begun, Chunk, SearchHit, SearchResult
+from retrieval.documents import Begun, Chunk, SearchHit, SearchRequest, SearchResult
 from retrieval.errors import UnknownTicketError
-from retrieval.filters import Filter
 from retrieval.tier import RetrievalTier
 from serve_app.config import AppConfig, load_config
 from serve_app.flights import Flights
@@ -34,7 +33,6 @@ from serve_app.learning import Learner
 from serve_app.openai import sse
 from serve_app.pipeline import Pipeline
 from serve_app.renewal import Renewals
-from serve_app.services import DocumentSearch
 from serve_app.tenants import Authenticator
 from serve_app.tiers import CacheTiers
 from serve_app.uses import Uses
@@ -173,18 +171,15 @@ class FakeRetrieval:
     steps: list[str]
     texts: list[str] = field(default_factory=lambda: ["A replica is a copy."])
     calls: list[tuple[Any, ...]] = field(default_factory=list)
-    narrowed: list[tuple[Filter | None, float | None]] = field(default_factory=list)
-    """The filters and least scores of the searches."""
 
-    async def search(self, search: DocumentSearch) -> SearchResult:
+    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
         self.steps.append("retrieve")
-        self.calls.append(tuple(search[:4]))
-        self.narrowed.append(search[4:])
-        hits = [SearchHit(Chunk(f"doc_{i}#0", f"doc_{i}", 0, text), 0.9) for i, text in enumerate(self.texts)]
-        return SearchResult(hits, dict.fromkeys(search.store_ids, 1), dict.fromkeys(search.store_ids, search.namespace))
+        self.calls.append((namespace, request))
+        hits = [SearchHit(Chunk(f"doc_{i}", 0, text), 0.9) for i, text in enumerate(self.texts)]
+        return SearchResult(hits, dict.fromkeys(request.store_ids, 1), dict.fromkeys(request.store_ids, namespace))
 
-    async def begin_search(self, search: DocumentSearch) -> Begun:
-        return Begun(await self.search(search), True, "")
+    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
+        return Begun(await self.search(namespace, request))
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         raise UnknownTicketError("this fake's searches are final at once")
@@ -200,11 +195,11 @@ class LocalRetrieval:
     def __init__(self, tier: RetrievalTier) -> None:
         self.tier = tier
 
-    async def search(self, search: DocumentSearch) -> SearchResult:
-        return self.tier.service.search(*search)
+    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
+        return self.tier.service.search(namespace, request)
 
-    async def begin_search(self, search: DocumentSearch) -> Begun:
-        return self.tier.service.begin_search(*search)
+    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
+        return self.tier.service.begin_search(namespace, request)
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         return self.tier.service.end_search(namespace, ticket)

@@ -8,18 +8,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from retrieval.documents import Begun, Chunk, SearchHit, SearchResult
+from retrieval.documents import Begun, Chunk, SearchHit, SearchRequest, SearchResult
 from retrieval.errors import StorageError, UnknownTicketError
 from serve_app.augment import lasting
 from serve_app.errors import InvalidRequestError
-from serve_app.services import DocumentSearch
 from tests.serve_app.asking import ask, caller, chat
 from tests.serve_app.fakes import CONTEXT, World, eventually, make_world
 
 
 def hits(*texts: str) -> list[SearchHit]:
     """Best first."""
-    return [SearchHit(Chunk(f"d{number}#0", f"d{number}", 0, text), 0.9 - number / 100) for number, text in enumerate(texts)]
+    return [SearchHit(Chunk(f"d{number}", 0, text), 0.9 - number / 100) for number, text in enumerate(texts)]
 
 
 @dataclass
@@ -37,14 +36,14 @@ class Documents:
         scopes = {each: self.scope if each.startswith("group") else namespace for each in store_ids}
         return SearchResult(list(found), dict.fromkeys(store_ids, 1), scopes)
 
-    async def search(self, search: DocumentSearch) -> SearchResult:
-        return self.result(*search[:2], self.found)
+    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
+        return self.result(namespace, request.store_ids, self.found)
 
-    async def begin_search(self, search: DocumentSearch) -> Begun:
-        self._asked = search[:2]
+    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
+        self._asked = namespace, request.store_ids
         if self.provisional is None:
-            return Begun(self.result(*self._asked, self.found), True, "")
-        return Begun(self.result(*self._asked, self.provisional), False, "ticket")
+            return Begun(self.result(*self._asked, self.found))
+        return Begun(self.result(*self._asked, self.provisional), "ticket")
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         assert (namespace, ticket) == (self._asked[0], "ticket")
@@ -236,6 +235,13 @@ async def test_without_reordering_there_is_no_head_start() -> None:
     world = world_with(documents)
     await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"], "reorder": False}), caller())
     assert not documents.waiting
+
+
+async def test_where_no_plans_are_made_the_search_is_in_one_step() -> None:
+    documents = Documents(hits("a"), provisional=hits("b"))
+    world = world_with(documents, routing={"policy": "round_robin"})
+    reply = await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}), caller())
+    assert (reply.headers["x-mygo-documents"], documents.waiting) == ("d0#0", False)
 
 
 async def test_retrieval_that_is_turned_off_is_refused() -> None:

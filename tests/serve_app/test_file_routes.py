@@ -10,6 +10,7 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
+from retrieval.documents import SearchRequest
 from retrieval.files import MAX_PART_BYTES
 from retrieval.scopes import Group
 from retrieval.tier import RetrievalTier
@@ -17,7 +18,6 @@ from serve_app.document_calls import DocumentCalls
 from serve_app.endpoint import HttpRequest
 from serve_app.files import FileRoutes
 from serve_app.multipart import MAX_OVERHEAD_BYTES
-from serve_app.services import DocumentSearch
 from tests.retrieval.tiers import Clock, drain, make_tier
 from tests.serve_app.clients import CANARY, CHAT, client_of, error_of
 from tests.serve_app.fakes import LocalRetrieval, World, make_world
@@ -252,7 +252,7 @@ async def test_the_scopes_of_a_search(http: httpx.AsyncClient, world: World, tie
     authenticator = world.pipeline.authenticator
     namespace = authenticator.namespace(None)
     assert world.pipeline.documents
-    result = await world.pipeline.documents.search(DocumentSearch(namespace, [own, shared], "q", 1))
+    result = await world.pipeline.documents.search(namespace, SearchRequest([own, shared], ["q"], 1))
     assert result.scopes == {own: namespace, shared: authenticator.group("team")}
     assert authenticator.group("team") not in (namespace, authenticator.namespace("team"))
 

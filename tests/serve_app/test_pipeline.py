@@ -8,6 +8,7 @@ import pytest
 
 from deployments.errors import ReplicaLostError
 from deployments.replicas import Replica
+from retrieval.documents import SearchRequest
 from retrieval.errors import UnknownStoreError
 from serve_app.errors import ApiError, InvalidRequestError, NotFoundError, to_api_error
 from tests.serve_app.asking import ask, caller, chat, completion, text_of
@@ -128,7 +129,7 @@ async def test_documents_are_part_of_the_key_and_of_the_prompt(world: World) -> 
     assert ["A replica is a copy." in prompts[0], "A replica is one of several." in prompts[1]] == [True, True]
     assert all(prompt.endswith("What is a cache?") for prompt in prompts)
     namespace = world.pipeline.authenticator.namespace(None)
-    assert world.retrieval.calls[0] == (namespace, ["vs_1", "vs_2"], "What is a cache?", 3)
+    assert world.retrieval.calls[0] == (namespace, SearchRequest(["vs_1", "vs_2"], ["What is a cache?"], 3))
 
 
 async def test_an_answer_from_documents_serves_no_other_question(world: World) -> None:

@@ -14,10 +14,9 @@ from cache.stores.base import Known
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
 from deployments.retrieval import Refused
-from retrieval.documents import Begun, Chunk, SearchHit, SearchResult
+from retrieval.documents import Begun, Chunk, SearchHit, SearchRequest, SearchResult
 from retrieval.errors import UnknownStoreError
-from retrieval.filters import parse_filter
-from serve_app.services import DocumentSearch, RemoteCache, RemoteDocuments, RemoteEmbedding, answer_of
+from serve_app.services import RemoteCache, RemoteDocuments, RemoteEmbedding, answer_of
 from tests.cache.entries import make_entry, unit
 
 
@@ -100,15 +99,15 @@ async def test_many_texts_are_encoded_in_short_calls() -> None:
 
 
 async def test_the_documents_answers() -> None:
-    hit = SearchHit(Chunk("a#0", "a", 0, "x"), 0.5)
+    hit = SearchHit(Chunk("a", 0, "x"), 0.5)
     result = SearchResult([hit], {"vs": 1}, {"vs": "n"})
-    calls, raw = FakeCalls(result), {"type": "eq", "key": "k", "value": 1}
-    assert await RemoteDocuments(calls, None).search(DocumentSearch("n", ["vs"], "q", 3, parse_filter(raw, "filters"))) is result
-    assert calls.calls == [("search", "n", ["vs"], "q", 3, raw, None)]
-    begun = Begun(result, False, "t")
+    calls, asked = FakeCalls(result), SearchRequest(["vs"], ["q"], 3, {"type": "eq", "key": "k", "value": 1})
+    assert await RemoteDocuments(calls, None).search("n", asked) is result
+    assert calls.calls == [("search", "n", asked)]
+    begun = Begun(result, "t")
     calls = FakeCalls(begun)
-    assert await RemoteDocuments(calls, None).begin_search(DocumentSearch("n", ["vs"], "q", 3)) is begun
-    assert calls.calls == [("begin_search", "n", ["vs"], "q", 3, None, None)]
+    assert await RemoteDocuments(calls, None).begin_search("n", asked) is begun
+    assert calls.calls == [("begin_search", "n", asked)]
     calls = FakeCalls(result)
     assert await RemoteDocuments(calls, None).end_search("n", "t") is result
     assert calls.calls == [("end_search", "n", "t")]
@@ -128,7 +127,7 @@ async def test_an_error_of_the_other_process_is_raised_as_itself() -> None:
         await documents_of(FakeHandle(error)).call("get_store", "n", "vs")
     assert "stack" not in str(caught.value)
     with pytest.raises(UnknownStoreError):
-        await RemoteDocuments(FakeCalls(error), None).search(DocumentSearch("n", ["vs"], "q", 1))  # Ray's handle, where no channel is
+        await RemoteDocuments(FakeCalls(error), None).search("n", SearchRequest(["vs"], ["q"], 1))  # Ray's handle, where no channel is
 
 
 @pytest.mark.parametrize("error", [RayActorError(), TimeoutError()], ids=lambda error: type(error).__name__)

@@ -73,6 +73,13 @@ async def test_a_search_finds_the_nearest_text(stores: httpx.AsyncClient) -> Non
     assert hit["content"] == [{"type": "text", "text": DOCUMENTS[1]["text"]}]
 
 
+@pytest.mark.parametrize(("count", "status"), [(60, 200), (61, 400)])
+async def test_as_many_results_as_are_configured(count: int, status: int) -> None:
+    async with client_of(make_world(retrieval={"max_top_k": 60})) as http:
+        response = await http.post("/v1/vector_stores/vs/search", json={"query": "x", "max_num_results": count})
+    assert response.status_code == status
+
+
 async def test_integers_that_a_double_cannot_tell_apart_are_refused(stores: httpx.AsyncClient) -> None:
     path = await new_store(stores)
     for owner, status in ((2**53, 200), (2**53 + 1, 400), (-(2**53) - 1, 400), (10**30, 400)):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from deployments.engines.simulated.blocks import TokenSequence
 from deployments.engines.simulated.scheduler import Request
 from deployments.engines.simulated.text import Answer, Limits, compose
-from retrieval.eviction.hints import NONE, Hints
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +17,6 @@ class Task:
     n: int = 1
     seed: int = 0
     cache_salt: str | None = None
-    hints: Hints = NONE
     max_offload_tokens: int | None = None
 
 
@@ -101,7 +99,6 @@ class Generation:
             sequence=TokenSequence([*prompt, *answer.tokens], block_size, self.task.cache_salt),
             prompt_tokens=len(prompt),
             answer_tokens=len(answer.tokens),
-            hints=self.task.hints,
             max_offload_tokens=self.task.max_offload_tokens,
             generation=self,
             index=index,

@@ -12,7 +12,6 @@ from deployments.engines.simulated.blocks import TokenSequence
 from retrieval.eviction.base import EvictionPolicy, Use
 from retrieval.eviction.costs import LinearCost, per_token
 from retrieval.eviction.factory import POLICIES
-from retrieval.eviction.hints import NONE, Hints
 
 
 @dataclass(slots=True)
@@ -82,12 +81,11 @@ class HostTier:
         self._events += [_stored(sequence, first, last) for first, last in _runs(missing)]
         use.seen = end
 
-    def end(self, use: HostUse, sequence: TokenSequence, cached: int, computed: int, hints: Hints = NONE) -> None:
+    def end(self, use: HostUse, sequence: TokenSequence, cached: int, computed: int) -> None:
         """The request is through: of its prompt so many tokens were cached and computed when it started."""
         self.loaded(use)
         keys = [sequence.hash(index) for index in range(use.seen)]
-        weights = hints.weights([(index + 1) * self.block_size for index in range(use.seen)])
-        self.policy.used(Use(keys, use.inserted, per_token(self._cost, cached, computed), weights))
+        self.policy.used(Use(keys, use.inserted, per_token(self._cost, cached, computed)))
 
     def clear(self) -> None:
         self.policy.clear()

@@ -14,7 +14,6 @@ from deployments.config import SimulatedEngineConfig
 from deployments.engines.simulated import tokenizer
 from deployments.engines.simulated.generation import Task
 from deployments.engines.simulated.text import Limits
-from retrieval.eviction import hints
 
 MAX_CHOICES = 1024
 MAX_SALT_CHARS = 128
@@ -79,10 +78,9 @@ class Sampling(msgspec.Struct, kw_only=True):
         if n * len(prompts) > MAX_CHOICES:
             raise ApiError(f"at most {MAX_CHOICES} choices can be asked for at once.", param="n")
         limited = [(prompt, self._limits(len(prompt), config)) for prompt in prompts]
-        parameters = self.kv_transfer_params or {}
-        most = parameters.get("max_offload_tokens")
+        most = (self.kv_transfer_params or {}).get("max_offload_tokens")
         offload = most if type(most) is int and most >= 0 else None
-        return Task(limited, n, self.seed or 0, self.cache_salt, hints.parse(parameters), offload)
+        return Task(limited, n, self.seed or 0, self.cache_salt, offload)
 
     def _check(self) -> None:
         if self.stream_options is not None and not self.stream:

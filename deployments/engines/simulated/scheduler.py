@@ -25,7 +25,6 @@ from deployments.config import SimulatedEngineConfig
 from deployments.engines.base import Load
 from deployments.engines.simulated.blocks import BlockCache, TokenSequence
 from deployments.engines.simulated.host import HostTier, HostUse
-from retrieval.eviction.hints import NONE, Hints
 
 _IDLE_STEP_S = 0.001
 """With nothing to compute while copies are on their way, the next step comes after this time at most: a new request may have come."""
@@ -53,8 +52,6 @@ class Request:
     generated: int = 0
     cached_tokens: int | None = None
     """Prompt tokens that needed no computation when the request first started, copies from the host included; None before."""
-    hints: Hints = NONE
-    """For the host tier's policy."""
     max_offload_tokens: int | None = None
     """Of the prompt; what is behind is not copied to the host."""
     host_use: HostUse = field(default_factory=HostUse)
@@ -125,7 +122,7 @@ class Scheduler(Generic[R]):
             self.cache.release(request.sequence)
         if self.host is not None and request.state is not State.ENDED:
             cached = request.cached_tokens or 0
-            self.host.end(request.host_use, request.sequence, cached, request.prompt_tokens - cached, request.hints)
+            self.host.end(request.host_use, request.sequence, cached, request.prompt_tokens - cached)
         request.state = State.ENDED
 
     def reset(self) -> bool:

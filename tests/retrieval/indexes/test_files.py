@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from cache.errors import VectorIndexError
+from retrieval.errors import IndexFileError
 from retrieval.indexes import building, faiss_index
 from retrieval.indexes.base import Kind, Slice
-from retrieval.indexes.building import build, renewed
-from retrieval.indexes.errors import IndexFileError
+from retrieval.indexes.building import build
 from retrieval.indexes.faiss_index import FaissChunkIndex
 from retrieval.indexes.files import HEADER, LIVE, ROWS, STRUCTURE, VECTORS, IndexFiles
 from tests.retrieval.indexes.test_contract import close
@@ -64,7 +64,7 @@ def test_a_renewal_leaves_out_what_was_removed(files: IndexFiles) -> None:
     assert not index.renewal_is_due
     shrunk = index.changed(8, [], ids(range(0, 300, 3)))
     assert shrunk.renewal_is_due
-    again = renewed(shrunk, "ivf", files)
+    again = build(shrunk.slices(), version=8, dimension=8, embedder="e", kind="ivf", files=files)
     assert not again.renewal_is_due
     assert (again.version, len(again), len(again.contents.matrix)) == (8, 200, 200)
     assert again.search(QUERY, 10) == shrunk.search(QUERY, 10)
@@ -78,8 +78,8 @@ def test_an_index_that_has_doubled_is_to_be_renewed(monkeypatch: pytest.MonkeyPa
     for module in (faiss_index, building):
         monkeypatch.setattr(module, "FLAT_ROWS", 500)
     assert flat.renewal_is_due
-    assert renewed(flat).kind == "ivf"
-    assert not renewed(flat).renewal_is_due
+    again = build(flat.slices(), version=8, dimension=8, embedder="e")
+    assert (again.kind, again.renewal_is_due) == ("ivf", False)
 
 
 def test_the_newest_version_counts_and_the_others_go(files: IndexFiles) -> None:

@@ -42,6 +42,16 @@ def test_scopes_do_not_see_each_other_and_versions_are_found_again(chunks: Milvu
             chunks.version(scope, 1)
 
 
+def test_a_scope_is_forgotten_whole_and_alone(chunks: MilvusChunks) -> None:
+    for scope, first in (("a", 0), ("b", 1000)):
+        chunks.version(scope, 0).changed(1, slices({first + row: unit(1, row) for row in range(300)}), NONE)
+    chunks.version("a", 1).changed(2, slices({500: QUERY}), ids([7]))
+    chunks.forget("a")
+    assert [len(chunks.version(scope, 2**53)) for scope in "ab"] == [0, 300]
+    with pytest.raises(VectorIndexError):
+        chunks.forget('b" or scope != "')
+
+
 def test_a_write_may_be_repeated(chunks: MilvusChunks) -> None:
     truth: Truth = {row: unit(1, row) for row in range(50)}
     for _ in range(3):
@@ -65,9 +75,16 @@ def test_many_rows_come_in_pages(chunks: MilvusChunks, monkeypatch: pytest.Monke
     monkeypatch.setattr(milvus, "MAX_FOUND", 30)
     assert index.rows.tolist() == list(range(0, 700, 7))
     assert len(index.select(np.arange(350))) == 50
-    monkeypatch.setattr(milvus, "MAX_SELECTED", 40)
-    with pytest.raises(VectorIndexError, match="at most 40"):
-        index.select(np.arange(41))
+
+
+def test_a_selection_that_is_too_wide_to_be_sent_is_looked_for_among_all(chunks: MilvusChunks, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = chunks.version("a", 0).changed(1, slices({row: unit(1, row) for row in range(60)}), NONE)
+    monkeypatch.setattr(milvus, "MAX_SELECTED", 10)
+    wide = np.arange(30, 60)
+    expected = [hit for hit in index.search(QUERY, 60) if hit.row in wide]
+    for k in (1, 7, 30, 50):
+        assert index.search(QUERY, k, index.select(wide)) == expected[:k]
+        assert list(index.stages(QUERY, k, index.select(wide))) == [expected[:k]]
 
 
 def test_a_young_version_is_searched_strongly(chunks: MilvusChunks, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from serve_app.openai.citing import Style, cited
 from serve_app.replies import JSON_TYPE, SSE_TYPE, Reply
 from tests.serve_app.fakes import streamed, whole
 
-HITS = (SearchHit(Chunk("bees#2", "bees", 2, "Bees hum."), 0.9), SearchHit(Chunk("ants#0", "ants", 0, "Ants walk."), 0.8))
+HITS = (SearchHit(Chunk("bees", 2, "Bees hum."), 0.9), SearchHit(Chunk("ants", 0, "Ants walk."), 0.8))
 BEES, ANTS = labels(HITS)
 TEXT = f"Ants walk [{ANTS}], bees hum [{BEES}, {ANTS}]."
 

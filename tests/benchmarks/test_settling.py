@@ -2,8 +2,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.settling import follow
 from retrieval.indexes.base import Found
-from retrieval.indexes.settling import follow
 from tests.cache.entries import Clock
 
 
