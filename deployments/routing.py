@@ -130,10 +130,8 @@ class Routing:
             if not by_id:
                 return Ranking([], call, self)
             routed = self.router.route(prompt, list(by_id))
-        if tokens is not None and routed.heat >= _HOT:
-            shared = max(routed.cached)
-            keys = prompt.keys[: shared // self.router.block_size]
-            self.warmer.remember(HotPrefix(keys, tokens[:shared].copy(), salt, routed.heat))
+        if tokens is not None:
+            self._remember(routed, tokens, salt)
         return Ranking([by_id[name] for name in routed.replicas], call, self, _routed=routed)
 
     async def _planned(self, replicas: Sequence[Replica], salt: str, is_whole: bool, chat: DocumentChat) -> Ranking | None:
@@ -142,7 +140,15 @@ class Routing:
         if found is None:
             return None
         plan, call, by_id = found
+        self._remember(plan.routed, plan.tokens, salt)
         return Ranking([by_id[name] for name in plan.routed.replicas], call, self, plan.order, plan.routed, chat.head_start is not None)
+
+    def _remember(self, routed: Routed, tokens: Tokens, salt: str) -> None:
+        """What is asked for often is what a new replica needs first."""
+        if routed.heat >= _HOT:
+            shared = max(routed.cached)
+            keys = routed.prompt.keys[: shared // self.router.block_size]
+            self.warmer.remember(HotPrefix(keys, tokens[:shared].copy(), salt, routed.heat))
 
     async def head_start(self, salt: str, chat: DocumentChat) -> HeadStart | None:
         """Begins with the prefill of documents that are provisional, if that pays. `chat`: the request with them."""

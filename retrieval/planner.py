@@ -87,7 +87,9 @@ class Planner:
         prompt = Prompt(keys.chain(root, joined), tokens, is_whole)
         backlog_s = router.ledger(ranked[0]).backlog_s(router.clock())
         documents_end = tokens - len(pieces.tail) if order else 0
-        return Plan(order, joined, documents_end, router.take(prompt, ranked, router.cached(prompt, ranked)), backlog_s)
+        held = router.cached(prompt, ranked)
+        routed = router.take(prompt, ranked, held, router.heat(prompt, held) if is_counted else 0.0)
+        return Plan(order, joined, documents_end, routed, backlog_s)
 
     def cached(self, keys: BlockKeys, root: int, pieces: Pieces, ranks: Ranks) -> int:
         """Tokens that the replica which holds most of them holds, in its best order."""

@@ -196,10 +196,14 @@ class Router:
     def route(self, prompt: Prompt, replicas: Sequence[str]) -> Routed:
         """Ranks and reserves the first. `replicas` must not be empty."""
         cached = self.cached(prompt, replicas)
-        shared = max(cached) // self.block_size
-        heat = self._heat.touch(prompt.keys[shared - 1]) if shared else 0.0
+        heat = self.heat(prompt, cached)
         places = self.order(replicas, cached, prompt.tokens, heat)
         return self.take(prompt, [replicas[place] for place in places], [cached[place] for place in places], heat)
+
+    def heat(self, prompt: Prompt, cached: Sequence[int]) -> float:
+        """How often the longest prefix that is cached was asked for lately. Counts this request."""
+        shared = max(cached) // self.block_size
+        return self._heat.touch(prompt.keys[shared - 1]) if shared else 0.0
 
     def cached(self, prompt: Prompt, replicas: Sequence[str]) -> list[int]:
         """Tokens of the prompt that each replica is predicted to hold."""

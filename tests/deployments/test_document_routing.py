@@ -99,6 +99,14 @@ async def test_every_replica_is_asked_in_its_own_order() -> None:
         assert ranking.predicted == found > 200
 
 
+async def test_a_new_replica_gets_documents_that_are_often_asked_for() -> None:
+    async with nodes_of("a", "b", "c") as nodes, ingress_of(*nodes[:2]) as ingress:
+        for number in range(6):
+            await ask(ingress, hits_of(1, 2, 3), f"Question {number}?")
+        ingress.directory.replace([node.replica for node in nodes])
+        await eventually(lambda: ingress.knows(nodes[2]) and ingress.router.index.blocks_of("c") >= 10)
+
+
 async def test_bounds_hold() -> None:
     async with nodes_of("a") as nodes, ingress_of(*nodes) as ingress:
         await ask(ingress, hits_of(1, 2, 3))
