@@ -27,7 +27,8 @@ class FileRoutes:
         self._clock = clock
 
     def table(self) -> dict[str, dict[str, Handler | Upload]]:
-        upload = Upload(self.create, self._documents.config.files.max_bytes + MAX_OVERHEAD_BYTES)
+        limit = self._documents.config.files.max_bytes
+        upload = Upload(self.create, limit + MAX_OVERHEAD_BYTES, _too_large(limit))
         return {
             "/v1/files": {"GET": self.list_files, "POST": upload},
             "/v1/files/{file_id}": {"GET": self.get, "DELETE": self.delete},
@@ -47,7 +48,7 @@ class FileRoutes:
     async def list_files(self, request: HttpRequest) -> Reply:
         page, purpose = page_of(request, most=MAX_LISTED, usual=MAX_LISTED), query_of(request).get("purpose")
         if purpose not in (None, *PURPOSES):
-            raise InvalidRequestError(f"purpose: not an allowed value; allowed: {', '.join(PURPOSES)}.", param="purpose")
+            raise InvalidRequestError(f"purpose is not an allowed value; allowed: {', '.join(PURPOSES)}.", param="purpose")
         return list_reply([_file(each) for each in await self._documents(request, "list_files", page, purpose)], page)
 
     async def get(self, request: HttpRequest) -> Reply:
@@ -116,7 +117,7 @@ class _Incoming:
         self._waiting += piece
         limit = self._documents.config.files.max_bytes
         if self._sent + len(self._waiting) > limit:
-            raise TooLargeError(f"A file has at most {limit} bytes.", param="file", code="file_too_large")
+            raise TooLargeError(_too_large(limit), param="file", code="file_too_large")
         while len(self._waiting) >= MAX_PART_BYTES:
             await self._send(MAX_PART_BYTES)
         # Else the upload of a slow client would count as silent.
@@ -145,6 +146,10 @@ class _Incoming:
         """What is not finished is of no use to anybody."""
         if self._upload is not None:
             await self._documents(self._request, "drop_upload", self._upload)
+
+
+def _too_large(limit: int) -> str:
+    return f"A file has at most {limit} bytes (retrieval.files.max_bytes)."
 
 
 def _file(info: FileInfo) -> dict[str, Any]:

@@ -88,6 +88,7 @@ async def test_a_file_that_is_too_long_is_refused_without_being_kept(http: httpx
     response = await http.post("/v1/files", content=body(), headers={"content-type": "multipart/form-data; boundary=b", **declared})
     assert response.status_code == 413
     assert error_of(response)["type"] == "invalid_request_error"
+    assert error_of(response)["message"] == f"A file has at most {LIMIT} bytes (retrieval.files.max_bytes)."
     assert read <= (LIMIT + 2 * 65536 if not declared else 0)
     assert left(tier) == []
 
