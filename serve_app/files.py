@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from retrieval.documents import FileInfo
 from retrieval.files import MAX_PART_BYTES, PURPOSES
+from retrieval.wording import sentence, unknown_field
 from serve_app.document_calls import DocumentCalls, list_reply, page_of, query_of
 from serve_app.endpoint import Handler, HttpRequest, Upload, declared_length
 from serve_app.errors import InvalidRequestError, TooLargeError
@@ -101,8 +102,9 @@ class _Incoming:
         match event:
             case FormField("purpose", value):
                 self._purpose = value
-            case FormField():
-                raise InvalidRequestError("The form has a field that is not known; allowed: file, purpose.", code="invalid_value")
+            case FormField(name, _):
+                place, message = unknown_field("", name.split("[")[0], ("file", "purpose"))  # OpenAI's client writes expires_after[anchor]
+                raise InvalidRequestError(sentence(message, ""), param=place or None, code="invalid_value")
             case FileStart("file", filename) if self._upload is None:
                 self._name = PurePath(filename.replace("\\", "/")).name
                 declared = declared_length(self._request.headers.get("content-length", "0").encode("latin-1"))
