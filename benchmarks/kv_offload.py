@@ -53,9 +53,14 @@ class Case(NamedTuple):
 
 def main() -> None:
     parser = report.parser("kv_offload", "Prefill seconds that the host tier saves, by eviction policy.")
-    parser.add_argument("--k", default="1,2,5", help="documents of a request, comma-separated")
-    parser.add_argument("--order", default="greedy", help="of the documents in a prompt: retrieval, greedy, or both with a comma")
-    parser.add_argument("--host", default="1,2,4", help="sizes of the host tier in multiples of the device's, comma-separated")
+    parser.add_argument("--k", type=report.several(int), default="1,2,5", help="documents of a request, comma-separated")
+    orders = report.several(("retrieval", "greedy"))
+    parser.add_argument(
+        "--order", type=orders, default="greedy", help="of the documents in a prompt: retrieval, greedy, or both with a comma"
+    )
+    parser.add_argument(
+        "--host", type=report.several(int), default="1,2,4", help="sizes of the host tier in multiples of the device's, comma-separated"
+    )
     parser.add_argument("--requests", type=int, default=5_000, help="the first 30 %% fill the tiers")
     parser.add_argument("--drift-every", type=int, default=1000, help="requests until the hot set drifts, in the cases with drift")
     parser.add_argument("--device-tokens", type=int, default=250_000, help="that the device's KV cache holds")

@@ -140,8 +140,8 @@ class OverlapFleet(RagFleet):
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = report.parser("rag_overlap", "Time to the first token by what happens while documents are searched for.")
     parser.add_argument("--over", choices=tuple(DEFAULTS), default="virtual", help="virtual time, or HTTP")
-    parser.add_argument("--search-ms", default="20,50,100", help="what a search takes, comma-separated")
-    parser.add_argument("--load", help="shares of the fleet's capacity, comma-separated")
+    parser.add_argument("--search-ms", type=report.several(float), default="20,50,100", help="what a search takes, comma-separated")
+    parser.add_argument("--load", type=report.several(float), help="shares of the fleet's capacity, comma-separated")
     parser.add_argument("--first", type=float, default=0.14, help="share of a search's time after which there is a provisional result")
     parser.add_argument("--agreement", type=float, default=0.93, help="chance that the provisional result is final")
     parser.add_argument("--k", type=int, default=5, help="documents of a request")

@@ -27,7 +27,7 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from benchmarks.fleet import Arrival, Clock, Fleet
-from benchmarks.report import Row, parser, say, show
+from benchmarks.report import Row, parser, say, several, show
 from benchmarks.systems import Ours
 from cache.embedders.factory import load_embedder
 from cache.embedders.sources import PACKAGED
@@ -52,6 +52,7 @@ Orders = Callable[[Sequence[Sequence[SearchHit]]], list[list[SearchHit]]]
 """From each request's hits, best first, to the order in which they stand in its prompt."""
 
 CITED = re.compile(rf"\[([{ALPHABET}]+)\]")
+ORDERS = ("retrieval", "planner", "random", "id_sorted")
 QUICK_QUESTIONS = 20
 REPLICAS, BLOCK, KV_BLOCKS = 2, 16, 256
 GAP_S, ANSWER_TOKENS = 0.05, 20
@@ -78,10 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     made = parser("rag_quality", __doc__.splitlines()[0] if __doc__ else "")
     made.add_argument("--k", type=int, default=3, help="documents in a prompt")
-    made.add_argument("--model", type=Path, default=MODEL_DIR)
-    made.add_argument("--documents", type=Path, default=DOCUMENTS)
+    made.add_argument("--model", type=Path, default=MODEL_DIR, help="directory of the model that answers")
+    made.add_argument("--documents", type=Path, default=DOCUMENTS, help="JSON lines of id, text and question")
     made.add_argument("--displacement", type=int, default=4, help="the planner's bound, in places")
-    made.add_argument("--orders", default="retrieval,planner,random,id_sorted")
+    made.add_argument("--orders", type=several(ORDERS), default=",".join(ORDERS), help="of the documents in a prompt, comma-separated")
     return made.parse_args(arguments)
 
 

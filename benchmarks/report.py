@@ -6,19 +6,50 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults of all options that have one, be they explained or not."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        if action.help is None and action.default is not None:
+            action.help = "(default: %(default)s)"
+        super().add_argument(action)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+
+
 def parser(name: str, description: str) -> argparse.ArgumentParser:
     """With the options that all benchmarks have."""
-    made = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    made = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description, formatter_class=_Help)
     made.add_argument("--quick", action="store_true", help="smaller inputs: under a minute, for tests")
-    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--seed", type=int, default=0, help="of all that is drawn by chance")
     return made
+
+
+def several(kind: type[int | float] | Sequence[str]) -> Callable[[str], str]:
+    """The type of an option that has numbers, or some of these names, between commas. It stays a text."""
+
+    def checked(text: str) -> str:
+        for each in text.split(","):
+            if not isinstance(kind, type):
+                if each not in kind:
+                    raise argparse.ArgumentTypeError(f"there is no {each or 'empty name'}; choose from {', '.join(kind)}")
+                continue
+            try:
+                kind(each)
+            except ValueError:
+                numbers = "whole numbers" if kind is int else "numbers"
+                raise argparse.ArgumentTypeError(f"{each!r} is no number; give {numbers} between commas") from None
+        return text
+
+    return checked
 
 
 def say(text: str) -> None:

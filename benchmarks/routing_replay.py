@@ -44,16 +44,18 @@ def main() -> None:
     parser = report.parser("routing_replay", "Cached tokens and latencies of a simulated fleet, by way to choose replicas.")
     parser.add_argument("--trace", default="mooncake_conversation", help="a name, a path, `groups` or `burst`")
     parser.add_argument("--replicas", type=int, default=8, help="engines of the fleet")
-    parser.add_argument("--load", default="0.6,0.9", help="shares of the fleet's capacity, comma-separated; a burst has a rate of its own")
-    parser.add_argument("--systems", default=DEFAULT, help=f"comma-separated, of {', '.join(systems.NAMES)}")
+    parser.add_argument(
+        "--load", type=report.several(float), default="0.6,0.9", help="shares of the fleet's capacity, comma-separated; a burst has its own"
+    )
+    parser.add_argument(
+        "--systems", type=report.several(systems.NAMES), default=DEFAULT, help=f"comma-separated, of {', '.join(systems.NAMES)}"
+    )
     parser.add_argument("--kv-tokens", type=int, default=896_000, help="that one replica holds; groups have a size of their own")
     parser.add_argument("--ingresses", type=int, default=1, help="of ours: requests go to them in turn")
     parser.add_argument("--processes", type=int, default=2, help="replays that run at the same time")
     options = parser.parse_args()
     if options.quick:
         options.replicas = min(options.replicas, 4)
-    if unknown := set(options.systems.split(",")) - set(systems.NAMES):
-        parser.error(f"--systems: there is no {min(unknown)}; choose from {', '.join(systems.NAMES)}")
     names = [name for name in options.systems.split(",") if is_there(name)]
     context = get_context("spawn")
     with context.Pool(options.processes, maxtasksperchild=1) as pool:

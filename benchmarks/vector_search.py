@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import search_service
-from benchmarks.report import Row, parser, say, show
+from benchmarks.report import Row, parser, say, several, show
 from benchmarks.settling import follow
 from benchmarks.vector_world import BLOCK, DIMENSION, TOP, World, anonymous, one_core
 from cache.entry import Vectors
@@ -39,6 +39,7 @@ from retrieval.indexes.structures import PROBES, TRAINED_OF_LIST, lists_for
 FIRST = 5
 WARM_UP, FLAT_QUERIES = 50, 100
 KINDS = ("flat", "hnsw", "ivf_sq8", "ours")
+DATA = ("clustered", "uniform")
 REFINED = 42
 """Candidates that `ivf_sq8` compares exactly."""
 SHARES = (0.5, 0.1, 0.01, 0.001)
@@ -65,9 +66,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     made = parser("vector_search", "Recall, time and size of the chunk indexes.")
     made.add_argument("--through", choices=("index", "service"), default="index", help="what is searched: indexes alone, or a collection")
     made.add_argument("--rows", type=int, help="1,000,000, and through the service 100,000")
-    made.add_argument("--queries", type=int, default=500)
-    made.add_argument("--kinds", default=",".join(KINDS))
-    made.add_argument("--data", default="clustered,uniform")
+    made.add_argument("--queries", type=int, default=500, help="whose neighbours are searched for")
+    made.add_argument("--kinds", type=several(KINDS), default=",".join(KINDS), help="of indexes, comma-separated")
+    made.add_argument(
+        "--data", type=several(DATA), default=",".join(DATA), help="kinds of vectors, comma-separated; of uniform ones ours alone"
+    )
     made.add_argument("--threads", type=int, default=2, help="that make an index; searches have one")
     options = made.parse_args(arguments)
     options.rows = options.rows or (1_000_000 if options.through == "index" else 100_000)

@@ -74,10 +74,12 @@ class Attachments:
         field = "chunking_strategy.static"
         if not MIN_CHUNK_TOKENS <= cutting.max_tokens <= self._max_tokens:
             allowed = f"{MIN_CHUNK_TOKENS} to {self._max_tokens}, what the encoder reads"
-            raise DocumentError(f"max_chunk_size_tokens is {cutting.max_tokens}; allowed: {allowed}", f"{field}.max_chunk_size_tokens")
+            name = f"{field}.max_chunk_size_tokens"
+            raise DocumentError(f"{name} is {cutting.max_tokens}; allowed: {allowed}", name)
         if not 0 <= 2 * cutting.overlap_tokens <= cutting.max_tokens:
             allowed = f"0 to {cutting.max_tokens // 2}, half of max_chunk_size_tokens"
-            raise DocumentError(f"chunk_overlap_tokens is {cutting.overlap_tokens}; allowed: {allowed}", f"{field}.chunk_overlap_tokens")
+            name = f"{field}.chunk_overlap_tokens"
+            raise DocumentError(f"{name} is {cutting.overlap_tokens}; allowed: {allowed}", name)
 
     def attach_file(self, namespace: str, store_id: str, attachment: Attachment) -> AttachedFile:
         """A file that is there already is read anew, and takes its own place when that is done. Raises `DocumentError`, `BusyError`."""

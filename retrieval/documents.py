@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from retrieval.errors import DocumentError
 
-Attributes = Mapping[str, str | float | bool]
-"""What a caller says of a document; kept as it is, and carried by each of its chunks."""
+Attributes = Mapping[str, str | int | float | bool]
+"""What a caller says of a document; kept as it is, and carried by each of its chunks. Between processes, too, an integer stays one."""
 
 MAX_ATTRIBUTES = 16
 MAX_KEY_CHARS = 64
@@ -27,6 +27,8 @@ MAX_INTEGER = 2**53
 Status = Literal["in_progress", "completed", "failed", "cancelled"]
 """Of a document: being read, to be found, not to be read, or given up at the caller's wish."""
 
+FILE_PREFIX = "file-"
+"""Of the ids of uploaded files, which are documents' ids where such a file is attached."""
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _DOCUMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
@@ -219,20 +221,25 @@ def content_id(text: str) -> str:
     return "doc_" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
-def check_document(document: Document, max_bytes: int) -> None:
-    """Raises `DocumentError` for a document that cannot be kept. The message never repeats the document."""
+def check_document(document: Document, max_bytes: int, field: str) -> None:
+    """Raises `DocumentError`, which names the place below `field`, for a document that cannot be kept. It never repeats the document."""
     if not _DOCUMENT_ID.fullmatch(document.id):
         raise DocumentError(
-            "a document's id has 1 to 64 letters, digits and any of _ . : - and begins with a letter or digit", "documents.id"
+            "a document's id has 1 to 64 letters, digits and any of _ . : - and begins with a letter or digit", f"{field}.id"
+        )
+    if document.id.startswith(FILE_PREFIX):
+        raise DocumentError(
+            f"{field}.id begins with {FILE_PREFIX}, as uploaded files' ids do: choose another one, or attach the file through /files",
+            f"{field}.id",
         )
     if not is_unicode(document.text):
-        raise DocumentError("the document's text is not valid Unicode", "documents.text")
+        raise DocumentError("the document's text is not valid Unicode", f"{field}.text")
     size = len(document.text.encode())
     if size > max_bytes:
-        raise DocumentError(f"the document has {size} bytes; allowed: at most {max_bytes}", "documents.text")
+        raise DocumentError(f"the document has {size} bytes; allowed: at most {max_bytes}", f"{field}.text")
     if not document.text.strip():
-        raise DocumentError("the document has no text", "documents.text")
-    check_attributes(document.attributes, "documents.attributes")
+        raise DocumentError("the document has no text", f"{field}.text")
+    check_attributes(document.attributes, f"{field}.attributes")
 
 
 def check_name(name: str, field: str) -> None:

@@ -29,9 +29,16 @@ class RetrievalError(Exception):
 
 
 class UnknownError(RetrievalError):
-    """Nothing of this id in this namespace. `field` names the id."""
+    """Nothing of this id in this namespace. `field` names the id; `id` is empty where only one was given."""
 
     field: ClassVar[str]
+
+    def __init__(self, message: str = "", id: str = "") -> None:  # noqa: A002
+        super().__init__(message)
+        self.id = id
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:  # it travels between processes
+        return type(self), (str(self), self.id)
 
 
 class UnknownStoreError(UnknownError):

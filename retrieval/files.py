@@ -10,7 +10,7 @@ from cache.database import Database
 from retrieval import rows
 from retrieval.config import FilesConfig
 from retrieval.disk import flush
-from retrieval.documents import FileInfo, Page, check_name, new_id
+from retrieval.documents import FILE_PREFIX, FileInfo, Page, check_name, new_id
 from retrieval.errors import DocumentError, StorageError, UnknownFileError
 from retrieval.schema import files
 from retrieval.uploads import Uploads
@@ -58,10 +58,10 @@ class FileStore:
             raise DocumentError("a file has a name", "file")
         check_name(name, "file")
         if purpose not in PURPOSES:
-            raise DocumentError(f"not an allowed value; allowed: {', '.join(PURPOSES)}", "purpose")
+            raise DocumentError(f"purpose is not an allowed value; allowed: {', '.join(PURPOSES)}", "purpose")
         upload = self._uploads.finish(namespace, upload_id)
         now = self._clock()
-        info = FileInfo(new_id("file-", now), name, purpose, upload.size, now)
+        info = FileInfo(new_id(FILE_PREFIX, now), name, purpose, upload.size, now)
         digest = upload.digest.hexdigest()
         with self._lock:
             self._keep_bytes(upload.path, self._path(namespace, digest))
@@ -85,9 +85,10 @@ class FileStore:
         query = select(*_COLUMNS).where(files.c.namespace == namespace)
         with self._database.read() as connection:
             found = [FileInfo(*row) for part in rows.parts_of(ids) for row in connection.execute(query.where(files.c.id.in_(part)))]
-        if len(found) < len(set(ids)):
-            raise UnknownFileError("no file of this id")
-        return {info.id: info for info in found}
+        infos = {info.id: info for info in found}
+        if unknown := [each for each in ids if each not in infos]:
+            raise UnknownFileError("no file of this id", unknown[0] if len(ids) > 1 else "")
+        return infos
 
     def delete(self, namespace: str, file_id: str) -> None:
         with self._lock:

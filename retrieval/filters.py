@@ -13,11 +13,13 @@ from typing import Any, Literal
 
 from retrieval.documents import MAX_KEY_CHARS, MAX_VALUE_CHARS, Attributes, is_unicode, is_value
 from retrieval.errors import QueryError
+from retrieval.wording import unknown_field
 
 MAX_DEPTH = 8
 MAX_COMPARISONS = 64
 MAX_VALUES = 256
 """Of one `in` or `nin`."""
+EXAMPLE = '{"type": "eq", "key": "kind", "value": "manual"}'
 
 Value = str | float | bool
 Operator = Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
@@ -90,11 +92,13 @@ def _parse(raw: Any, field: str, levels: int) -> tuple[Filter, int]:
     if levels == 0:
         raise QueryError(f"filters are nested deeper than {MAX_DEPTH} levels", field)
     operator = raw.get("type")
+    if "type" not in raw:
+        raise QueryError(f"{field}.type is missing; for example {EXAMPLE}", f"{field}.type")
     if operator in ("and", "or"):
         return _compound(raw, operator, field, levels)
     if operator not in (*_EQUAL, *_ORDERS, *_AMONG):
         allowed = ", ".join(("and", "or", *_EQUAL, *_ORDERS, *_AMONG))
-        raise QueryError(f"not an allowed value; allowed: {allowed}", f"{field}.type")
+        raise QueryError(f"{field}.type is not an allowed value; allowed: {allowed}", f"{field}.type")
     return _comparison(raw, operator, field), 1
 
 
@@ -136,9 +140,10 @@ def _comparison(raw: Mapping[str, Any], operator: Any, field: str) -> Comparison
 
 def _require_keys(raw: Mapping[str, Any], keys: set[str], field: str) -> None:
     if missing := sorted(keys - raw.keys()):
-        raise QueryError("it is required", f"{field}.{missing[0]}")
-    if raw.keys() - keys:
-        raise QueryError(f"it has a field that is not known; allowed: {', '.join(sorted(keys))}", field)
+        raise QueryError(f"{field}.{missing[0]} is required", f"{field}.{missing[0]}")
+    if unknown := raw.keys() - keys:
+        place, message = unknown_field(field, min(unknown), sorted(keys))
+        raise QueryError(message, place)
 
 
 def _kind(value: Value) -> str:

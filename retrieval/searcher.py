@@ -7,9 +7,10 @@ from functools import partial
 
 from cache.embedders.base import Embedder
 from cache.entry import Vector
+from retrieval.collection import Collection
 from retrieval.config import RetrievalConfig
 from retrieval.documents import Begun, Chunk, SearchHit, SearchResult
-from retrieval.errors import StorageError
+from retrieval.errors import StorageError, UnknownStoreError
 from retrieval.indexes.base import Found
 from retrieval.result_cache import Counts, ResultCache
 from retrieval.scopes import Scopes
@@ -83,8 +84,15 @@ class Searcher:
         self._tickets.close()
 
     def _view(self, namespace: str, store_ids: Sequence[str]) -> View:
-        scopes = {store_id: self._scopes.of(namespace, store_id) for store_id in store_ids}
-        return View({store_id: self._search.open(scope, store_id) for store_id, scope in scopes.items()}, scopes)
+        scopes: dict[str, str] = {}
+        collections: dict[str, Collection] = {}
+        for store_id in dict.fromkeys(store_ids):
+            try:
+                scopes[store_id] = self._scopes.of(namespace, store_id)
+                collections[store_id] = self._search.open(scopes[store_id], store_id)
+            except UnknownStoreError as error:
+                raise UnknownStoreError(str(error), store_id if len(store_ids) > 1 else "") from None
+        return View(collections, scopes)
 
     def _searched(self, view: View, asked: Asked) -> SearchResult:
         hits = {text: self._exact(view, asked, text) for text in asked.queries}

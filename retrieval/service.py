@@ -113,8 +113,8 @@ class RetrievalService:
         """
         scope = self._scopes.of(namespace, store_id)
         self._store.version(scope, store_id)  # an unknown collection is refused before the work
-        for document in documents:
-            check_document(document, self._config.max_document_bytes)
+        for at, document in enumerate(documents):
+            check_document(document, self._config.max_document_bytes, f"documents[{at}]")
         distinct = list({document.id: document for document in documents}.values())
         chunks = [chunk for document in distinct for chunk in self._chunks(document)]
         vectors = self._embedder.embed([chunk.text for chunk in chunks])

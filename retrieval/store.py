@@ -80,7 +80,7 @@ class DocumentStore:
     ) -> int:
         """Adds the documents (distinct ids) with their chunks (at least one each) and the vector of each chunk.
 
-        Documents of the same ids are replaced, and files of the same ids that are still being read given up. Returns the new version.
+        Documents of the same ids are replaced. Returns the new version.
         """
         places: dict[str, list[int]] = {document.id: [] for document in new}
         for place, part in enumerate(parts):

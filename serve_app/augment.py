@@ -11,10 +11,10 @@ from deployments.replicas import ReplicaDirectory
 from deployments.routing import Routing
 from retrieval.config import RetrievalConfig
 from retrieval.documents import SearchHit, SearchRequest, SearchResult
-from retrieval.errors import UnknownTicketError
+from retrieval.errors import UnknownStoreError, UnknownTicketError
 from retrieval.order import Ranks
 from retrieval.prompt import assemble
-from serve_app.errors import InvalidRequestError
+from serve_app.errors import InvalidRequestError, NotFoundError, to_api_error
 from serve_app.openai.keys import last_question
 from serve_app.openai.requests import Generation, RetrievalOptions, Retrieved
 from serve_app.relay import engine_request
@@ -39,7 +39,7 @@ class Augmenter:
     routing: Routing
 
     async def augmented(self, request: Generation, asked: RetrievalOptions, caller: Caller, namespace: str) -> Generation:
-        """The request with its documents by rank. Raises `InvalidRequestError` and what `DocumentService` does."""
+        """The request with its documents by rank. Raises `InvalidRequestError`, `NotFoundError`, and what `DocumentService` does."""
         if self.documents is None:
             raise InvalidRequestError("Retrieval is turned off here.", param="retrieval")
         limit = self.config.max_top_k
@@ -47,10 +47,13 @@ class Augmenter:
             raise InvalidRequestError(f"retrieval.top_k must be at most {limit}.", param="retrieval.top_k", code="invalid_value")
         query = last_question(request.body["messages"])
         search = SearchRequest(asked.vector_store_ids, [query], asked.top_k, asked.filters, asked.score_threshold)
-        if asked.reorder and self.routing.may_start_early:
-            found, start = await self._in_two_steps(self.documents, search, request, caller, namespace)
-        else:
-            found, start = await self.documents.search(namespace, search), None
+        try:
+            if asked.reorder and self.routing.may_start_early:
+                found, start = await self._in_two_steps(self.documents, search, request, caller, namespace)
+            else:
+                found, start = await self.documents.search(namespace, search), None
+        except UnknownStoreError as error:
+            raise _no_store(error, asked.vector_store_ids) from None
         try:
             whole = self._with(request, found, namespace, len(found.hits), start)
             left = await self._room(whole, caller, namespace)
@@ -105,6 +108,12 @@ class Augmenter:
         if lengths is None:
             return None
         return sum(lengths[0] + total <= room for total in accumulate(lengths[1]))
+
+
+def _no_store(error: UnknownStoreError, asked: list[str]) -> NotFoundError:
+    at = asked.index(error.id) if error.id in asked else 0 if len(asked) == 1 else None
+    param = "retrieval.vector_store_ids" + ("" if at is None else f"[{at}]")
+    return NotFoundError(to_api_error(error).message, param=param, code="not_found")
 
 
 async def _ended(documents: DocumentService, namespace: str, ticket: str, search: SearchRequest) -> SearchResult:

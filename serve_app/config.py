@@ -90,8 +90,21 @@ def _describe(error: Any) -> str:
         meant = f"; did you mean {near[0]}?" if near else ""
         return f"{key}: unknown key; allowed here: {', '.join(known)}{meant}"
     got = "a secret" if any(part in _SECRET_KEYS for part in error["loc"]) else repr(_shown(error["input"]))
-    message = error["msg"][0].lower() + error["msg"][1:]
-    return f"{key}: got {got[:200]}; {message}"
+    if error["type"] == "tuple_type":
+        return f"{key}: got {got[:200]}; {_a_list(error['input'])}"
+    return f"{key}: got {got[:200]}; {reason(error)}"
+
+
+def reason(error: Any) -> str:
+    """Of an error of pydantic's, without what it puts before a check's own words."""
+    message: str = error["msg"].removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
+
+
+def _a_list(got: Any) -> str:
+    """What should be there instead of a value that is no list."""
+    is_plain = isinstance(got, str | int | float) and got != ""
+    return f"input should be a list, for example [{got if is_plain and len(str(got)) < 50 else 'a, b'}]"
 
 
 def _shown(value: Any) -> Any:

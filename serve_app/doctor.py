@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from serve_app.config import AppConfig, load_config, require_safe_exposure
+from serve_app.config import AppConfig, load_config, reason, require_safe_exposure
 from serve_app.errors import ConfigError
 
 IMPORT_PATH = "serve_app.app:build"
@@ -51,7 +51,7 @@ def _check_serve(content: dict[str, Any]) -> Iterator[str]:
         ServeDeploySchema.model_validate(content)
     except ValidationError as error:
         for each in error.errors():
-            yield f"{'.'.join(map(str, each['loc']))}: {each['msg']}"
+            yield f"{'.'.join(map(str, each['loc']))}: {reason(each)}"
     except Exception as error:  # Ray's own checks stumble over values of types that they did not expect
         yield f"applications: Ray cannot read the file ({type(error).__name__}: {error}); look for an empty or misplaced list item"
 

@@ -67,10 +67,14 @@ Handler = Callable[[HttpRequest], Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A handler that reads the body itself, piece by piece, to its end; its request's `body` is empty. It is given at most `max_bytes`."""
+    """A handler that reads the body itself, piece by piece, to its end; its request's `body` is empty. It is given at most `max_bytes`.
+
+    `too_large` tells the client of a longer body; empty: as for any other.
+    """
 
     handler: Callable[[HttpRequest, AsyncIterator[bytes]], Awaitable[Reply]]
     max_bytes: int
+    too_large: str = ""
 
 
 class Endpoint:
@@ -102,7 +106,7 @@ class Endpoint:
                 arrived.arrival if arrived else None,
             )
             if isinstance(self._handler, Upload):
-                pieces = read_pieces(receive, headers, self._handler.max_bytes)
+                pieces = read_pieces(receive, headers, self._handler.max_bytes, self._handler.too_large)
                 await self._answer(partial(self._handler.handler, request, pieces), request, send, exchange)
             else:
                 request.body = await self._body(receive, headers, 0 if scope.get(LATE) else BODY_TIMEOUT_S)
@@ -185,9 +189,9 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
     return bytes(body)
 
 
-async def read_pieces(receive: Receive, headers: Headers, limit: int) -> AsyncIterator[bytes]:
+async def read_pieces(receive: Receive, headers: Headers, limit: int, too_large: str = "") -> AsyncIterator[bytes]:
     """The body as it comes, which may take long, but not for ever. Raises as `read_body` does, and `SlowBodyError`."""
-    pieces = _pieces(receive, headers, limit)
+    pieces = _pieces(receive, headers, limit, too_large)
     end = asyncio.get_running_loop().time() + UPLOAD_TIMEOUT_S
     while True:
         try:
@@ -200,8 +204,8 @@ async def read_pieces(receive: Receive, headers: Headers, limit: int) -> AsyncIt
         yield piece
 
 
-async def _pieces(receive: Receive, headers: Headers, limit: int) -> AsyncIterator[bytes]:
-    too_large = TooLargeError(f"The body is longer than {limit} bytes.", code="body_too_large")
+async def _pieces(receive: Receive, headers: Headers, limit: int, reason: str = "") -> AsyncIterator[bytes]:
+    too_large = TooLargeError(reason or f"The body is longer than {limit} bytes.", code="body_too_large")
     declared = declared_length(_header(headers, "content-length"))
     if declared is None:
         raise InvalidRequestError("The header content-length is not a number.")

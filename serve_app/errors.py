@@ -11,14 +11,16 @@ AppError
     ├── UnavailableError     503  service_unavailable     try again
     └── UpstreamError        502  server_error            the engine failed
 
-Messages name fields and limits, never what the client sent.
+Messages name fields, limits and ids, never what else the client sent.
 """
 
+import re
 from typing import Any, ClassVar
 
 from cache.errors import CacheError, KeyFormatError
 from deployments.errors import DeploymentError, NoReplicaError, ReplicaLostError
 from retrieval.errors import BusyError, InputError, OversizeError, RetrievalError, UnknownError
+from retrieval.wording import sentence
 
 
 class AppError(Exception):
@@ -86,6 +88,8 @@ class UpstreamError(ApiError):
 
 _KINDS = {"vector_store_id": "vector store", "file_id": "file", "batch_id": "batch of files", "file": "upload"}
 """What the ids of `UnknownError` name."""
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+"""One that is repeated."""
 
 
 def to_api_error(error: Exception) -> ApiError:
@@ -98,13 +102,14 @@ def to_api_error(error: Exception) -> ApiError:
         case ReplicaLostError():
             return UnavailableError("The replica was lost. Try again.", code="replica_lost")
         case UnknownError():
-            return NotFoundError(f"There is no such {_KINDS[error.field]}.", param=error.field, code="not_found")
+            which = f": {error.id}" if _ID.fullmatch(error.id) else ""
+            return NotFoundError(f"There is no such {_KINDS[error.field]}{which}.", param=error.field, code="not_found")
         case OversizeError():
             return TooLargeError(f"{error}.", param="file", code="file_too_large")
         case BusyError():
             return UnavailableError(f"Too much waits already: {error}. Try again later.", code="busy")
         case InputError():
-            return InvalidRequestError(str(error), param=error.field, code="invalid_value")
+            return InvalidRequestError(sentence(str(error), error.field), param=error.field, code="invalid_value")
         case KeyFormatError():
             return InvalidRequestError("The request has a number or a text that cannot be kept.", code="invalid_value")
         case TimeoutError():

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from retrieval.documents import FileInfo
 from retrieval.files import MAX_PART_BYTES, PURPOSES
+from retrieval.wording import sentence, unknown_field
 from serve_app.document_calls import DocumentCalls, list_reply, page_of, query_of
 from serve_app.endpoint import Handler, HttpRequest, Upload, declared_length
 from serve_app.errors import InvalidRequestError, TooLargeError
@@ -27,7 +28,8 @@ class FileRoutes:
         self._clock = clock
 
     def table(self) -> dict[str, dict[str, Handler | Upload]]:
-        upload = Upload(self.create, self._documents.config.files.max_bytes + MAX_OVERHEAD_BYTES)
+        limit = self._documents.config.files.max_bytes
+        upload = Upload(self.create, limit + MAX_OVERHEAD_BYTES, _too_large(limit))
         return {
             "/v1/files": {"GET": self.list_files, "POST": upload},
             "/v1/files/{file_id}": {"GET": self.get, "DELETE": self.delete},
@@ -47,7 +49,7 @@ class FileRoutes:
     async def list_files(self, request: HttpRequest) -> Reply:
         page, purpose = page_of(request, most=MAX_LISTED, usual=MAX_LISTED), query_of(request).get("purpose")
         if purpose not in (None, *PURPOSES):
-            raise InvalidRequestError(f"purpose: not an allowed value; allowed: {', '.join(PURPOSES)}.", param="purpose")
+            raise InvalidRequestError(f"purpose is not an allowed value; allowed: {', '.join(PURPOSES)}.", param="purpose")
         return list_reply([_file(each) for each in await self._documents(request, "list_files", page, purpose)], page)
 
     async def get(self, request: HttpRequest) -> Reply:
@@ -100,8 +102,9 @@ class _Incoming:
         match event:
             case FormField("purpose", value):
                 self._purpose = value
-            case FormField():
-                raise InvalidRequestError("The form has a field that is not known; allowed: file, purpose.", code="invalid_value")
+            case FormField(name, _):
+                place, message = unknown_field("", name.split("[")[0], ("file", "purpose"))  # OpenAI's client writes expires_after[anchor]
+                raise InvalidRequestError(sentence(message, ""), param=place or None, code="invalid_value")
             case FileStart("file", filename) if self._upload is None:
                 self._name = PurePath(filename.replace("\\", "/")).name
                 declared = declared_length(self._request.headers.get("content-length", "0").encode("latin-1"))
@@ -116,7 +119,7 @@ class _Incoming:
         self._waiting += piece
         limit = self._documents.config.files.max_bytes
         if self._sent + len(self._waiting) > limit:
-            raise TooLargeError(f"A file has at most {limit} bytes.", param="file", code="file_too_large")
+            raise TooLargeError(_too_large(limit), param="file", code="file_too_large")
         while len(self._waiting) >= MAX_PART_BYTES:
             await self._send(MAX_PART_BYTES)
         # Else the upload of a slow client would count as silent.
@@ -145,6 +148,10 @@ class _Incoming:
         """What is not finished is of no use to anybody."""
         if self._upload is not None:
             await self._documents(self._request, "drop_upload", self._upload)
+
+
+def _too_large(limit: int) -> str:
+    return f"A file has at most {limit} bytes (retrieval.files.max_bytes)."
 
 
 def _file(info: FileInfo) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from serve_app.openai.replay import Pieces, fill
 
 JSON_TYPE = "application/json"
 SSE_TYPE = "text/event-stream; charset=utf-8"
+SAID_EMPTY = ("x-mygo-documents",)
+"""Headers whose empty value is an answer: documents were asked for, and the chat got none."""
 READY_OVERHEAD_BYTES = 1024
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 """Keep proxies, nginx above all, from holding back a stream."""
@@ -39,13 +41,13 @@ class Reply:
         await send({"type": "http.response.body", "body": b""})
 
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
-        """As ASGI sends them."""
+        """As ASGI sends them. Without a value they say nothing, but for those of `SAID_EMPTY`."""
         headers = {"content-type": self.media_type, **self.headers}
         if isinstance(self.body, bytes):
             headers["content-length"] = str(len(self.body))
         if self.media_type == SSE_TYPE:
             headers |= _STREAM_HEADERS
-        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items() if value]
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items() if value or name in SAID_EMPTY]
 
 
 @dataclass(frozen=True, slots=True)

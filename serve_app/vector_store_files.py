@@ -76,6 +76,12 @@ class VectorStoreFileRoutes:
         return json_reply(_file(file, request.path_params["store_id"]))
 
     async def attach(self, request: HttpRequest) -> Reply:
+        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            raise InvalidRequestError(
+                'Upload the file to /v1/files first, then send the id that it got as JSON: {"file_id": "file-..."}.',
+                param="file_id",
+                code="invalid_content_type",
+            )
         asked = check(parse_object(request.body), NewFile)
         return self._reply(request, await self._call(request, "attach_file", asked.attachment()))
 

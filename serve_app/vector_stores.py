@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from retrieval.documents import (
+    FILE_PREFIX,
     MAX_BATCH,
     MAX_QUERIES,
     Attachment,
@@ -125,8 +126,14 @@ class VectorStoreRoutes:
         return json_reply({**shown, "attributes": dict(document.attributes)})
 
     async def delete_document(self, request: HttpRequest) -> Reply:
-        document_id = request.path_params["document_id"]
-        if not await self._call(request, "delete_document", request.path_params["store_id"], document_id):
+        store_id, document_id = request.path_params["store_id"], request.path_params["document_id"]
+        if document_id.startswith(FILE_PREFIX):
+            raise NotFoundError(
+                "There is no such document; a file is taken out of a vector store by DELETE /v1/vector_stores/{id}/files/{file_id}.",
+                param="document_id",
+                code="not_found",
+            )
+        if not await self._call(request, "delete_document", store_id, document_id):
             raise _no_document()
         return json_reply({"id": document_id, "object": "vector_store.document.deleted", "deleted": True})
 

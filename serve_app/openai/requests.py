@@ -6,7 +6,7 @@ Only what the ingress needs, or must refuse before an engine sees it, is typed h
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -17,6 +17,7 @@ from deployments.head_start import HeadStart
 from retrieval.documents import SearchHit
 from retrieval.filters import parse_filter
 from retrieval.order import Ranks
+from retrieval.wording import sentence, unknown_field
 from serve_app.errors import InvalidRequestError
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -155,6 +156,10 @@ def check(value: dict[str, Any], kind: type[T]) -> T:
 _AT = re.compile(r" - at `\$([^`]*)`$")
 _INDEX = re.compile(r"\[.*\]")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`")
+_LIMIT = re.compile(r"Expected `(\w+)` (of length )?(>=|<=|>|<) ([\d.e+-]+)")
+_BOUNDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
+_LENGTHS = {"str": "characters", "array": "items", "object": "fields"}
 
 
 def _field_error(text: str, kind: Any) -> InvalidRequestError:
@@ -166,20 +171,30 @@ def _field_error(text: str, kind: Any) -> InvalidRequestError:
         path = f"{path}.{missing.group(1)}".lstrip(".")
         return InvalidRequestError(f"{path} is required.", param=path, code="missing_required_parameter")
     if message.startswith("Invalid enum value"):
-        message = f"Not an allowed value{_allowed(kind, path, _values)}"
+        allowed = _names(kind, path, _values)
+        message = f"{path} is not an allowed value" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
     elif message.startswith("Object contains unknown field"):
-        message = f"has a field that is not known{_allowed(kind, path, _fields)}"
-        return InvalidRequestError(f"{path or 'The object'} {message}.", param=path or None, code="invalid_value")
-    return InvalidRequestError(f"{path}: {message}.", param=path or None, code="invalid_value")
+        name = _UNKNOWN.fullmatch(message)
+        place, message = unknown_field(path, name.group(1) if name else "", _names(kind, path, _fields))
+        return InvalidRequestError(sentence(message, ""), param=place or None, code="invalid_value")
+    elif limit := _LIMIT.fullmatch(message):
+        message = f"{path} {_limited(*limit.groups())}"
+    return InvalidRequestError(sentence(message, path), param=path or None, code="invalid_value")
 
 
-def _allowed(kind: Any, path: str, names: Callable[[inspect.Type], list[str]]) -> str:
+def _limited(kind: str, of_length: str | None, bound: str, limit: str) -> str:
+    limit = limit.removesuffix(".0")
+    if not of_length:
+        return f"must be {_BOUNDS[bound]} {limit}"
+    return f"must have {_BOUNDS[bound]} {limit} {_LENGTHS[kind].removesuffix('s' if limit == '1' else '')}"
+
+
+def _names(kind: Any, path: str, names: Callable[[inspect.Type], list[str]]) -> list[str]:
     """The values that a field takes, or the fields that it has: of the type at `path`, a path of msgspec's, below `kind`."""
     types = [inspect.type_info(kind)]
     for name in (_INDEX.sub("", part) for part in path.split(".") if part):
         types = [field.type for each in _plain(types) for field in getattr(each, "fields", ()) if field.encode_name == name]
-    known = [name for each in _plain(types) for name in names(each)]
-    return f"; allowed: {', '.join(known)}" if known else ""
+    return [name for each in _plain(types) for name in names(each)]
 
 
 def _plain(types: list[inspect.Type]) -> list[inspect.Type]:
@@ -297,9 +312,22 @@ def _characters_of_prompt(prompt: Any) -> int:
 def parse_chat(body: bytes) -> Generation:
     value = parse_object(body)
     request = check(value, ChatRequest)
+    _refuse_file_search(request.tools or ())
     if request.retrieval and request.retrieval.filters is not None:
         parse_filter(request.retrieval.filters, "retrieval.filters")  # refused before anything is done for the request
     return _generation("chat", value, request, request.retrieval, request.max_completion_tokens or request.max_tokens)
+
+
+def _refuse_file_search(tools: Sequence[dict[str, Any]]) -> None:
+    """OpenAI's way to ask for documents, in another route of its: an engine would not know it, or worse, leave it out."""
+    for at, tool in enumerate(tools):
+        if tool.get("type") == "file_search":
+            raise InvalidRequestError(
+                f'tools[{at}].type: a chat asks for documents by the field retrieval, for example {{"vector_store_ids": ["vs_..."]}}, '
+                "not by the tool file_search.",
+                param=f"tools[{at}].type",
+                code="unsupported_parameter",
+            )
 
 
 def parse_completion(body: bytes) -> Generation:

@@ -84,13 +84,14 @@ async def test_documents_are_added_and_found(retrieval: Retrieval) -> None:
 async def test_searches_come_over_the_private_channel(retrieval: Retrieval, calls: DirectCalls) -> None:
     documents = RemoteDocuments(calls, None)
     store = await retrieval.call("create_store", "a", "", {}, "team")
-    attributes: dict[str, str | float | bool] = {"kind": "insect", "legs": 6.0, "flies": True}
+    attributes: dict[str, str | int | float | bool] = {"kind": "insect", "legs": 6.0, "flies": True, "year": 2026}
     await retrieval.call("add_documents", "a", store.id, [Document("x", "Bees make honey.", attributes), Document("y", "honey, honey")])
     parts = [{"type": "eq", "key": "flies", "value": True}, {"type": "in", "key": "legs", "value": [6, 8]}]
     asked = SearchRequest([store.id], ["honey"], 2, {"type": "and", "filters": parts}, 0.1)
     result = await documents.search("a", asked)
     assert result == await retrieval.search("a", asked)
     assert [(hit.chunk.name, hit.chunk.text, hit.chunk.attributes) for hit in result.hits] == [("x", "Bees make honey.", attributes)]
+    assert [type(value) for value in result.hits[0].chunk.attributes.values()] == [str, float, bool, int]
     assert (result.versions, result.scopes) == ({store.id: 1}, {store.id: "g"})
     assert await documents.begin_search("a", asked) == Begun(result)
     several = await documents.search("a", SearchRequest([store.id], ["honey", "bees"], 2))
@@ -120,8 +121,9 @@ async def test_a_search_in_two_steps_over_the_private_channel(
 
 async def test_errors_of_searches_arrive_as_themselves(calls: DirectCalls) -> None:
     documents = RemoteDocuments(calls, None)
-    with pytest.raises(UnknownStoreError):
-        await documents.search("a", SearchRequest(["vs_none"], ["q"], 1))
+    with pytest.raises(UnknownStoreError) as unknown:
+        await documents.search("a", SearchRequest(["vs_none", "vs_other"], ["q"], 1))
+    assert unknown.value.id == "vs_none"
     with pytest.raises(QueryError) as refused:
         await documents.begin_search("a", SearchRequest([], ["q"], 0))
     assert refused.value.field == "top_k"

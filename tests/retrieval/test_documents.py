@@ -21,13 +21,14 @@ def test_equal_texts_share_an_id_unless_the_caller_gives_one() -> None:
         new_document("123456789"),
         new_document("密密密"),
         new_document("\ud800"),
-        *(Document(name, "text") for name in ("", "a b", "a#1", "x" * 65, "a]\n[b", "é", "a\n")),
+        *(Document(name, "text") for name in ("", "a b", "a#1", "x" * 65, "a]\n[b", "é", "a\n", "file-1")),
     ],
 )
 def test_document_that_cannot_be_kept_is_refused_without_its_text(document: Document) -> None:
     with pytest.raises(DocumentError) as refused:
-        check_document(document, max_bytes=8)
-    assert not document.text or document.text not in str(refused.value)
+        check_document(document, max_bytes=8, field="d")
+    assert refused.value.field in ("d.text", "d.id")
+    assert document.text in ("", "text") or document.text not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -45,11 +46,11 @@ def test_document_that_cannot_be_kept_is_refused_without_its_text(document: Docu
 )
 def test_attributes_out_of_bounds_are_refused(attributes: Attributes) -> None:
     with pytest.raises(DocumentError):
-        check_document(new_document("text", attributes), max_bytes=8)
+        check_document(new_document("text", attributes), max_bytes=8, field="d")
 
 
 def test_document_within_bounds_is_taken() -> None:
-    check_document(Document("A.b:c-d_1", "12345678", {"text": "v" * 512, "number": -1.5, "flag": True, "count": 3}), max_bytes=8)
+    check_document(Document("A.b:c-d_1", "12345678", {"text": "v" * 512, "number": -1.5, "flag": True, "count": 3}), max_bytes=8, field="d")
 
 
 def test_overlap_beyond_half_a_chunk_is_refused() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.errors import QueryError
-from retrieval.filters import MAX_COMPARISONS, MAX_DEPTH, MAX_VALUES, parse_filter
+from retrieval.filters import EXAMPLE, MAX_COMPARISONS, MAX_DEPTH, MAX_VALUES, parse_filter
 
 CANARY = "canary_7f3a9"
 
@@ -73,7 +73,8 @@ def nested(levels: int) -> dict[str, Any]:
         (of("eq", 1, key="x" * 65), "f.key"),
         (of("eq", 1, key="\ud800"), "f.key"),
         ({"type": "eq", "key": 1, "value": 1}, "f.key"),
-        ({**of("eq", 1), CANARY: 1}, "f"),
+        ({**of("eq", 1), f"{CANARY} ": 1}, "f"),
+        ({**of("eq", 1), "vlaue": 1}, "f.vlaue"),
         (of("eq", None), "f.value"),
         (of("eq", [1]), "f.value"),
         (of("eq", {}), "f.value"),
@@ -100,6 +101,23 @@ def test_what_is_no_filter_names_its_place(raw: Any, field: str) -> None:
         parse_filter(raw, "f")
     assert refused.value.field == field
     assert CANARY not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"kind": "manual"}, f"f.type is missing; for example {EXAMPLE}"),
+        ({"type": "equals"}, "f.type is not an allowed value; allowed: and, or, eq, ne, gt, gte, lt, lte, in, nin"),
+        ({"type": "eq", "key": "kind"}, "f.value is required"),
+        ({"type": "or", "filters": [{"type": "eq", "key": "a"}]}, "f.filters[0].value is required"),
+        ({**of("eq", 1), "keys": 1}, "f.keys is not known; allowed: key, type, value; did you mean key?"),
+    ],
+)
+def test_what_is_no_filter_is_told_what_would_be_one(raw: Any, message: str) -> None:
+    with pytest.raises(QueryError) as refused:
+        parse_filter(raw, "f")
+    assert str(refused.value) == message
+    parse_filter(json.loads(EXAMPLE), "f")
 
 
 def test_the_deepest_and_longest_filters_are_taken() -> None:

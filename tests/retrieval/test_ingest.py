@@ -97,18 +97,21 @@ def test_a_file_that_is_read_anew_takes_its_own_place_at_once(tier: RetrievalTie
     assert {hit.chunk.attributes["v"] for hit in tier.service.search("a", SearchRequest([store_id], ["word7"], 50)).hits} == {2}
 
 
-def test_a_text_takes_the_place_of_a_file_that_is_being_read(tier: RetrievalTier, encoder: Encoder, store_id: str) -> None:
+def test_no_text_takes_the_place_of_a_file(tier: RetrievalTier, encoder: Encoder, store_id: str) -> None:
     file_id = attach(tier, store_id, LONG)
+    refused: list[str] = []
 
     def replace(texts: Sequence[str]) -> None:
-        encoder.before = lambda texts: None
-        tier.service.add_documents("a", store_id, [Document(file_id, "the text")])
+        with pytest.raises(DocumentError) as error:
+            tier.service.add_documents("a", store_id, [Document("x", "y"), Document(file_id, "the text")])
+        refused.append(error.value.field)
 
     encoder.before = replace
     drain(tier)
-    assert found(tier, store_id) == ["the text"]
-    assert [file.status for file in all_files(tier, store_id)] == ["completed"]
-    assert remains(tier) == 1
+    replace([])
+    assert {*refused} == {"documents[1].id"}
+    assert [(file.id, file.status) for file in all_files(tier, store_id)] == [(file_id, "completed")]
+    assert "the text" not in found(tier, store_id)
 
 
 def remains(tier: RetrievalTier) -> int:

@@ -82,6 +82,18 @@ async def test_what_does_not_fit_is_left_out_and_the_answer_says_so(monkeypatch:
     assert ("second" in prompt, "third" in prompt) == (True, False)
 
 
+async def test_that_no_document_fits_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = world_with(Documents(hits("first " * 300)))
+
+    async def lengths(chat: Any) -> tuple[int, list[int]]:
+        return 10, [CONTEXT]
+
+    monkeypatch.setattr(world.pipeline.routing, "lengths", lengths)
+    reply = await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}, max_tokens=16), caller())
+    headers = dict(reply.raw_headers())
+    assert (headers[b"x-mygo-documents"], headers[b"x-mygo-documents-left-out"]) == (b"", b"1")
+
+
 async def test_what_fits_is_not_counted() -> None:
     world = world_with(Documents(hits("short")))
     reply = await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}, max_tokens=16), caller())

@@ -177,13 +177,13 @@ BAD: list[tuple[str, str, Any, str | None]] = [
     ("POST", "/v1/cache/invalidate", {"model": CANARY * 99}, "model"),
     ("POST", "/v1/cache/invalidate", {"tag": ""}, "tag"),
     ("POST", "/v1/cache/invalidate", {"tag": 1}, "tag"),
-    ("POST", "/v1/cache/invalidate", {CANARY: 1}, None),
+    ("POST", "/v1/cache/invalidate", {f"{CANARY} ": 1}, None),
     ("POST", "/v1/cache/feedback", {"entry_id": CANARY, "question": "x"}, "correct"),
     ("POST", "/v1/cache/feedback", {"entry_id": CANARY, "question": "", "correct": False}, "question"),
     ("POST", "/v1/cache/feedback", {"entry_id": CANARY, "question": "x", "correct": "no"}, "correct"),
     ("POST", "/v1/cache/feedback", {"entry_id": CANARY * 9, "question": "x", "correct": False}, "entry_id"),
     ("POST", "/v1/cache/feedback", {"entry_id": "x", "question": 7, "correct": False}, "question"),
-    ("POST", "/v1/cache/feedback", {"entry_id": "x", "question": "x", "correct": False, CANARY: 1}, None),
+    ("POST", "/v1/cache/feedback", {"entry_id": "x", "question": "x", "correct": False, "tenant": 1}, "tenant"),
     ("POST", "/v1/cache/feedback", [], None),
 ]
 

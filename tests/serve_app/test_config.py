@@ -95,6 +95,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(args: Any, key: str, got: s
     assert got in message
     assert allowed in message
     assert len(message.splitlines()) == 1
+    assert "value error" not in message
 
 
 def test_every_problem_has_a_line() -> None:

@@ -116,6 +116,14 @@ def test_what_readme_shows_can_be_used(tmp_path: Path) -> None:
         assert problems(tmp_path, serve_file(yaml.safe_load(block))) == []
 
 
+def test_what_should_be_a_list(tmp_path: Path) -> None:
+    where = "applications[0].args.retrieval.groups.staff: got"
+    (line,) = problems(tmp_path, serve_file({"retrieval": {"groups": {"staff": "alice"}}}))
+    assert line == f"{where} 'alice'; input should be a list, for example [alice]"
+    (line,) = problems(tmp_path, serve_file({"retrieval": {"groups": {"staff": {"alice": 1}}}}))
+    assert line == f"{where} {{'alice': 1}}; input should be a list, for example [a, b]"
+
+
 def test_an_unknown_key_of_a_tenant(tmp_path: Path) -> None:
     (line,) = problems(tmp_path, serve_file({"cache": {"tenants": {"acme": {"tll_s": 1}}}}))
     assert line.startswith("applications[0].args.cache.tenants.acme.tll_s: unknown key; allowed here: audit_share, ")

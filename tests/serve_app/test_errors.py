@@ -6,7 +6,7 @@ import pytest
 
 from cache.errors import KeyFormatError, StoreError
 from deployments.errors import EngineDeadError, NoReplicaError, ReplicaLostError
-from retrieval.errors import DocumentError, QueryError, StorageError, UnknownStoreError
+from retrieval.errors import DocumentError, QueryError, StorageError, UnknownFileError, UnknownStoreError
 from serve_app.errors import (
     ApiError,
     InvalidRequestError,
@@ -43,11 +43,21 @@ def test_an_error_becomes_an_answer_without_its_text(error: Exception, status: i
 
 
 @pytest.mark.parametrize(
-    ("error", "param"), [(DocumentError("too long", "documents.text"), "documents.text"), (QueryError("no text", "query"), "query")]
+    ("error", "param", "message"),
+    [
+        (DocumentError("too long", "documents[3].text"), "documents[3].text", "documents[3].text: too long."),
+        (QueryError("query has no text", "query"), "query", "query has no text."),
+        (QueryError("b is not known; did you mean a?", "b"), "b", "b is not known; did you mean a?"),
+    ],
 )
-def test_reasons_of_the_retrieval_tier_reach_the_client(error: Exception, param: str) -> None:
+def test_reasons_of_the_retrieval_tier_reach_the_client_with_the_field(error: Exception, param: str, message: str) -> None:
     answer = to_api_error(error)
-    assert (answer.status, answer.message, answer.param) == (400, str(error), param)
+    assert (answer.status, answer.message, answer.param) == (400, message, param)
+
+
+@pytest.mark.parametrize(("id_", "said"), [("file-1a", ": file-1a"), ("", ""), ("a b", ""), ("x" * 65, ""), ("a\n", "")])
+def test_which_of_several_is_missing_is_said_if_it_may_be_an_id(id_: str, said: str) -> None:
+    assert to_api_error(UnknownFileError("no", id_)).message == f"There is no such file{said}."
 
 
 STATUSES: list[tuple[type[ApiError], int, str]] = [

@@ -88,6 +88,7 @@ async def test_a_file_that_is_too_long_is_refused_without_being_kept(http: httpx
     response = await http.post("/v1/files", content=body(), headers={"content-type": "multipart/form-data; boundary=b", **declared})
     assert response.status_code == 413
     assert error_of(response)["type"] == "invalid_request_error"
+    assert error_of(response)["message"] == f"A file has at most {LIMIT} bytes (retrieval.files.max_bytes)."
     assert read <= (LIMIT + 2 * 65536 if not declared else 0)
     assert left(tier) == []
 
@@ -108,8 +109,8 @@ FORMS: list[tuple[bytes, str | None]] = [
     (form_start() + b"x" + b"\r\n" + field("purpose", CANARY) + b"--b--\r\n", "purpose"),
     (PURPOSE + form_start("other") + b"x" + END, "file"),
     (PURPOSE + form_start() + b"x\r\n" + form_start() + b"y" + END, "file"),
-    (PURPOSE + field(CANARY, "x") + form_start() + b"x" + END, None),
-    (PURPOSE + field("expires_after[anchor]", "created_at") + form_start() + b"x" + END, None),
+    (PURPOSE + field(f"{CANARY} ", "x") + form_start() + b"x" + END, None),
+    (PURPOSE + field("expires_after[anchor]", "created_at") + form_start() + b"x" + END, "expires_after"),
     (PURPOSE + form_start().replace(b"a.txt", b"") + b"x" + END, "file"),
     (PURPOSE + form_start().replace(b"a.txt", b"\x01.txt") + b"x" + END, "file"),
     (PURPOSE + form_start().replace(b"a.txt", b"x" * 300) + b"x" + END, "file"),

@@ -147,13 +147,25 @@ async def test_more_documents_than_allowed_are_refused_by_the_fields_name(world:
     assert str(limit + 1) not in caught.value.message
 
 
-async def test_an_unknown_collection_is_not_hidden(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("store_ids", "missing", "param"),
+    [
+        (["vs"], "", "retrieval.vector_store_ids[0]"),
+        (["vs", "vs_2"], "vs_2", "retrieval.vector_store_ids[1]"),
+        (["vs", "vs_2"], "", "retrieval.vector_store_ids"),
+    ],
+)
+async def test_an_unknown_collection_is_named(
+    world: World, monkeypatch: pytest.MonkeyPatch, store_ids: list[str], missing: str, param: str
+) -> None:
     async def search(*args: Any) -> None:
-        raise UnknownStoreError
+        raise UnknownStoreError("no", missing)
 
     monkeypatch.setattr(world.retrieval, "search", search)
-    with pytest.raises(UnknownStoreError):
-        await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}), caller())
+    with pytest.raises(NotFoundError) as caught:
+        await world.pipeline.generate(chat(retrieval={"vector_store_ids": store_ids}), caller())
+    assert (caught.value.param, caught.value.code) == (param, "not_found")
+    assert missing in caught.value.message
 
 
 async def test_retrieval_that_is_turned_off_is_said() -> None:

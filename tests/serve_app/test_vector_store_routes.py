@@ -138,8 +138,70 @@ async def test_a_chat_gets_the_documents_of_its_store(stores: httpx.AsyncClient,
 async def test_a_document_that_cannot_be_kept(stores: httpx.AsyncClient, field: str, document: dict[str, Any]) -> None:
     path = await new_store(stores)
     response = await stores.post(f"{path}/documents", json={"documents": [{"text": "good"}, document]})
-    assert (response.status_code, error_of(response)["param"]) == (400, f"documents.{field}")
+    assert (response.status_code, error_of(response)["param"]) == (400, f"documents[1].{field}")
+    assert error_of(response)["message"].startswith(f"documents[1].{field}")
     assert (await stores.get(path)).json()["file_counts"]["total"] == 2
+
+
+async def test_a_files_id_is_no_documents(stores: httpx.AsyncClient) -> None:
+    path = await new_store(stores)
+    file_id = (await stores.post("/v1/files", data={"purpose": "assistants"}, files={"file": ("a.txt", b"Bees make honey.")})).json()["id"]
+    attached = await stores.post(f"{path}/files", json={"file_id": file_id})
+    assert attached.status_code == 200
+    replaced = await stores.post(f"{path}/documents", json={"documents": [{"text": "x"}, {"id": file_id, "text": "Something else."}]})
+    error = error_of(replaced)
+    assert (replaced.status_code, error["param"]) == (400, "documents[1].id")
+    assert error["message"].startswith("documents[1].id begins with file-, as uploaded files' ids do")
+    deleted = await stores.delete(f"{path}/documents/{file_id}")
+    assert deleted.status_code == 404
+    assert "/v1/vector_stores/{id}/files/{file_id}" in error_of(deleted)["message"]
+    assert (await stores.get(f"{path}/files/{file_id}")).status_code == 200
+    assert (await stores.delete(f"{path}/files/{file_id}")).json()["deleted"]
+
+
+async def test_which_of_several_is_not_there_is_said(stores: httpx.AsyncClient) -> None:
+    path = await new_store(stores)
+    file_id = (await stores.post("/v1/files", data={"purpose": "assistants"}, files={"file": ("a.txt", b"Bees make honey.")})).json()["id"]
+    for route, body in (
+        (f"{path}/file_batches", {"file_ids": [file_id, "file-none"]}),
+        ("/v1/vector_stores", {"file_ids": ["file-none", file_id]}),
+    ):
+        response = await stores.post(route, json=body)
+        assert (response.status_code, error_of(response)["message"]) == (404, "There is no such file: file-none.")
+    chat = {**CHAT, "retrieval": {"vector_store_ids": [path.rsplit("/", 1)[1], "vs_none"]}}
+    response = await stores.post("/v1/chat/completions", json=chat)
+    assert response.status_code == 404
+    assert error_of(response)["param"] == "retrieval.vector_store_ids[1]"
+    assert error_of(response)["message"] == "There is no such vector store: vs_none."
+
+
+SEARCH_FIELDS = "allowed: query, max_num_results, filters, ranking_options, rewrite_query"
+
+
+@pytest.mark.parametrize(
+    ("field", "meant"), [("top_k", "max_num_results"), ("score_threshold", "ranking_options.score_threshold"), ("filter", "filters")]
+)
+async def test_what_a_search_calls_otherwise_than_a_chat(stores: httpx.AsyncClient, field: str, meant: str) -> None:
+    response = await stores.post("/v1/vector_stores/vs/search", json={"query": "x", field: 1})
+    assert response.status_code == 400
+    assert error_of(response)["message"] == f"{field} is not known; {SEARCH_FIELDS}; did you mean {meant}?"
+
+
+async def test_a_chat_that_found_nothing_says_that_it_asked(stores: httpx.AsyncClient, world: World) -> None:
+    path = f"/v1/vector_stores/{(await stores.post('/v1/vector_stores', json={})).json()['id']}"
+    chat = {**CHAT, "retrieval": {"vector_store_ids": [path.rsplit("/", 1)[1]]}}
+    for cache in ("miss", "exact"):
+        response = await stores.post("/v1/chat/completions", json=chat)
+        assert (response.headers["x-mygo-cache"], response.headers.get("x-mygo-documents")) == (cache, "")
+        await world.keeper.drain()
+    assert "x-mygo-documents" not in (await stores.post("/v1/chat/completions", json=CHAT)).headers
+
+
+async def test_a_form_where_a_files_id_belongs(stores: httpx.AsyncClient) -> None:
+    path = await new_store(stores)
+    response = await stores.post(f"{path}/files", files={"file": ("a.txt", b"Bees make honey.")})
+    assert response.status_code == 400
+    assert error_of(response)["message"].startswith("Upload the file to /v1/files first")
 
 
 async def test_routes_of_stores_without_retrieval() -> None:

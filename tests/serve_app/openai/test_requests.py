@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.errors import InvalidRequestError
+from retrieval.errors import QueryError
+from retrieval.filters import EXAMPLE
+from serve_app.errors import InvalidRequestError, to_api_error
 from serve_app.openai.requests import (
     MAX_DEPTH,
     MAX_N,
@@ -116,7 +118,7 @@ BAD_SAMPLING: list[tuple[str | None, dict[str, Any]]] = [
     ("cache_salt", {"cache_salt": ""}),
     ("cache_salt", {"cache_salt": CANARY * 100}),
     ("cache", {"cache": CANARY}),
-    ("cache", {"cache": {CANARY: CANARY}}),
+    ("cache", {"cache": {f"{CANARY} of a kind": CANARY}}),
     ("cache.mode", {"cache": {"mode": CANARY}}),
     ("cache.ttl_s", {"cache": {"ttl_s": 0}}),
     ("cache.ttl_s", {"cache": {"ttl_s": CANARY}}),
@@ -141,12 +143,13 @@ BAD_CHAT: list[tuple[str | None, dict[str, Any]]] = [
     ("tools[0]", {"tools": [CANARY]}),
     ("response_format", {"response_format": CANARY}),
     ("retrieval", {"retrieval": CANARY}),
-    ("retrieval", {"retrieval": {"vector_store_ids": ["vs"], CANARY: CANARY}}),
+    ("retrieval", {"retrieval": {"vector_store_ids": ["vs"], CANARY * 9: CANARY}}),
     ("retrieval.vector_store_ids", {"retrieval": {}}),
     ("retrieval.vector_store_ids", {"retrieval": {"vector_store_ids": []}}),
     ("retrieval.vector_store_ids", {"retrieval": {"vector_store_ids": [CANARY] * 11}}),
     ("retrieval.vector_store_ids[0]", {"retrieval": {"vector_store_ids": [7]}}),
     ("retrieval.top_k", {"retrieval": {"vector_store_ids": ["vs"], "top_k": 0}}),
+    ("tools[1].type", {"tools": [{"type": "function"}, {"type": "file_search", "vector_store_ids": [CANARY]}]}),
 ]
 BAD_TEXT: list[tuple[str | None, dict[str, Any]]] = [
     ("prompt", {"prompt": None}),
@@ -290,8 +293,12 @@ def test_any_bytes_are_an_object_or_refused(body: bytes) -> None:
     ("field", "value", "allowed"),
     [
         ("cache", {"mode": CANARY}, "on, off, exact, refresh"),
-        ("cache", {CANARY: 1}, "mode, ttl_s"),
-        ("retrieval", {"vector_store_ids": ["x"], CANARY: 1}, "vector_store_ids, top_k, reorder, citations, filters, score_threshold"),
+        ("cache", {f"{CANARY}.": 1}, "mode, ttl_s, tags"),
+        (
+            "retrieval",
+            {"vector_store_ids": ["x"], f"{CANARY}.": 1},
+            "vector_store_ids, top_k, reorder, citations, filters, score_threshold",
+        ),
         ("messages", [{"role": CANARY}], "system, developer, user, assistant, tool, function"),
     ],
 )
@@ -300,3 +307,35 @@ def test_an_error_says_what_is_allowed(field: str, value: Any, allowed: str) -> 
         parse_chat(json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], field: value}).encode())
     assert f"allowed: {', '.join(sorted(allowed.split(', ')))}" in raised.value.message or f"allowed: {allowed}." in raised.value.message
     assert CANARY not in raised.value.message
+
+
+FOUND = {"vector_store_ids": ["vs"]}
+OF_RETRIEVAL = "allowed: vector_store_ids, top_k, reorder, citations, filters, score_threshold"
+
+
+@pytest.mark.parametrize(
+    ("retrieval", "message"),
+    [
+        ({**FOUND, "topk": 3}, f"retrieval.topk is not known; {OF_RETRIEVAL}; did you mean top_k?"),
+        ({**FOUND, "max_num_results": 3}, f"retrieval.max_num_results is not known; {OF_RETRIEVAL}; did you mean top_k?"),
+        ({**FOUND, "ranking_options": {}}, f"retrieval.ranking_options is not known; {OF_RETRIEVAL}; did you mean score_threshold?"),
+        ({**FOUND, "zebra": 3}, f"retrieval.zebra is not known; {OF_RETRIEVAL}."),
+        ({**FOUND, "top_k": 0}, "retrieval.top_k must be at least 1."),
+        ({**FOUND, "score_threshold": 2}, "retrieval.score_threshold must be at most 1."),
+        ({"vector_store_ids": []}, "retrieval.vector_store_ids must have at least 1 item."),
+        ({"vector_store_ids": ["vs"] * 11}, "retrieval.vector_store_ids must have at most 10 items."),
+        ({**FOUND, "citations": "x"}, "retrieval.citations is not an allowed value; allowed: ids, labels, numbers."),
+        ({**FOUND, "top_k": "x"}, "retrieval.top_k: Expected `int`, got `str`."),
+        ({**FOUND, "filters": {"kind": "manual"}}, f"retrieval.filters.type is missing; for example {EXAMPLE}."),
+    ],
+)
+def test_an_error_is_a_sentence_that_names_the_field(retrieval: Any, message: str) -> None:
+    with pytest.raises((InvalidRequestError, QueryError)) as raised:
+        parse_chat(encoded({**CHAT, "retrieval": retrieval}))
+    assert to_api_error(raised.value).message == message
+
+
+def test_the_tool_file_search_is_refused_with_what_there_is_instead() -> None:
+    error = refusal(parse_chat, encoded({**CHAT, "tools": [{"type": "file_search"}]}))
+    assert "by the field retrieval" in error.message
+    parse_chat(encoded({**CHAT, "tools": [{"type": "function", "function": {"name": "file_search"}}]}))
