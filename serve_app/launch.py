@@ -70,8 +70,8 @@ def _serve(config: Path, url: str, stop: session.Stop, *, dashboard: bool, verbo
     from ray import serve
     from ray.serve.scripts import cli
 
-    directory = _connect(ray, dashboard, verbose)
-    stop.listen()  # Ray has set a handler of its own
+    with stop.held():  # Ray crashes when it is interrupted as it starts, and sets a handler of its own
+        directory = _connect(ray, dashboard, verbose)
     say(f"logs: {directory}/logs/serve")
     announcer = Announcer(url, lambda: serve.status().applications, say, stop=_interrupt)
     shutdown = serve.shutdown

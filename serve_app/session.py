@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -33,9 +33,21 @@ class Stop:
         self.lost = False
         """Whether nobody is there to wait for the end: it should come at once."""
         self._heard = -math.inf
+        self._held: list[int] | None = None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Signals in it are heard at its end, and handlers that others set in it are replaced: for what must not be cut short."""
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            self.listen()
+        if held:
+            raise KeyboardInterrupt
 
     def listen(self) -> None:
-        """To be called again after others may have set handlers."""
         for number in STOP_SIGNALS:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
                 signal.signal(number, self._hear)
@@ -44,7 +56,9 @@ class Stop:
         now = time.monotonic()
         if now - self._heard >= SAME_STOP_S:
             self._heard = now
-            raise KeyboardInterrupt
+            if self._held is None:
+                raise KeyboardInterrupt
+            self._held.append(number)
 
     def sweep(self) -> None:
         """At the very end: what the process that was started would do, were it there."""

@@ -110,3 +110,22 @@ def test_signals_at_once_are_one_and_a_later_one_is_another(monkeypatch: pytest.
     now[0] += session.SAME_STOP_S / 2
     with pytest.raises(KeyboardInterrupt):
         stop._hear(signal.SIGINT, None)
+
+
+def test_a_signal_that_is_held_comes_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "STOP_SIGNALS", ())  # the test's own handlers stay
+    stop = session.Stop()
+    done = []
+
+    def start() -> None:
+        with stop.held():
+            stop._hear(signal.SIGINT, None)
+            done.append("start")
+        done.append("more")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert done == ["start"]
+    with stop.held():
+        done.append("undisturbed")
+    assert done == ["start", "undisturbed"]
