@@ -135,8 +135,13 @@ class Application:
         except psutil.NoSuchProcess:
             return []
 
-    def send_signal(self, number: int) -> None:
-        os.kill(self._process.pid, number)
+    def send_signal(self, number: int, *, group: bool = False) -> None:
+        """To the process that was started, or to its whole group."""
+        (os.killpg if group else os.kill)(self._process.pid, number)
+
+    def wait(self, limit_s: float) -> int:
+        """Its exit code. Raises `subprocess.TimeoutExpired`."""
+        return self._process.wait(limit_s)
 
     def stop(self) -> None:
         """Ends it as an operator would, then makes sure that nothing stays."""

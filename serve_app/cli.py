@@ -4,7 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from serve_app.doctor import check_file
 from serve_app.launch import run
 
 
@@ -30,6 +29,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _doctor(path: Path) -> int:
+    from serve_app.doctor import check_file  # slow to import, and `serve` does without
+
     problems = check_file(path)
     for problem in problems:
         sys.stderr.write(f"{problem}\n")

@@ -10,12 +10,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from serve_app import ports, session
 from serve_app.announcer import Announcer
 
 ENVIRONMENT = {
@@ -40,6 +40,8 @@ machine an application that starts would be given another one's answers.
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 """Requests and answers pass through it only when they take Ray's handle; Ray's default is 30 % of the memory."""
 POLL_S = 0.2
+SHUTDOWN_LIMIT_S = 60.0
+"""What the end may take after the streams have finished."""
 
 
 def say(text: str) -> None:
@@ -51,50 +53,45 @@ def say(text: str) -> None:
 def run(config: Path, *, dashboard: bool, verbose: bool, drain_limit_s: float) -> int:
     """Runs the application until SIGINT or SIGTERM, then drains it. Returns the exit code: 1 when it could not start."""
     try:
-        options = yaml.safe_load(config.read_text()).get("http_options") or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
-        say(f"error: {config} cannot be read: {error}\nwhat to do: name a Ray Serve configuration file, for example config.yaml")
+        host, port = ports.read_address(config)
+    except ValueError as error:
+        say(f"error: {error}\nwhat to do: name a Ray Serve configuration file, for example config.yaml")
         return 1
-    host, port = options.get("host", "127.0.0.1"), options.get("port", 8000)
-    if not is_free(host, port):
-        say(f"error: port {port} is in use\nwhat to do: stop what listens there, or change http_options.port in {config}")
+    if complaint := ports.complain(host, port, config):
+        say(complaint)
         return 1
-    set_environment(is_free)
+    serve = partial(_serve, config, f"http://{host}:{port}", dashboard=dashboard, verbose=verbose, drain_limit_s=drain_limit_s)
+    return session.run(serve, stop_limit_s=drain_limit_s + SHUTDOWN_LIMIT_S)
+
+
+def _serve(config: Path, url: str, stop: session.Stop, *, dashboard: bool, verbose: bool, drain_limit_s: float) -> int:
+    set_environment(ports.is_free)
     import ray
     from ray import serve
     from ray.serve.scripts import cli
 
-    session = _connect(ray, dashboard, verbose)
-    say(f"logs: {session}/logs/serve")
-    announcer = Announcer(f"http://{host}:{port}", lambda: serve.status().applications, say, stop=_interrupt)
+    with stop.held():  # Ray crashes when it is interrupted as it starts, and sets a handler of its own
+        directory = _connect(ray, dashboard, verbose)
+    say(f"logs: {directory}/logs/serve")
+    announcer = Announcer(url, lambda: serve.status().applications, say, stop=_interrupt)
     shutdown = serve.shutdown
 
     def drain_and_shutdown() -> None:
         announcer.stop()
-        if not announcer.failed:
-            say("stopping: finishing what runs; press Ctrl-C again to stop at once")
+        with _ray_needed(ray.get_runtime_context().gcs_address):
+            if not announcer.failed and not stop.lost:
+                say("stopping: finishing what runs; press Ctrl-C again to stop at once")
+                with contextlib.suppress(KeyboardInterrupt):
+                    _drain(serve, drain_limit_s, lambda: stop.lost)
             with contextlib.suppress(KeyboardInterrupt):
-                _drain(serve, drain_limit_s)
-        shutdown()
+                shutdown()
         say("stopped")
 
     serve.shutdown = drain_and_shutdown
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=announcer.run, daemon=True).start()
     with contextlib.suppress(SystemExit):  # the way out of `serve run`
         cli(["run", str(config)])
     return int(announcer.failed)
-
-
-def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((host, port))
-        except OSError:
-            return False
-        return True
 
 
 def set_environment(is_free: Callable[[str, int], bool]) -> None:
@@ -103,17 +100,10 @@ def set_environment(is_free: Callable[[str, int], bool]) -> None:
         os.environ.setdefault(name, value)
     for name, port in HAPROXY_PORTS.items():
         if name not in os.environ and not is_free("0.0.0.0", port):  # noqa: S104
-            os.environ[name] = str(_any_port())
+            os.environ[name] = str(ports.any_port())
             say(f"port {port} is in use: HAProxy takes {os.environ[name]} ({name})")
     for name in FALLBACK_PORTS:
-        os.environ.setdefault(name, str(_any_port()))
-
-
-def _any_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("", 0))
-        port: int = sock.getsockname()[1]
-        return port
+        os.environ.setdefault(name, str(ports.any_port()))
 
 
 def _interrupt() -> None:
@@ -123,15 +113,38 @@ def _interrupt() -> None:
 def _connect(ray: Any, dashboard: bool, verbose: bool) -> str:
     """Joins the cluster that `RAY_ADDRESS` names, or starts one here. Returns the directory of its logs and sockets."""
     ours = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": dashboard, "object_store_memory": OBJECT_STORE_BYTES}
-    session: str = ray.init(namespace="serve", log_to_driver=verbose, **ours).address_info["session_dir"]
-    return session
+    directory: str = ray.init(namespace="serve", log_to_driver=verbose, **ours).address_info["session_dir"]
+    return directory
 
 
-def _drain(serve: Any, limit_s: float) -> None:
-    """Deletes the applications while the proxies still run: each replica finishes what it has begun."""
+@contextlib.contextmanager
+def _ray_needed(gcs_address: str) -> Iterator[None]:
+    over = threading.Event()
+    threading.Thread(target=_leave_without_ray, args=[gcs_address, over], daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _leave_without_ray(gcs_address: str, over: threading.Event) -> None:
+    """Ends this process when Ray's GCS is gone before the application: each call to it would wait for a minute."""
+    host, _, port = gcs_address.rpartition(":")
+    while not over.wait(POLL_S):
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except ConnectionRefusedError:
+            say("error: Ray ended before the application: what ran could not be finished")
+            os._exit(1)
+        except OSError:
+            continue
+
+
+def _drain(serve: Any, limit_s: float, is_over: Callable[[], bool]) -> None:
+    """Deletes the applications while the proxies still run: each replica finishes what it has begun, unless `is_over`."""
     names = list(serve.status().applications)
     for name in names:
         serve.delete(name, _blocking=False)
     deadline = time.monotonic() + limit_s
-    while serve.status().applications and time.monotonic() < deadline:
+    while serve.status().applications and time.monotonic() < deadline and not is_over():
         time.sleep(POLL_S)

@@ -10,9 +10,11 @@ import aiohttp
 import psutil
 import pytest
 
+from serve_app.ports import is_free
 from tests.e2e.system import System, poll, title
 
 CLIENTS = 50
+STOP_S = 40
 LONG_PROMPTS = 64
 """Of six thousand tokens: at 20,000 a second they wait for seconds on two replicas."""
 LONG = {"max_tokens": 4000, "stream": True, "ignore_eos": True, "cache": {"mode": "off"}}
@@ -155,16 +157,17 @@ def test_a_killed_replica_leaves_no_process_behind(system: System) -> None:
     assert answer.status_code == 200
 
 
-async def test_a_stop_finishes_running_streams_and_leaves_nothing(system: System) -> None:
-    """Stops the application: nothing can come after this test."""
+async def test_a_stop_of_the_process_group_finishes_running_streams_and_leaves_nothing(system: System) -> None:
+    """Stops the application: nothing can come after this test. `System.stop` signals the process alone."""
     async with new_session(system) as session:
         request = body(system, "The last one.", **{**LONG, "max_tokens": 200})
         response = await session.post("/v1/chat/completions", json=request)
         await response.content.readany()
         everyone = system.descendants()
-        system.send_signal(signal.SIGTERM)
+        system.send_signal(signal.SIGTERM, group=True)
         rest = await response.content.read()
     assert rest.endswith(b"data: [DONE]\n\n")
     assert b'"error"' not in rest
-    _, alive = await asyncio.to_thread(psutil.wait_procs, everyone, 60)
-    assert not alive
+    assert await asyncio.to_thread(system.wait, STOP_S) == 0, system.tail()
+    assert not [each for each in everyone if each.is_running()]
+    assert is_free("127.0.0.1", system.port)

@@ -1,7 +1,6 @@
 """A stop deletes the applications and waits for them, so that running streams end."""
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,29 +45,23 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_every_application_is_deleted_while_the_others_still_run(now: list[float]) -> None:
     serve = FakeServe()
-    launch._drain(serve, 60)
+    launch._drain(serve, 60, lambda: False)
     assert serve.deleted == [("a", False), ("b", False)]
     assert now[0] == launch.POLL_S
 
 
 def test_the_wait_has_a_limit(now: list[float]) -> None:
-    launch._drain(FakeServe(stuck=True), 60)
+    launch._drain(FakeServe(stuck=True), 60, lambda: False)
     assert 60 <= now[0] <= 60 + launch.POLL_S
 
 
-@pytest.fixture
-def occupied() -> Iterator[int]:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.listen()
-        yield sock.getsockname()[1]
-
-
-def test_an_occupied_port_is_said_before_anything_starts(tmp_path: Path, occupied: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_occupied_port_is_said_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(f"http_options: {{host: 127.0.0.1, port: {occupied}}}")
-    assert launch.run(config, dashboard=False, verbose=False, drain_limit_s=1) == 1
-    assert f"port {occupied} is in use" in capsys.readouterr().err
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        config.write_text(f"http_options: {{host: 127.0.0.1, port: {port}}}")
+        assert launch.run(config, dashboard=False, verbose=False, drain_limit_s=1) == 1
+    assert f"port {port} is in use" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [None, "a: [", "- a list"])
