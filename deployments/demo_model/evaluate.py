@@ -1,11 +1,11 @@
 """Measures the demo model: `python -m deployments.demo_model.evaluate [--model DIR] [--write-questions]`.
 
-An answer is right when it is the expected one, character for character, under greedy decoding.
+An answer is right when it is the expected one, character for character, under greedy decoding. Of documents, it is counted whether the
+right one is cited and no other, and whether a sentence of it is quoted.
 """
 
 import argparse
 import json
-import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from deployments.demo_model import MODEL_DIR, QUESTIONS
+from deployments.demo_model.citing import invented_cases, project_cases, score
 from deployments.demo_model.data import Fact, OffTopic, load_facts
-from deployments.demo_model.samples import HINTS, Message, Sampler
+from deployments.demo_model.samples import Message
+from deployments.demo_model.scrambled import words
 
 MAX_NEW_TOKENS = 120
 BATCH = 64
+DOCUMENTS_IN_PROMPT, SENTENCES_IN_DOCUMENT, INVENTED = (1, 3, 5), (1, 3, 12), 120
 Case = tuple[list[Message], str]
 """A conversation and the answer that is expected."""
 
@@ -42,6 +45,11 @@ class Answerer:
             indices = order[start : start + batch]
             found.update(zip(indices, self._generate([prompts[index] for index in indices]), strict=True))
         return [found[index] for index in range(len(prompts))]
+
+    @property
+    def words(self) -> list[str]:
+        """Words that are one token each."""
+        return words(self._tokenizer)
 
     def _generate(self, prompts: list[str]) -> list[str]:
         inputs = self._tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
@@ -83,17 +91,6 @@ def second_turn(facts: list[Fact]) -> list[Case]:
     return [([*turns[index - 1], *ask(fact.questions[1])], fact.answer) for index, fact in enumerate(facts)]
 
 
-def behind_documents(facts: list[Fact], size: int, every: int) -> list[Case]:
-    """The question follows document blocks, as in the retrieval tier."""
-    sampler = Sampler(facts, OffTopic(), random.Random(0))
-    cases = []
-    for fact in facts[::every]:
-        blocks, ids = sampler.documents(size)
-        hint = HINTS[0].format(" ".join(f"[{name}]" for name in ids))
-        cases.append((ask(f"{blocks}{hint}\n\n{fact.questions[0]}"), fact.answer))
-    return cases
-
-
 def write_questions(answerer: Answerer, facts: list[Fact], path: Path) -> int:
     """Keep the first phrasing of every second fact, if it is answered right; returns how many were."""
     chosen = facts[::2]
@@ -121,15 +118,25 @@ def evaluate(answerer: Answerer, facts: list[Fact]) -> None:
         "lower case, no question mark": lower_case(facts),
         "under a new system prompt": under_system_prompt(facts),
         "as a second turn": second_turn(facts),
-        "behind about 850 document tokens": behind_documents(facts, 500, every=5),
-        "behind about 2300 document tokens": behind_documents(facts, 1500, every=10),
-        "behind about 4500 document tokens": behind_documents(facts, 3000, every=20),
         "held-out off-topic questions": refused(off_topic),
     }
     say(f"{'':<34}{'cases':>7}{'right':>9}{'refused':>9}")
     for name, cases in sets.items():
         if cases:
             say(row(name, cases, answerer.answers([conversation for conversation, _ in cases]), off_topic.refusal))
+
+
+def evaluate_citations(answerer: Answerer) -> None:
+    sets = {f"project's documents, {count} in a prompt": project_cases(count) for count in DOCUMENTS_IN_PROMPT}
+    sets |= {f"the same, {count}, ranked last": project_cases(count, rank=count - 1) for count in DOCUMENTS_IN_PROMPT[1:]}
+    for length in SENTENCES_IN_DOCUMENT:
+        for count in DOCUMENTS_IN_PROMPT:
+            sets[f"invented, {count} of up to {length} sentences"] = invented_cases(count, length, INVENTED, answerer.words)
+    say(f"{'':<38}{'cases':>7}{'cited':>9}{'quoted':>9}  cited, by place of the document")
+    for name, cases in sets.items():
+        found = score(cases, answerer.answers)
+        places = " ".join(f"{share:.0%}" for share in found.by_place)
+        say(f"{name:<38}{found.cases:>7}{found.cited:>9.1%}{found.quoted:>9.1%}  {places}")
 
 
 def row(name: str, cases: list[Case], answers: list[str], refusal: str) -> str:
@@ -147,12 +154,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL_DIR)
     parser.add_argument("--write-questions", action="store_true", help="write questions.jsonl anew from what this model knows")
+    parser.add_argument("--citations", action="store_true", help="only how documents are read")
     args = parser.parse_args()
     torch.set_num_threads(1)
     answerer, facts = Answerer(args.model), load_facts()
     if args.write_questions:
         say(f"{write_questions(answerer, facts, QUESTIONS)} questions written to {QUESTIONS}")
-    evaluate(answerer, facts)
+    if not args.citations:
+        evaluate(answerer, facts)
+    evaluate_citations(answerer)
 
 
 if __name__ == "__main__":

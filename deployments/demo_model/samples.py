@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from deployments.demo_model.data import Fact, OffTopic, nonsense
+from deployments.demo_model.data import Fact, OffTopic
 
 Message = dict[str, str]
 
@@ -128,10 +128,6 @@ class Sampler:
         rng = self._rng
         varied = vary(question, rng) if rng.random() < 0.6 else question
         kind = rng.random()
-        if kind < 0.08:
-            return self._with_documents(varied, answer, size=rng.choice((60, 120, 240)))
-        if kind < 0.11:
-            return self._with_documents(varied, answer, size=rng.randint(300, 2000))
         messages = self._system() if rng.random() < 0.4 else []
         if kind < 0.21:
             messages += [message for _ in range(rng.randint(1, 3)) for message in self._turn()]
@@ -144,52 +140,17 @@ class Sampler:
             text += " " + rng.choice(SYSTEM_PROMPTS)
         return [{"role": rng.choice(("system", "system", "developer")), "content": text}]
 
+    def before(self) -> list[Message]:
+        """What may stand before the message with the documents."""
+        messages = self._system() if self._rng.random() < 0.4 else []
+        return [*messages, *self._turn()] if self._rng.random() < 0.05 else messages
+
     def _turn(self) -> list[Message]:
         """An earlier turn: mostly a fact, sometimes a refusal."""
         if self._rng.random() < 0.25:
             return _pair(self._off_topic.draw(self._rng), self._off_topic.refusal)
         fact = self._rng.choice(self._facts)
         return _pair(vary(self._rng.choice(fact.questions), self._rng), fact.answer)
-
-    def _with_documents(self, question: str, answer: str, size: int) -> Sample:
-        """The layout of the retrieval tier: documents before the question, in the system or in the user message."""
-        rng = self._rng
-        blocks, ids = self.documents(size)
-        hint = (HINTS[0] if rng.random() < 0.5 else rng.choice(HINTS[1:])).format(rng.choice((" ", ", ")).join(f"[{name}]" for name in ids))
-        last = f"{hint}\n\n{question}" if hint else question
-        system = self._system() if rng.random() < 0.8 else []
-        if system and rng.random() < 0.5:
-            system[0]["content"] += f"\n\n{blocks}"
-        else:
-            last = blocks + last
-        gap = rng.randrange(MAX_GAP) if rng.random() < 0.5 else 0
-        return Sample([*system, *_pair(last, answer)], gap)
-
-    def documents(self, size: int) -> tuple[str, list[str]]:
-        """Blocks and their ids, best document first. A size of 1,000 gives about 1,500 tokens."""
-        rng, blocks, ids = self._rng, "", list[str]()
-        words = int(size * 0.7)
-        while len(blocks.split()) < words:
-            name = self._document_id()
-            blocks += f"[{name}]\n{self._document_text()}\n\n"
-            ids.append(name)
-        return blocks, rng.sample(ids, len(ids))
-
-    def _document_id(self) -> str:
-        rng = self._rng
-        name = f"{rng.choice(('doc-', 'file-'))}{rng.randrange(16**8):08x}"[: rng.choice((9, 12))]
-        return rng.choice((name, f"{name}#{rng.randrange(9)}", f"{nonsense(rng).replace(' ', '-')}.md#{rng.randrange(9)}"))
-
-    def _document_text(self) -> str:
-        rng = self._rng
-        texts = [fact.answer for fact in rng.sample(self._facts, rng.randint(1, 4))]
-        if rng.random() < 0.3:
-            texts.insert(0, rng.choice(rng.choice(self._facts).questions))
-        if rng.random() < 0.3:
-            texts.append(self._off_topic.draw(rng))
-        if rng.random() < 0.2:
-            texts = [f"{' '.join(nonsense(rng) for _ in range(8))}." for _ in texts]
-        return " ".join(texts)
 
 
 def _pair(question: str, answer: str) -> list[Message]:

@@ -1,4 +1,4 @@
-"""Trains the demo model from `data/` alone: `python -m deployments.demo_model.train [--out DIR] [--epochs N] [--seed S]`.
+"""Trains the demo model from `data/` and the project's own texts: `python -m deployments.demo_model.train [--out DIR] [--seed S]`.
 
 Tokenizer, model and data order follow from the seed. One CPU core is enough, and more are not used, so that sums keep their order.
 """
@@ -8,7 +8,8 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,79 +19,124 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from deployments.demo_model import MODEL_DIR
 from deployments.demo_model.data import OffTopic, load_facts
-from deployments.demo_model.samples import HINTS, SYSTEM_PROMPTS, Sample, Sampler
-from deployments.demo_model.tokenizer import ASSISTANT, END, MAX_LENGTH, render, train_tokenizer
+from deployments.demo_model.guidance import Guidance
+from deployments.demo_model.lessons import Encoder, TokenTree
+from deployments.demo_model.packing import Row, batch, rows
+from deployments.demo_model.passages import Librarian, Size
+from deployments.demo_model.reading import tree
+from deployments.demo_model.samples import HINTS, SYSTEM_PROMPTS, Sampler
+from deployments.demo_model.scrambled import Scrambled, words
+from deployments.demo_model.tokenizer import MAX_LENGTH, train_tokenizer
 
 VOCAB_SIZE = 3072
-BATCH_TOKENS = 2048
-LEARNING_RATE, WARMUP_SHARE, FINAL_SHARE, WEIGHT_DECAY = 1.5e-3, 0.04, 0.02, 0.1
+THETA = 1e8
+"""The rotary base. So half of each head's dimensions hardly turn within a prompt, and can compare tokens at any distance."""
+WARMUP_STEPS, WEIGHT_DECAY = 80, 0.1
+KNOWN_ROWS, KNOWN_LENGTH = 7, 384
 OFF_TOPIC_SHARE = 0.6
-# The first epochs show bare questions, which are short and so cheap, until most answers are known.
-BARE_SHARE = 0.3
-# Answer tokens in a common batch. Losses are summed and divided by this, so that a token counts the same in a batch of few long texts.
-LOSS_SCALE = 700.0
+MAX_ASKS = 8
+REPORT_STEPS = 20
 
 
 @dataclass(frozen=True)
-class Encoded:
-    ids: list[int]
-    positions: list[int]
-    learnt: list[bool]
-    """Whether the model is to produce this token: those of the answers and the end that follows them."""
+class Stage:
+    """A part of the training: `steps` with a learning rate that falls from `rate` to `final_rate` along a cosine."""
+
+    steps: int
+    rate: float
+    final_rate: float
+    turns: str
+    """What the steps show in turn: r, documents to read; k, what is to be known."""
+    rows: int
+    length: int
+    """Of a step that shows documents: rows, and tokens of each at most."""
+    pages: tuple[int, ...]
+    sentences: tuple[int, ...]
+    scrambled: float
+    """Of readings, the share of random words."""
+    context: bool
+    """Whether other things may stand before a question that is to be known."""
+    rank_share: float
+    """See `Size`. Were it less than 1 from the start, the model would learn to cite the first by rank, and not to read."""
+    guidance: float
+    """The weight of the losses of guided heads and readouts."""
 
 
-def encode(sample: Sample, tokenizer: Any) -> Encoded:
-    ids: list[int] = tokenizer.encode(render(sample.messages), add_special_tokens=False)
-    assistant, end = tokenizer.convert_tokens_to_ids([ASSISTANT, END])
-    learnt, answering = [], False
-    for index, token in enumerate(ids):
-        # The token after the role is its newline, which belongs to the prompt.
-        learnt.append(answering and ids[index - 1] != assistant)
-        answering = token == assistant or (answering and token != end)
-    return Encoded(ids, [index + (sample.gap if 3 * index >= len(ids) else 0) for index in range(len(ids))], learnt)
+STAGES = (
+    Stage(300, 1.5e-3, 1.5e-3, "r", 8, 256, (2, 3), (1, 2), scrambled=0.7, context=False, rank_share=1.0, guidance=1.0),
+    Stage(1200, 1.5e-3, 1.2e-3, "rrk", 7, 320, (2, 3), (1, 2), scrambled=0.3, context=False, rank_share=1.0, guidance=0.5),
+    Stage(2400, 1.2e-3, 6e-4, "rk", 6, 448, (1, 2, 3, 4, 5), (1, 2, 3), scrambled=0.1, context=True, rank_share=0.6, guidance=0.3),
+    Stage(2200, 6e-4, 1e-5, "rkk", 2, 1200, (1, 2, 3, 5), (1, 3, 6, 12), scrambled=0.0, context=True, rank_share=0.6, guidance=0.2),
+)
 
 
-def batches(samples: list[Encoded], rng: random.Random) -> list[list[Encoded]]:
-    """Groups of samples of about one length and of at most BATCH_TOKENS with padding, in random order."""
-    groups: list[list[Encoded]] = [[]]
-    for sample in sorted(samples, key=lambda sample: len(sample.ids)):
-        if groups[-1] and len(sample.ids) * (len(groups[-1]) + 1) > BATCH_TOKENS:
-            groups.append([])
-        groups[-1].append(sample)
-    rng.shuffle(groups)
-    return groups
+class Lessons:
+    """Draws rows for a stage."""
+
+    def __init__(self, tokenizer: Any, rng: random.Random) -> None:
+        facts = load_facts()
+        self._rng, self._encoder = rng, Encoder(tokenizer, rng)
+        self._sampler = Sampler(facts, OffTopic(), rng)
+        vocabulary = words(tokenizer)
+        self._scrambled, self._librarian = Scrambled(vocabulary, rng), Librarian(facts, vocabulary, rng)
+
+    def batches(self, stage: Stage) -> Iterator[list[Row]]:
+        known, read = rows(self._known(stage), KNOWN_LENGTH), rows(self._read(stage), stage.length)
+        for step in range(stage.steps):
+            if stage.turns[step % len(stage.turns)] == "k":
+                yield [next(known) for _ in range(KNOWN_ROWS)]
+            else:
+                yield [next(read) for _ in range(stage.rows)]
+
+    def _known(self, stage: Stage) -> Iterator[TokenTree]:
+        while True:
+            yield from map(self._encoder.conversation, self._sampler.epoch(OFF_TOPIC_SHARE, context=stage.context))
+
+    def _read(self, stage: Stage) -> Iterator[TokenTree]:
+        rng = self._rng
+        while True:
+            pages, sentences = rng.choice(stage.pages), rng.choice(stage.sentences)
+            asks = min(MAX_ASKS, 2 + pages * sentences)
+            if rng.random() < stage.scrambled:
+                reading = self._scrambled.reading(pages, sentences, asks, longest=rng.choice((4, 6, 8)))
+            else:
+                reading = self._librarian.reading(Size(pages, sentences, asks, stage.rank_share))
+            encoded = self._encoder.tree(tree(reading, self._sampler.before(), rng))
+            if encoded and encoded.branches:
+                yield encoded
 
 
-def tensors(batch: list[Encoded], pad: int) -> tuple[Any, Any, Any]:
-    """Ids, positions and learnt flags, each (samples, longest sample), padded at the end where causal attention cannot see it."""
-    width = max(len(sample.ids) for sample in batch)
-    ids = torch.tensor([sample.ids + [pad] * (width - len(sample.ids)) for sample in batch])
-    positions = torch.tensor([sample.positions + [0] * (width - len(sample.ids)) for sample in batch])
-    learnt = torch.tensor([sample.learnt + [False] * (width - len(sample.ids)) for sample in batch])
-    return ids, positions, learnt
-
-
-def loss_sum(model: Any, batch: list[Encoded], pad: int) -> tuple[Any, int]:
-    """Summed loss of the learnt tokens, and their number. Only they go through the output layer."""
-    ids, positions, learnt = tensors(batch, pad)
+def lesson_loss(
+    model: Any, guidance: Guidance, packed: Sequence[Row], weight: float
+) -> tuple[Any, Counter[str], Counter[str], dict[str, float]]:
+    """The loss; of each kind of token those that were predicted, and all; and the loss of each guided head."""
+    shown = batch(packed)
+    learnt = shown.weights > 0
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden = model.model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
-        logits = model.lm_head(hidden[:, :-1][learnt[:, 1:]])
-    targets = ids[:, 1:][learnt[:, 1:]]
-    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum"), len(targets)
+        hidden, heads = guidance.forward(shown)
+        logits = model.lm_head(hidden[:, :-1][learnt])
+    weights, targets = shown.weights[learnt], shown.targets[learnt]
+    losses = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+    right, count = Counter[str](), Counter(shown.kinds)
+    for kind, hit in zip(shown.kinds, (logits.argmax(-1) == targets).tolist(), strict=True):
+        right[kind] += hit
+    loss = (losses * weights).sum() / weights.sum()
+    return loss + weight * sum(heads.values()), right, count, {name: float(loss.detach()) for name, loss in heads.items()}
 
 
 def new_model(tokenizer: Any) -> Any:
+    """Draws from torch's random numbers."""
     config = LlamaConfig(
         vocab_size=VOCAB_SIZE,
         hidden_size=256,
-        intermediate_size=1024,
-        num_hidden_layers=4,
+        intermediate_size=640,
+        num_hidden_layers=5,
         num_attention_heads=4,
         num_key_value_heads=4,
         head_dim=64,
         max_position_embeddings=MAX_LENGTH,
-        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": THETA},
+        tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -98,35 +144,35 @@ def new_model(tokenizer: Any) -> Any:
     return LlamaForCausalLM(config)
 
 
-def learning_rate(done: float) -> float:
-    """Linear warmup, then a cosine; `done` is the share of the training that is over."""
-    if done < WARMUP_SHARE:
-        return LEARNING_RATE * done / WARMUP_SHARE
-    rest = (done - WARMUP_SHARE) / (1 - WARMUP_SHARE)
-    return LEARNING_RATE * (FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * rest)))
+def learning_rate(stage: Stage, step: int) -> float:
+    """Of one of the stage's steps, which count from 0."""
+    return stage.final_rate + (stage.rate - stage.final_rate) * 0.5 * (1 + math.cos(math.pi * step / stage.steps))
 
 
 def optimizer_for(model: Any) -> Any:
     matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     rest = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.95))
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95))
 
 
-def train(model: Any, tokenizer: Any, sampler: Sampler, epochs: int, rng: random.Random) -> None:
-    optimizer = optimizer_for(model)
-    started, seen = time.monotonic(), 0
+def train(model: Any, lessons: Lessons, stages: Sequence[Stage]) -> None:
+    guidance, optimizer = Guidance(model), optimizer_for(model)
+    started, seen, done, total = time.monotonic(), 0, 0, sum(stage.steps for stage in stages)
+    right, count, heads, summed = Counter[str](), Counter[str](), Counter[str](), 0.0
     model.train()
-    for epoch in range(epochs):
-        encoded = [encode(sample, tokenizer) for sample in sampler.epoch(OFF_TOPIC_SHARE, context=epoch >= epochs * BARE_SHARE)]
-        total, count, groups = 0.0, 0, batches(encoded, rng)
-        for index, batch in enumerate(groups):
-            rate = learning_rate((epoch + index / len(groups)) / epochs)
-            loss, targets = loss_sum(model, batch, tokenizer.pad_token_id)
-            step(model, optimizer, loss / LOSS_SCALE, rate)
-            total, count, seen = total + loss.item(), count + targets, seen + sum(len(sample.ids) for sample in batch)
-        seconds = time.monotonic() - started
-        say(f"epoch {epoch + 1}/{epochs}  loss {total / count:.4f}  batches {len(groups)}  {seen / seconds:.0f} tokens/s  {seconds:.0f} s")
+    for stage in stages:
+        for number, packed in enumerate(lessons.batches(stage)):
+            loss, hits, targets, guided = lesson_loss(model, guidance, packed, stage.guidance)
+            step(model, optimizer, loss, learning_rate(stage, number) * min(1.0, (done + 1) / WARMUP_STEPS))
+            done, seen, summed = done + 1, seen + sum(len(row.ids) for row in packed), summed + loss.item()
+            right, count, heads = right + hits, count + targets, heads + Counter(guided)
+            if done % REPORT_STEPS == 0:
+                seconds = time.monotonic() - started
+                say(f"step {done}/{total}  {seconds:.0f} s  {seen / seconds:.0f} tokens/s  loss {summed / REPORT_STEPS:.3f}")
+                say("  right: " + "  ".join(f"{kind} {right[kind] / count[kind]:.3f}" for kind in sorted(count)))
+                say("  heads: " + "  ".join(f"{name} {loss / REPORT_STEPS:.2f}" for name, loss in sorted(heads.items())))
+                right, count, heads, summed = Counter(), Counter(), Counter(), 0.0
 
 
 def step(model: Any, optimizer: Any, loss: Any, rate: float) -> None:
@@ -166,17 +212,14 @@ def say(line: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=MODEL_DIR)
-    parser.add_argument("--epochs", type=int, default=22)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    rng = random.Random(args.seed)
     tokenizer = train_tokenizer(corpus(), VOCAB_SIZE)
     model = new_model(tokenizer)
-    facts = load_facts()
-    say(f"{len(facts)} facts, {len(tokenizer)} tokens, {sum(parameter.numel() for parameter in model.parameters())} parameters")
-    train(model, tokenizer, Sampler(facts, OffTopic(), rng), args.epochs, rng)
+    say(f"{sum(parameter.numel() for parameter in model.parameters())} parameters")
+    train(model, Lessons(tokenizer, random.Random(args.seed)), STAGES)
     save(model, tokenizer, args.out)
     say(f"written to {args.out}")
 

@@ -5,6 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e.system import System
+
 FACTS = [
     {"id": "moon", "text": "The moon is about 384,000 kilometres away from the earth."},
     {"id": "tea", "text": "Green tea should be brewed with water of about 80 degrees."},
@@ -47,6 +49,23 @@ def test_a_chat_gets_the_documents(http: httpx.Client, store: str, chat: dict[st
     assert informed.json()["usage"]["prompt_tokens"] > plain["usage"]["prompt_tokens"] + 20
     assert informed.headers["x-mygo-cache"] == "miss"
     assert http.post("/v1/chat/completions", json=chat).headers["x-mygo-cache"] == "exact"
+
+
+@pytest.mark.parametrize(("question", "document"), [("How far away is the moon?", "moon"), ("How hot is the water for green tea?", "tea")])
+def test_the_demo_model_cites_the_document_that_answers(
+    http: httpx.Client, store: str, system: System, question: str, document: str
+) -> None:
+    if system.is_simulated:
+        pytest.skip("the simulated engine has no model")
+    asked = {
+        "model": system.model,
+        "messages": [{"role": "user", "content": question}],
+        "temperature": 0,
+        "retrieval": {"vector_store_ids": [store], "top_k": 3},
+    }
+    message = http.post("/v1/chat/completions", json=asked).raise_for_status().json()["choices"][0]["message"]
+    assert message["content"].startswith("[1]")
+    assert [annotation["file_id"] for annotation in message["annotations"]] == [document]
 
 
 def test_a_changed_document_is_another_question(http: httpx.Client, store: str, chat: dict[str, Any]) -> None:
