@@ -6,9 +6,10 @@ is as many atoms as fit, ended at the strongest boundary in its second half. So 
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, chain, pairwise
 
+from cache.embedders.pieces import portions
 from retrieval.errors import DocumentError
 
 CountTokens = Callable[[Sequence[str]], list[int]]
@@ -52,22 +53,9 @@ def unmarked(text: str) -> str:
 
 
 def _measure(texts: list[str], count_tokens: CountTokens) -> list[int]:
-    counts = (tokens for batch in _batches(texts) for tokens in count_tokens(batch))
+    batches = portions(texts, MAX_COUNTED_CHARS, MAX_COUNTED)
+    counts = (tokens for batch in batches for tokens in count_tokens([texts[index] for index in batch]))
     return [max(tokens, _least_tokens(text)) for text, tokens in zip(texts, counts, strict=True)]
-
-
-def _batches(texts: list[str]) -> Iterator[list[str]]:
-    """Never of more characters than allowed, but for one text alone."""
-    batch: list[str] = []
-    chars = 0
-    for text in texts:
-        if batch and (len(batch) == MAX_COUNTED or chars + len(text) > MAX_COUNTED_CHARS):
-            yield batch
-            batch, chars = [], 0
-        batch.append(text)
-        chars += len(text)
-    if batch:
-        yield batch
 
 
 def _least_tokens(text: str) -> int:

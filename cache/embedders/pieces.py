@@ -43,12 +43,12 @@ def _end(text: str, start: int) -> int | None:
     return next((match.end() for match in matches if match), None)
 
 
-def portions(texts: Sequence[str]) -> Iterator[list[int]]:
-    """Indices of texts that are given to a tokenizer together."""
+def portions(texts: Sequence[str], max_chars: int = MAX_AT_ONCE_CHARS, max_texts: int | None = None) -> Iterator[list[int]]:
+    """Indices of texts that are given to a tokenizer together: never of more characters than allowed, but for one text alone."""
     portion: list[int] = []
     chars = 0
     for index, text in enumerate(texts):
-        if portion and chars + len(text) > MAX_AT_ONCE_CHARS:
+        if portion and (len(portion) == max_texts or chars + len(text) > max_chars):
             yield portion
             portion, chars = [], 0
         portion.append(index)

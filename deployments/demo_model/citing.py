@@ -11,12 +11,13 @@ from deployments.demo_model import DOCUMENTS
 from deployments.demo_model.data import load_facts
 from deployments.demo_model.passages import Librarian, Size
 from deployments.demo_model.prose import sentences
-from deployments.demo_model.reading import LABEL_LENGTH, LABEL_LETTERS, Ask, Page, Reading, tree
+from deployments.demo_model.reading import Ask, Page, Reading, tree
 from deployments.demo_model.samples import Message
 from deployments.demo_model.tokenizer import USER
+from retrieval.prompt import ALPHABET, LABEL_CHARS
 
 Answers = Callable[[list[list[Message]]], list[str]]
-CITED = re.compile(rf"\[([{LABEL_LETTERS}]{{{LABEL_LENGTH}}})\]")
+CITED = re.compile(rf"\[([{ALPHABET}]{{{LABEL_CHARS}}})\]")
 SEED = 20_000
 """Training draws from small seeds."""
 
@@ -71,7 +72,7 @@ def _cases(reading: Reading, rng: random.Random, accepted: Sequence[str] = ()) -
         at, (first, last) = made.pages[branch.page].label[0], reading.pages[ask.page].sentences[ask.sentence]
         content = made.trunk.removeprefix(f"{USER}\n") + f"\n{ask.question}"
         quotes = frozenset(accepted or [reading.pages[ask.page].text[first:last]])
-        found.append(Citation([{"role": "user", "content": content}], made.trunk[at : at + LABEL_LENGTH], begun.index(at), quotes))
+        found.append(Citation([{"role": "user", "content": content}], made.trunk[at : at + LABEL_CHARS], begun.index(at), quotes))
     return found
 
 

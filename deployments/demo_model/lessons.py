@@ -29,7 +29,7 @@ class Guide:
 
 @dataclass(frozen=True)
 class Told:
-    """What is to be read at a place, counted as guides count it, behind a layer in the middle."""
+    """What is to be read from a head's output at a place, counted as guides count it."""
 
     readout: str
     place: int
@@ -54,12 +54,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class TokenTree:
-    """A trunk and branches that continue it. `gap` moves the positions of all behind the place `gap_at`."""
+    """A trunk and branches that continue it."""
 
     trunk: Piece
     branches: Sequence[Piece]
-    gap: int = 0
-    gap_at: int = 0
 
     def __len__(self) -> int:
         return len(self.trunk.ids) + sum(len(branch.ids) for branch in self.branches)
@@ -82,7 +80,7 @@ class Encoder:
         piece.add(prompt)
         piece.add(answer[:-1], 1.0, "known")
         piece.add(answer[-1:])
-        return TokenTree(piece, [], sample.gap, len(prompt) // 3)
+        return TokenTree(piece, [])
 
     def tree(self, tree: Tree) -> TokenTree | None:
         """None if an answer's tokens are not those of its page, so that it cannot be copied."""

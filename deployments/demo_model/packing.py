@@ -7,40 +7,36 @@ from typing import Any
 
 import torch
 
-from deployments.demo_model.lessons import Guide, Piece, TokenTree, Told
+from deployments.demo_model.lessons import Guide, Piece, TokenTree
 
 TRUNK = 0
 
 
 @dataclass
-class Row:
-    """Tokens of several trees. `tree` and `branch` say what a token may see: its own tree's trunk and its own branch, up to itself."""
+class Row(Piece):
+    """Tokens of several trees, with guides and readouts in places of the row.
 
-    ids: list[int] = field(default_factory=list)
+    `tree` and `branch` say what a token may see: its own tree's trunk and its own branch, up to itself.
+    """
+
     positions: list[int] = field(default_factory=list)
     tree: list[int] = field(default_factory=list)
     branch: list[int] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
-    guides: list[Guide] = field(default_factory=list)
-    told: list[Told] = field(default_factory=list)
-    """Both in places of the row."""
 
     def put(self, tree: TokenTree, number: int) -> None:
         trunk = len(self.ids)
-        self._add(tree.trunk, tree, 0, number, TRUNK)
+        self._put(tree.trunk, 0, number, TRUNK)
         self.guides += [_moved(guide, len(tree.trunk.ids), trunk, 0) for guide in tree.trunk.guides]
         self.told += [replace(told, place=told.place + trunk) for told in tree.trunk.told]
         for branch, piece in enumerate(tree.branches, 1):
             shift = len(self.ids) - len(tree.trunk.ids)
-            self._add(piece, tree, len(tree.trunk.ids), number, branch)
+            self._put(piece, len(tree.trunk.ids), number, branch)
             self.guides += [_moved(guide, len(tree.trunk.ids), trunk, shift) for guide in piece.guides]
             self.told += [replace(told, place=told.place + shift) for told in piece.told]
 
-    def _add(self, piece: Piece, tree: TokenTree, first: int, number: int, branch: int) -> None:
-        places = range(first, first + len(piece.ids))
+    def _put(self, piece: Piece, first: int, number: int, branch: int) -> None:
         self.ids += piece.ids
-        self.positions += [place + (tree.gap if place >= tree.gap_at else 0) for place in places]
+        self.positions += range(first, first + len(piece.ids))
         self.tree += [number] * len(piece.ids)
         self.branch += [branch] * len(piece.ids)
         self.weights += piece.weights

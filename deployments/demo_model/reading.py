@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from deployments.demo_model.samples import HINTS, Message
 from deployments.demo_model.tokenizer import ASSISTANT, END, USER, render
-
-LABEL_LETTERS, LABEL_LENGTH = "abcdefghijkmnpqrstuvwxyz23456789", 6
+from retrieval.prompt import ALPHABET, LABEL_CHARS
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Tree:
 
 def label(rng: random.Random) -> str:
     """A name for a document, as the retrieval tier gives them: it means nothing."""
-    return "".join(rng.choice(LABEL_LETTERS) for _ in range(LABEL_LENGTH))
+    return "".join(rng.choice(ALPHABET) for _ in range(LABEL_CHARS))
 
 
 def labels(count: int, rng: random.Random) -> list[str]:
@@ -98,7 +97,7 @@ def tree(reading: Reading, before: Sequence[Message], rng: random.Random) -> Tre
     for place in rng.sample(range(len(names)), len(names)):
         page, start = reading.pages[place], len(trunk) + 1
         trunk += f"[{names[place]}]\n"
-        shown[place] = Shown((start, start + LABEL_LENGTH), [(len(trunk) + first, len(trunk) + last) for first, last in page.sentences])
+        shown[place] = Shown((start, start + LABEL_CHARS), [(len(trunk) + first, len(trunk) + last) for first, last in page.sentences])
         trunk += f"{page.text}\n\n"
     ranks_at = len(trunk)
     trunk += f"{rank_line(names)}\n"

@@ -17,7 +17,7 @@ from deployments.demo_model.lessons import Encoder, Guide, Piece, TokenTree  # n
 from deployments.demo_model.packing import batch, rows  # noqa: E402
 from deployments.demo_model.passages import Librarian, Size  # noqa: E402
 from deployments.demo_model.prose import own_sentences, sentences, telling  # noqa: E402
-from deployments.demo_model.reading import LABEL_LETTERS, Ask, Page, Reading, rank_line, tree  # noqa: E402
+from deployments.demo_model.reading import Ask, Page, Reading, rank_line, tree  # noqa: E402
 from deployments.demo_model.scrambled import Scrambled, content  # noqa: E402
 from deployments.demo_model.tokenizer import render  # noqa: E402
 from retrieval import prompt  # noqa: E402
@@ -52,7 +52,6 @@ def test_the_layout_is_that_of_the_retrieval_tier() -> None:
     assert made.trunk.removeprefix("<|user|>\n").startswith(expected)
     ranked = sorted(hits, key=lambda hit: prompt.ranking(hits).index(prompt.labels(hits)[hits.index(hit)]))
     assert prompt.ranking(hits) == rank_line([prompt.labels(hits)[hits.index(hit)] for hit in ranked]) + "\n"
-    assert LABEL_LETTERS == prompt.ALPHABET
     assert all(len(name) == prompt.LABEL_CHARS for name in names)
 
 
@@ -127,7 +126,7 @@ def small_model() -> Any:
 
 TREES = [
     TokenTree(piece([1, 2, 3]), [piece([4, 5]), piece([6, 7, 8])]),
-    TokenTree(piece([9, 10]), [piece([11, 12], guides=(Guide("copy", 3, [0, 2]),))], gap=70, gap_at=1),
+    TokenTree(piece([9, 10]), [piece([11, 12], guides=(Guide("copy", 3, [0, 2]),))]),
 ]
 
 
@@ -139,7 +138,7 @@ def test_a_branch_in_a_row_is_computed_as_the_model_computes_it_alone() -> None:
         for alone, positions, places in (
             ([1, 2, 3, 4, 5], range(5), [3, 4]),
             ([1, 2, 3, 6, 7, 8], range(6), [5, 6, 7]),
-            ([9, 10, 11, 12], [0, 71, 72, 73], [10, 11]),
+            ([9, 10, 11, 12], range(4), [10, 11]),
         ):
             expected = model(torch.tensor([alone]), position_ids=torch.tensor([list(positions)])).logits[0, -len(places) :]
             torch.testing.assert_close(packed[places], expected, rtol=1e-4, atol=1e-5)
@@ -151,7 +150,7 @@ def test_the_loss_of_a_guided_head_is_its_attention_on_the_targets() -> None:
     with torch.inference_mode():
         loss = guidance.forward(shown)[1]["copy"]
         model.set_attn_implementation("eager")
-        seen = model(torch.tensor([[9, 10, 11, 12]]), position_ids=torch.tensor([[0, 71, 72, 73]]), output_attentions=True)
+        seen = model(torch.tensor([[9, 10, 11, 12]]), output_attentions=True)
     attention = seen.attentions[layer][0, head, 3]
     torch.testing.assert_close(loss, -(attention[0] + attention[2]).log())
 
