@@ -8,7 +8,7 @@ import math
 import random
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,20 +159,22 @@ def optimizer_for(model: Any) -> Any:
 def train(model: Any, lessons: Lessons, stages: Sequence[Stage]) -> None:
     guidance, optimizer = Guidance(model), optimizer_for(model)
     started, seen, done, total = time.monotonic(), 0, 0, sum(stage.steps for stage in stages)
-    right, count, heads, summed = Counter[str](), Counter[str](), Counter[str](), 0.0
+    right, count, heads, summed = Counter[str](), Counter[str](), defaultdict[str, list[float]](list), 0.0
     model.train()
     for stage in stages:
         for number, packed in enumerate(lessons.batches(stage)):
             loss, hits, targets, guided = lesson_loss(model, guidance, packed, stage.guidance)
             step(model, optimizer, loss, learning_rate(stage, number) * min(1.0, (done + 1) / WARMUP_STEPS))
             done, seen, summed = done + 1, seen + sum(len(row.ids) for row in packed), summed + loss.item()
-            right, count, heads = right + hits, count + targets, heads + Counter(guided)
+            right, count = right + hits, count + targets
+            for name, lost in guided.items():
+                heads[name].append(lost)
             if done % REPORT_STEPS == 0:
                 seconds = time.monotonic() - started
                 say(f"step {done}/{total}  {seconds:.0f} s  {seen / seconds:.0f} tokens/s  loss {summed / REPORT_STEPS:.3f}")
                 say("  right: " + "  ".join(f"{kind} {right[kind] / count[kind]:.3f}" for kind in sorted(count)))
-                say("  heads: " + "  ".join(f"{name} {loss / REPORT_STEPS:.2f}" for name, loss in sorted(heads.items())))
-                right, count, heads, summed = Counter(), Counter(), Counter(), 0.0
+                say("  heads: " + "  ".join(f"{name} {sum(lost) / len(lost):.2f}" for name, lost in sorted(heads.items())))
+                right, count, heads, summed = Counter(), Counter(), defaultdict(list), 0.0
 
 
 def step(model: Any, optimizer: Any, loss: Any, rate: float) -> None:
