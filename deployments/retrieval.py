@@ -18,7 +18,7 @@ from deployments.channel.server import ChannelServer
 from deployments.direct import DirectApp, DirectCalls
 from deployments.embedding import Described, RemoteEmbedder, calls_of_embedding
 from deployments.replicas import directory_of
-from deployments.result_metrics import ResultMetrics
+from deployments.retrieval_metrics import RetrievalMetrics
 from deployments.router import DirectoryRouter
 from retrieval.config import RetrievalConfig
 from retrieval.documents import Begun, SearchRequest, SearchResult
@@ -171,9 +171,13 @@ class Retrieval(RetrievalCalls):
         return await running
 
     async def _tell(self, tier: RetrievalTier) -> None:
-        metrics = ResultMetrics()
+        metrics = RetrievalMetrics()
         while True:
-            metrics.tell(tier.service.result_counts)
+            try:
+                waiting = await asyncio.to_thread(tier.ingest.waiting)
+                metrics.tell(tier.service.result_counts, tier.ingest.counts, waiting)
+            except StorageError as error:
+                log.warning("what waits to be read was not counted: %s", error)
             await asyncio.sleep(EXPORT_S)
 
     async def close(self) -> None:

@@ -7,7 +7,9 @@ them in its place. Each step is stored before the next, and the queue is in the 
 import hashlib
 import logging
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -38,6 +40,18 @@ MAX_REMEMBERED = 10_000
 """Namespaces of which it is known when they had their turn."""
 
 
+@dataclass(frozen=True, slots=True)
+class IngestCounts:
+    """Of this process, since its beginning: files by what became of them, chunks stored, and the time that all of it took."""
+
+    completed: int = 0
+    failed: int = 0
+    superseded: int = 0
+    """Deleted, cancelled or given anew before they were read."""
+    chunks: int = 0
+    seconds: float = 0.0
+
+
 class Ingest:
     """`start` and `stop` from one thread; `wake` from any."""
 
@@ -66,6 +80,15 @@ class Ingest:
         self._served: dict[str, int] = {}
         self._turn = 0
         self._threads: list[threading.Thread] = []
+        self._counts = IngestCounts()
+
+    @property
+    def counts(self) -> IngestCounts:
+        return self._counts
+
+    def waiting(self) -> int:
+        """Files that wait, or are being read. May raise `StorageError`."""
+        return self._queue.waiting()
 
     def start(self) -> None:
         for number in range(self._config.ingest_threads):
@@ -90,11 +113,13 @@ class Ingest:
         if job is None:
             self._files.expire()
             return self._store.sweep(self._clock())
+        began = time.monotonic()
         try:
             self._ingest(job)
         finally:
             with self._lock:
                 self._running.discard(job.revision)
+            self._count(seconds=time.monotonic() - began)
         self._sweep()
         return True
 
@@ -134,10 +159,11 @@ class Ingest:
         try:
             text = job.text if job.text is not None else self._read(job)
             self._encode(job, text)
+            self._count(completed=1)
         except (ParseError, DocumentError) as error:
             self._fail(job, error.code if isinstance(error, ParseError) else "invalid_file", str(error))
         except (SupersededError, UnknownError):  # deleted, cancelled or given anew: what is to become of it is somebody else's
-            log.info("a file is no longer to be read", extra={"file": job.document_id})
+            self._supersede(job)
         except Stopping:
             raise
         except Exception:
@@ -164,6 +190,7 @@ class Ingest:
             texts = parts[first : first + BATCH_CHUNKS]
             vectors = self._patiently(partial(self._embedder.embed, texts))
             self._patiently(partial(self._queue.add_chunks, job, first, texts, vectors))
+            self._count(chunks=len(texts))
         vector_bytes = 4 * self._embedder.dimension * len(parts)
         self._patiently(lambda: self._queue.complete(job, text, parts, vector_bytes, self._clock()))
 
@@ -184,5 +211,14 @@ class Ingest:
     def _fail(self, job: Job, code: str, message: str) -> None:
         try:
             self._patiently(lambda: self._queue.fail(job, code, message, self._clock()))
+            self._count(failed=1)
         except (SupersededError, UnknownError):
-            log.info("a file is no longer to be read", extra={"file": job.document_id})
+            self._supersede(job)
+
+    def _supersede(self, job: Job) -> None:
+        log.info("a file is no longer to be read", extra={"file": job.document_id})
+        self._count(superseded=1)
+
+    def _count(self, **more: float) -> None:
+        with self._lock:
+            self._counts = replace(self._counts, **{name: getattr(self._counts, name) + number for name, number in more.items()})

@@ -89,6 +89,11 @@ class IngestQueue:
         if not has_room(*waiting, more, self._max_waiting):
             raise BusyError(f"yours of the {self._max_waiting} files that may wait to be read")
 
+    def waiting(self) -> int:
+        """Files that wait, or are being read."""
+        with self._database.read() as connection:
+            return int(connection.scalar(select(func.count()).select_from(documents).where(WAITING)) or 0)
+
     def next(self, running: Collection[int], served: Mapping[str, int]) -> Job | None:
         """The first that waits of the namespace that was `served` longest ago, so that nobody waits behind all of another's files.
 

@@ -15,6 +15,8 @@ MAX_OBSERVED = 256
 STAGE_BUCKETS_S = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]
 DISPLACEMENT_BUCKETS = [0.5, 1.5, 2.5, 3.5, 4.5, 8.5, 16.5]  # Ray takes no 0
 LATENCY_BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0]
+SUMS = "Its _sum is made of the middles of buckets: use quantiles."
+"""Ray's agent is given what was observed, but exports so."""
 
 
 class Metrics(RoutingWatcher, Protocol):
@@ -60,7 +62,7 @@ class RayMetrics:
             return _Family(Counter(name, description, tag_keys=keys), keys)
 
         def histogram(name: str, description: str, buckets: list[float], *keys: str) -> _Family:
-            return _Family(Histogram(name, description, buckets, tag_keys=keys), keys)
+            return _Family(Histogram(name, f"{description} {SUMS}", buckets, tag_keys=keys), keys)
 
         self._requests = counter("mygo_requests", "Finished HTTP requests.", "path", "status", "cache")
         self._duration = histogram(

@@ -82,15 +82,15 @@ class Encoder:
         piece.add(answer[-1:])
         return TokenTree(piece, [])
 
-    def tree(self, tree: Tree) -> TokenTree | None:
-        """None if an answer's tokens are not those of its page, so that it cannot be copied."""
+    def tree(self, tree: Tree) -> TokenTree:
+        """Without the branches whose answers have other tokens than their pages, so that they cannot be copied."""
         ids, starts = self._encode(tree.trunk)
         trunk = _Trunk(tree, ids, starts, self._words(ids))
         piece = Piece()
         piece.add(ids)
         self._guide_trunk(piece, trunk)
         branches = [self._branch(branch, trunk) for branch in tree.branches]
-        return TokenTree(piece, [branch for branch in branches if branch]) if all(branches) else None
+        return TokenTree(piece, [branch for branch in branches if branch])
 
     def _encode(self, text: str) -> tuple[list[int], list[int]]:
         """Tokens, and the character at which each begins."""

@@ -3,7 +3,7 @@
 import ast
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from deployments.demo_model.invented import Statement
@@ -54,7 +54,7 @@ def sentences(text: str) -> list[str]:
 def own_sentences() -> list[str]:
     """What the project's documents and docstrings say, without markup and code."""
     found = dict.fromkeys(sentence for paragraph in _paragraphs() for sentence in sentences(paragraph))
-    return [sentence for sentence in found if _plain(sentence)]
+    return [sentence for sentence in found if plain(sentence)]
 
 
 def own_lines() -> list[str]:
@@ -67,19 +67,21 @@ def _paragraphs() -> Iterator[str]:
     for name in DOCUMENTS:
         text = re.sub(r"```.*?```", "", (ROOT / name).read_text(), flags=re.DOTALL)
         for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:[-*|#]|\d+\.))", text):
-            yield _cleaned(re.sub(r"^\s*(?:[-*#]+|\d+\.)\s*", "", paragraph))
+            yield cleaned(re.sub(r"^\s*(?:[-*#]+|\d+\.)\s*", "", paragraph))
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                    yield from map(_cleaned, (ast.get_docstring(node) or "").split("\n\n"))
+                    yield from map(cleaned, (ast.get_docstring(node) or "").split("\n\n"))
 
 
-def _cleaned(text: str) -> str:
+def cleaned(text: str) -> str:
+    """In one line, without markup."""
     return " ".join(_MARKUP.sub(lambda match: match[1] or "", text).split())
 
 
-def _plain(sentence: str) -> bool:
+def plain(sentence: str) -> bool:
+    """Whether it looks like a sentence, of a length that can be learnt."""
     words = sentence.split()
     return MIN_WORDS <= len(words) <= MAX_WORDS and sentence[0].isupper() and sentence[-1] == "." and not set(sentence) & set("|{}<>#=\\[]")
 
@@ -158,14 +160,17 @@ class Disguise:
         self._words, self._rng = list(words), rng
 
     def statement(self, statement: Statement, share: float) -> Statement:
+        other = self.exchange(statement.sentence, share)
+        return Statement(other(statement.sentence), tuple(map(other, statement.questions)), statement.topic)
+
+    def exchange(self, text: str, share: float) -> Callable[[str], str]:
+        """A function that exchanges this share of the text's words, in any text."""
         rng = self._rng
-        known = dict.fromkeys(word.lower() for word in _WORD.findall(statement.sentence) if len(word) > 3 and word.lower() not in STOP)
-        exchanged = {word: rng.choice(self._words).lower() for word in known if rng.random() < share}
+        known = dict.fromkeys(word.lower() for word in _WORD.findall(text) if len(word) > 3 and word.lower() not in STOP)
+        exchanged = {word: rng.choice(self._words) for word in known if rng.random() < share}
 
         def other(match: re.Match[str]) -> str:
             new = exchanged.get(match[0].lower(), match[0])
-            return new if new == match[0] or match[0].islower() else new.capitalize()
+            return new if match[0].islower() else new[:1].upper() + new[1:]
 
-        return Statement(
-            _WORD.sub(other, statement.sentence), tuple(_WORD.sub(other, question) for question in statement.questions), statement.topic
-        )
+        return lambda text: _WORD.sub(other, text)

@@ -8,6 +8,7 @@ from deployments.demo_model.data import nonsense
 from deployments.demo_model.reading import Ask, Page, Reading
 
 SMALL = ("the", "a", "of", "in", "is", "and", "to", "for", "with", "are", "by", "on", "at", "from")
+JOINTS = ("", "", "", "_", "-", ".")
 OPENERS = ("What", "Which", "When", "How", "Where", "Who", "Why", "What is the", "How does", "What does", "Which", "Tell me", "")
 
 
@@ -67,6 +68,12 @@ def words(tokenizer: Any) -> list[str]:
     """Words of four letters and more that are one token behind a space, in the order of the alphabet."""
     found = (token[1:] for token in tokenizer.get_vocab() if token.startswith("Ġ"))
     return sorted({word for word in found if word.isalpha() and len(word) > 3})
+
+
+def made_words(tokenizer: Any, count: int, rng: random.Random) -> list[str]:
+    """Of any tokens of letters, joined: so that each token is now and then one to be copied."""
+    parts = sorted({part for token in tokenizer.get_vocab() if (part := token.removeprefix("Ġ")).isascii() and part.isalpha()})
+    return [rng.choice(JOINTS).join(rng.choices(parts, k=rng.randint(1, 3))) for _ in range(count)]
 
 
 def content(sentence: str) -> list[str]:

@@ -14,11 +14,12 @@ from cache.embedders.fake import DIMENSION, HashedWordsEmbedder
 from deployments.direct import DirectCalls
 from deployments.embedding import Described, Embedded
 from deployments.replicas import Replica, ReplicaDirectory
-from deployments.result_metrics import ResultMetrics
 from deployments.retrieval import THREADS, Refused, Retrieval, RetrievalCalls
+from deployments.retrieval_metrics import RetrievalMetrics
 from retrieval.config import FilesConfig, RetrievalConfig
 from retrieval.documents import Attachment, Begun, Document, SearchRequest
 from retrieval.errors import DocumentError, OversizeError, QueryError, StorageError, UnknownStoreError, UnknownTicketError
+from retrieval.ingest import IngestCounts
 from retrieval.result_cache import Counts
 from retrieval.scopes import Group
 from serve_app.services import RemoteDocuments
@@ -142,23 +143,34 @@ async def test_searches_do_not_wait_for_what_takes_minutes(retrieval: Retrieval,
 
 
 def test_counters_are_told_as_they_grow() -> None:
-    told: list[tuple[str, int, dict[str, str]]] = []
+    told: list[tuple[str, float, dict[str, str]]] = []
 
-    class Counter:
-        def __init__(self, name: str, description: str, tag: str) -> None:
+    class Metric:
+        def __init__(self, name: str, description: str, keys: tuple[str, ...]) -> None:
             self.name = name
 
-        def inc(self, number: int, tags: dict[str, str]) -> None:
+        def inc(self, number: float, tags: dict[str, str]) -> None:
             told.append((self.name, number, tags))
 
-    metrics = ResultMetrics(Counter)
-    metrics.tell(Counts(exact=2, misses=1))
-    metrics.tell(Counts(exact=2, misses=4, evicted=1))
+        def set(self, number: float) -> None:
+            told.append((self.name, number, {}))
+
+    metrics = RetrievalMetrics(Metric, Metric)
+    metrics.tell(Counts(exact=2, misses=1), IngestCounts(failed=1, chunks=64, seconds=1.5), 3)
+    metrics.tell(Counts(exact=2, misses=4, evicted=1), IngestCounts(failed=1, completed=1, chunks=70, seconds=2.0), 0)
     assert told == [
         ("mygo_retrieval_searches", 2, {"outcome": "exact"}),
         ("mygo_retrieval_searches", 1, {"outcome": "miss"}),
+        ("mygo_ingest_files", 1, {"status": "failed"}),
+        ("mygo_ingest_chunks", 64, {}),
+        ("mygo_ingest_seconds", 1.5, {}),
+        ("mygo_ingest_waiting_files", 3, {}),
         ("mygo_retrieval_searches", 3, {"outcome": "miss"}),
         ("mygo_retrieval_results_dropped", 1, {"reason": "evicted"}),
+        ("mygo_ingest_files", 1, {"status": "completed"}),
+        ("mygo_ingest_chunks", 6, {}),
+        ("mygo_ingest_seconds", 0.5, {}),
+        ("mygo_ingest_waiting_files", 0, {}),
     ]
 
 

@@ -1,5 +1,6 @@
 """Files that wait to be read: whose turn it is, how many may wait, batches, and what cannot be attached."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,24 @@ def test_nobody_waits_behind_all_files_of_another(tier: RetrievalTier, encoder: 
     encoder.before = lambda texts: order.extend(texts)
     drain(tier)
     assert order == ["a0", "b0", "a1", "b1", "a2", "a3"]
+
+
+def test_files_are_counted_by_what_becomes_of_them(tier: RetrievalTier, encoder: Encoder, store_id: str) -> None:
+    attach(tier, store_id, LONG)
+    attach(tier, store_id, b"\xff\xff")
+    deleted = attach(tier, store_id, "Rain falls.")
+
+    def delete(texts: Sequence[str]) -> None:
+        if texts == ["Rain falls."]:
+            tier.attachments.detach_file("a", store_id, deleted)
+
+    encoder.before = delete
+    assert tier.ingest.waiting() == 3
+    drain(tier)
+    counts = tier.ingest.counts
+    assert (counts.completed, counts.failed, counts.superseded, tier.ingest.waiting()) == (1, 1, 1, 0)
+    assert counts.chunks == tier.service.get_store("a", store_id).chunks > 100
+    assert counts.seconds > 0
 
 
 def test_only_so_many_files_may_wait(tmp_path: Path) -> None:
