@@ -1,4 +1,4 @@
-"""Trains the demo model from `data/` and the project's own texts: `python -m deployments.demo_model.train [--out DIR] [--seed S] [--threads N]`.
+"""Trains the demo model from `data/` and the project's own texts: `python -m deployments.demo_model.train [--out DIR]`.
 
 Tokenizer, model and data order follow from the seed; the order of sums, and so the weights' last digits, from the number of threads.
 """
