@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -93,6 +94,9 @@ class Application:
             )
 
     def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            # Else a benchmark that is told to end would leave the application behind.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         return self
 
     def __exit__(self, *error: object) -> None:

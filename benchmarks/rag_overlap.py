@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks import rag_fleet, rag_overlap_http, report
+from benchmarks import rag_fleet, report
 from benchmarks.fleet import Arrival, Clock, Job, summary
 from benchmarks.rag_fleet import WARM_UP, Documents, RagArrival, RagFleet
 from benchmarks.rag_workload import RagRequest, Workload
@@ -161,8 +161,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             setattr(options, name, value)
     if options.quick:
         vars(options).update(QUICK[options.over])
-    rows = rag_overlap_http.measured(options) if options.over == "http" else replayed(options)
-    report.show("rag_overlap", options, rows)
+    report.show("rag_overlap", options, replayed(options) if options.over == "virtual" else over_http(options))
+
+
+def over_http(options: argparse.Namespace) -> list[Row]:
+    from benchmarks.rag_overlap_http import measured  # the whole application, seconds to import
+
+    return measured(options)
 
 
 def replayed(options: argparse.Namespace) -> list[Row]:
