@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from deployments.demo_model import DOCUMENTS, MODEL_DIR  # noqa: E402
+from deployments.demo_model.chapters import Chapters, spans  # noqa: E402
 from deployments.demo_model.citing import Citation, project_cases, score  # noqa: E402
 from deployments.demo_model.data import load_facts  # noqa: E402
 from deployments.demo_model.guidance import HEADS, Guidance  # noqa: E402
@@ -109,6 +110,33 @@ def test_scrambled_questions_name_words_of_their_sentence_alone(seed: int) -> No
             elsewhere = " ".join(page.text for page in reading.pages).replace(answer, "")
             telling_words = set(content(answer)) - set(content(elsewhere.replace(".", "")))
             assert telling_words & set(ask.question.rstrip("?").split())
+
+
+def test_markdown_falls_into_sentences_and_what_stands_between_them() -> None:
+    text = "## Kettles\n\nA kettle `boils`\nwater. It is hot.\n\n- **Tea** is next.\n- Rain\n\n| a | b |\n|---|---|\n\n1. Pour it."
+    assert [text[first:last] for first, last in spans(text)] == [
+        "Kettles",
+        "A kettle `boils`\nwater.",
+        "It is hot.",
+        "**Tea** is next.",
+        "Rain",
+        "| a | b |",
+        "|---|---|",
+        "Pour it.",
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_questions_about_markdown_have_most_words_of_the_sentence_that_answers_them(seed: int) -> None:
+    chapters, encoder = Chapters(WORDS, random.Random(seed)), Encoder(tokenizer(), random.Random(seed))
+    readings = [reading for _ in range(20) if (reading := chapters.reading(3, 4)).asks]
+    assert len(readings) > 10
+    for reading in readings:
+        said = {(number, at): page.text[slice(*span)] for number, page in enumerate(reading.pages) for at, span in enumerate(page.sentences)}
+        for ask in reading.asks:
+            shared = {place: len(telling(ask.question.lower()) & telling(text)) for place, text in said.items()}
+            assert max(shared, key=lambda place: shared[place]) == (ask.page, ask.sentence)
+    assert sum(len(encoder.tree(tree(reading, [], random.Random(seed))).branches) for reading in readings) > 20
 
 
 def piece(ids: list[int], weights: list[float] | None = None, guides: tuple[Guide, ...] = ()) -> Piece:
