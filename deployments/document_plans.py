@@ -82,6 +82,14 @@ class DocumentPlans:
         start.begin(self._client, by_id[plan.routed.replicas[0]], self._name, call_of(plan.tokens, salt))
         return start
 
+    def leave(self, start: HeadStart) -> None:
+        """Its request has ended. What it has computed is counted, also where no prefill followed."""
+        start.leave()
+        _, wasted = start.spent(None)
+        if wasted:
+            self.gate.spent(wasted, wasted)
+            self._watcher.head_start(0, wasted)
+
     def _hints(self, plan: Plan) -> dict[str, Any]:
         """For engines that keep KV in the host's memory: the question is not worth it, and what prefills cost."""
         if not plan.documents_end:

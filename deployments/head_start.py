@@ -39,6 +39,7 @@ class HeadStart:
     _began: float = field(init=False)
     _task: "asyncio.Task[None] | None" = field(init=False, default=None)
     _share: float | None = field(init=False, default=None)
+    _is_counted: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self._began = self.clock()
@@ -77,11 +78,17 @@ class HeadStart:
             self._task.cancel()
         self.plan.routed.leave(self._share)
 
-    def spent(self, final: Plan) -> tuple[int, int]:
-        """Tokens that it has computed for the final plan's prompt, and those for nothing. To be asked when it has been left."""
+    def spent(self, final: Plan | None) -> tuple[int, int]:
+        """Tokens that it has computed for the final plan's prompt, and those for nothing; 0 when asked again.
+
+        To be asked when it has been left. `final`: None where no prefill came, as for a kept answer.
+        """
+        if self._is_counted:
+            return 0, 0
+        self._is_counted = True
         routed = self.plan.routed
         begun = int((self._share or 0.0) * (len(self.plan.tokens) - routed.predicted))
-        common = _common(self.plan.tokens, final.tokens) if routed.asked == final.routed.asked else 0
+        common = _common(self.plan.tokens, final.tokens) if final and routed.asked == final.routed.asked else 0
         used = min(begun, max(common - routed.predicted, 0))
         return used, begun - used
 

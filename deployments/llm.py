@@ -44,8 +44,10 @@ def create_engine(config: LlmConfig, host: str) -> Engine:
 class LlmReplica:
     """Starts its engine, announces its private channel in its metadata, and reports its load."""
 
-    async def __init__(self, config: LlmConfig, host: str, secret: str) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, config: LlmConfig, host: str, secret: str, model: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        """`model`: the identity of what it serves."""
         self._config = config
+        self._model = model
         self._engine = create_engine(config, host)
         await self._engine.start()
         self._feed = KvFeed(self._engine, prefix_seed(secret))
@@ -61,6 +63,8 @@ class LlmReplica:
             "max_model_len": self._engine.max_model_len,
             "block_size": self._engine.block_size,
             "reuses_tokens": self._engine.reuses_tokens,
+            "model": self._model,
+            "control_tokens": tuple(self._engine.control_tokens),
         }
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -98,8 +102,10 @@ class LlmReplica:
         await self._engine.stop()
 
 
-def llm_deployment(config: LlmConfig, host: str, secret: str, gpus_in_cluster: float) -> serve.Application:
-    """The bound deployment. `host` is the address of the private channels, `secret` what their callers must prove to know."""
+def llm_deployment(config: LlmConfig, host: str, secret: str, model: str, gpus_in_cluster: float) -> serve.Application:
+    """The bound deployment. `host` is the address of the private channels, `secret` what their callers must prove to know, `model` the
+    identity of what is served.
+    """
     replicas = config.replicas
     return serve.deployment(
         LlmReplica,
@@ -120,4 +126,4 @@ def llm_deployment(config: LlmConfig, host: str, secret: str, gpus_in_cluster: f
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=HEALTH_CHECK_TIMEOUT_S,
         graceful_shutdown_timeout_s=config.drain_timeout_s + STOP_MARGIN_S,
-    ).bind(config, host, secret)
+    ).bind(config, host, secret, model)

@@ -63,6 +63,7 @@ class Renderer:
         self._bracket: Tokens | None = None
         self._blocks: LRUCache[bytes, Tokens] = LRUCache(BLOCK_BYTES, getsizeof=lambda tokens: tokens.nbytes + 200)
         self._joined = 0
+        self._unfound = 0
         self.joins = True
         """Joined tokens were those of the joined text whenever they were compared."""
 
@@ -78,11 +79,38 @@ class Renderer:
         if not self.joins:
             return None
         frame, known = await asyncio.gather(self.prompt(replicas, chat.with_text(self._mark)), self._encode(replicas, chat.blocks))
-        ends = split(frame, self._mark_tokens) if frame is not None and known and self._mark_tokens is not None else None
+        if frame is None or not known or self._mark_tokens is None:
+            return None
+        ends = split(frame, self._mark_tokens)
         if ends is None:
+            self._unfound += 1
+            if self._unfound == _CHECKED and not self._joined:
+                self._give_up()
             return None
         pieces = Pieces(ends[0], known, ends[1], chat.labels)
         return pieces if await self._is_right(replicas, chat, pieces) else None
+
+    async def lengths(self, replicas: Sequence[Replica], chat: DocumentChat) -> tuple[int, list[int]] | None:
+        """Tokens of the prompt without the documents, and of each document: exact, or, where they cannot be joined, within a few.
+
+        None: they could not be had.
+        """
+        pieces = await self.pieces(replicas, chat)
+        if pieces is not None:
+            return len(pieces.head) + len(pieces.tail), [len(tokens) for tokens in pieces.documents]
+        if self.joins:
+            return None
+        encoding = self._ask(replicas, ENCODE_PATH, {}, msgspec.json.encode(chat.blocks))
+        frame, numbers = await asyncio.gather(self.prompt(replicas, chat.with_text("")), encoding)
+        try:
+            encoded = None if numbers is None else separated(numbers, len(chat.blocks))
+        except ValueError:
+            return None
+        return None if frame is None or encoded is None else (len(frame), [len(tokens) for tokens in encoded])
+
+    def _give_up(self) -> None:
+        self.joins = False
+        log.error("this model's tokenizer does not cut prompts where documents begin, so documents stay in the order of their ranks")
 
     async def _is_right(self, replicas: Sequence[Replica], chat: DocumentChat, pieces: Pieces) -> bool:
         self._joined += 1
@@ -91,8 +119,7 @@ class Renderer:
         in_order = tuple(range(len(chat.blocks)))
         rendered = await self.prompt(replicas, chat.ordered(in_order))
         if rendered is not None and not np.array_equal(rendered, pieces.joined(in_order)):
-            self.joins = False
-            log.error("this model's tokenizer does not cut prompts where documents begin, so documents stay in the order of their ranks")
+            self._give_up()
         return self.joins
 
     async def _encode(self, replicas: Sequence[Replica], blocks: Sequence[str]) -> list[Tokens]:
@@ -115,6 +142,7 @@ class Renderer:
         for text, tokens in zip((self._mark, *missing), encoded, strict=True):
             alone = without_bracket(tokens, bracket)
             if alone is None:
+                self._give_up()
                 return False
             known[text] = alone
         self._mark_tokens = known.pop(self._mark)

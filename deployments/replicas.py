@@ -24,6 +24,10 @@ class Replica:
     block_size: int = 0
     reuses_tokens: bool = False
     """Its engine takes a prompt's tokens beside the prompt, and need not render it again."""
+    model: str = ""
+    """The identity of what it serves: see `serve_app.identity`."""
+    control_tokens: tuple[str, ...] = ()
+    """See `Engine.control_tokens`."""
 
     @classmethod
     def from_metadata(cls, replica_id: str, metadata: dict[str, Any]) -> "Replica":
@@ -33,6 +37,8 @@ class Replica:
             metadata.get("max_model_len", 0),
             metadata.get("block_size", 0),
             metadata.get("reuses_tokens", False),
+            metadata.get("model", ""),
+            tuple(metadata.get("control_tokens", ())),
         )
 
 
@@ -42,13 +48,15 @@ class ReplicaDirectory:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
+        self._announced: tuple[Replica, ...] = ()
         self._replicas: tuple[Replica, ...] = ()
+        self._model: str | None = None
         self._suspended: dict[str, float] = {}
         self._silent: set[str] = set()
 
     @property
     def known(self) -> tuple[Replica, ...]:
-        """All of them."""
+        """All of them that serve the required model."""
         return self._replicas
 
     @property
@@ -60,13 +68,30 @@ class ReplicaDirectory:
 
     def replace(self, replicas: Iterable[Replica]) -> None:
         with self._lock:
-            self._replicas = tuple(sorted(replicas, key=lambda replica: replica.id))
-            ids = {replica.id for replica in self._replicas}
+            self._announced = tuple(sorted(replicas, key=lambda replica: replica.id))
+            ids = {replica.id for replica in self._announced}
             self._suspended = {key: until for key, until in self._suspended.items() if key in ids}
             self._silent = self._silent & ids
+            self._choose()
+
+    def require(self, model: str) -> None:
+        """Replicas of another model are as if they were not there: while an application is updated in place, Ray announces both."""
+        with self._lock:
+            self._model = model
+            self._choose()
+
+    def is_other(self, replica_id: str) -> bool:
+        """It serves another model than the one that is required."""
+        return any(each.id == replica_id and not self._serves(each) for each in self._announced)
+
+    def _choose(self) -> None:
+        self._replicas = tuple(filter(self._serves, self._announced))
+
+    def _serves(self, replica: Replica) -> bool:
+        return self._model is None or replica.model == self._model
 
     def discard(self, replica_id: str) -> None:
-        self.replace([replica for replica in self._replicas if replica.id != replica_id])
+        self.replace([replica for replica in self._announced if replica.id != replica_id])
 
     def suspend(self, replica_id: str) -> None:
         """Passes over a replica that refused a request: the controller notices seconds later than a caller does."""

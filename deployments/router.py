@@ -29,7 +29,8 @@ class DirectoryRouter(RequestRouter):  # type: ignore[misc]  # Ray is not typed 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        ranked = list(candidate_replicas)
+        directory = directory_of(self._deployment_id.name)
+        ranked = [replica for replica in candidate_replicas if not directory.is_other(replica.replica_id.unique_id)]
         random.shuffle(ranked)
         place = _ranking(pending_request)
         ranked.sort(key=lambda replica: place.get(replica.replica_id.unique_id, len(place)))

@@ -148,7 +148,7 @@ class Routing:
         if routed.heat >= _HOT:
             shared = max(routed.cached)
             keys = routed.prompt.keys[: shared // self.router.block_size]
-            self.warmer.remember(HotPrefix(keys, tokens[:shared].copy(), salt, routed.heat))
+            self.warmer.remember(HotPrefix(keys, tokens[:shared].copy(), salt, routed.heat, self.router.clock()))
 
     async def head_start(self, salt: str, chat: DocumentChat) -> HeadStart | None:
         """Begins with the prefill of documents that are provisional, if that pays. `chat`: the request with them."""
@@ -157,11 +157,14 @@ class Routing:
         replicas = self._directory.replicas
         return await self._documents.head_start(self._keys_of(replicas[0].block_size), replicas, salt, chat)
 
+    def leave(self, start: HeadStart) -> None:
+        """To be called for each head start when its request has ended, however it has."""
+        self._documents.leave(start)
+
     async def lengths(self, chat: DocumentChat) -> tuple[int, list[int]] | None:
         """Tokens of the prompt without the documents, and of each document; None if they cannot be told."""
         replicas = self._directory.replicas
-        pieces = await self._renderer.pieces(replicas, chat) if replicas else None
-        return None if pieces is None else (len(pieces.head) + len(pieces.tail), [len(tokens) for tokens in pieces.documents])
+        return await self._renderer.lengths(replicas, chat) if replicas else None
 
     @property
     def may_start_early(self) -> bool:
@@ -192,8 +195,9 @@ class Routing:
         return self._keys
 
     def _has_room(self) -> bool:
-        now = self.router.clock()
-        return any(self.router.ledger(replica.id).backlog_s(now) <= BACKLOG_S for replica in self._directory.replicas)
+        """Also where there is no replica: nobody waits for one here."""
+        now, replicas = self.router.clock(), self._directory.replicas
+        return not replicas or any(self.router.ledger(replica.id).backlog_s(now) <= BACKLOG_S for replica in replicas)
 
     def observe(self, predicted: int, cached: int, tokens: int, follows_head_start: bool = False) -> None:
         self._watcher.prediction(predicted, cached, tokens)

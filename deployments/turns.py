@@ -59,9 +59,11 @@ class Turnstile:
 
     def wake(self) -> None:
         """A replica may have room. To be called when a prefill has ended."""
-        if len(self._turns) and not self._passing and self._has_room():
-            self._passing += 1
-            self._turns.pop().set_result(None)
+        while len(self._turns) and not self._passing and self._has_room():
+            future = self._turns.pop()
+            if not future.done():  # else it is cancelled, and its task has not run since
+                self._passing += 1
+                future.set_result(None)
 
     def _look_later(self) -> None:
         if self._look is None and len(self._turns):

@@ -6,15 +6,15 @@ generate one token behind them.
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import msgspec
 
 from cache.prefix.keys import Tokens
 from cache.prefix.router import Router
 from deployments.errors import DeploymentError
-from deployments.replica_client import Call, ReplicaClient
+from deployments.head_start import call_of
+from deployments.replica_client import ReplicaClient
 from deployments.replicas import Replica
 
 log = logging.getLogger("ray.serve")
@@ -24,6 +24,10 @@ MAX_TOKENS = 100_000
 """Computed for one replica; at most so many are remembered for one prefix."""
 LIMIT_S = 10.0
 """After that a new replica takes requests, warm or not."""
+HALF_LIFE_S = 600.0
+"""Of the heat of a prefix that nobody asks for any more."""
+COLD = 1.0
+"""Heat below which a prefix is not worth it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,11 @@ class HotPrefix:
     tokens: Tokens
     salt: str
     heat: float
+    """At `since`, in seconds of the router's clock."""
+    since: float
+
+    def heat_at(self, now: float) -> float:
+        return self.heat * math.exp2((self.since - now) / HALF_LIFE_S)
 
 
 class Warmer:
@@ -54,7 +63,8 @@ class Warmer:
             return
         self._hot[prefix.keys[-1]] = prefix
         if len(self._hot) > MAX_REMEMBERED:
-            del self._hot[min(self._hot, key=lambda key: self._hot[key].heat)]
+            now = self._router.clock()
+            del self._hot[min(self._hot, key=lambda key: self._hot[key].heat_at(now))]
 
     async def warm(self, replica: Replica) -> None:
         """Has a new replica compute the hottest prefixes, one after the other. Returns after `LIMIT_S` at the latest."""
@@ -84,17 +94,19 @@ class Warmer:
 
     def _hottest(self) -> list[HotPrefix]:
         """Hottest first, as far as `MAX_TOKENS` go."""
-        chosen, room = [], MAX_TOKENS
-        for prefix in sorted(self._hot.values(), key=lambda prefix: -prefix.heat):
+        chosen, room, now = [], MAX_TOKENS, self._router.clock()
+        self._hot = {key: prefix for key, prefix in self._hot.items() if prefix.heat_at(now) >= COLD}
+        for prefix in sorted(self._hot.values(), key=lambda prefix: -prefix.heat_at(now)):
             if len(prefix.tokens) <= room:
                 chosen.append(prefix)
                 room -= len(prefix.tokens)
         return chosen
 
     async def _compute(self, prefix: HotPrefix, replica: Replica) -> None:
-        body = {"prompt": prefix.tokens.tolist(), "max_tokens": 1, "temperature": 0, "cache_salt": prefix.salt}
-        call = Call("POST", "/v1/completions", {"content-type": "application/json"}, msgspec.json.encode(body))
-        answer = await self._client.probe(call, replica)
+        """Behind clients' requests. Raises `DeploymentError`; what an engine refuses is passed over."""
+        answer = await self._client.probe(call_of(prefix.tokens, prefix.salt), replica)
+        if answer.status >= 400:
+            log.warning("an engine computes no prefix beforehand", extra={"replica": replica.id, "status": answer.status})
         try:
             async for _ in answer.chunks():
                 pass

@@ -14,9 +14,7 @@ _LABEL = rf"[a-z2-9]{{{LABEL_CHARS},{LONG_LABEL_CHARS}}}"
 _GROUP = re.compile(rf"\[\s?({_LABEL}(?:[,;\s]{{1,3}}{_LABEL})*)\s?\]")
 """One label in brackets, or several. Each character can be only one part of it: what a model writes must not make the search slow."""
 _BETWEEN = re.compile(r"[,;\s]+")
-_MAX_OPEN = 200
-_OPEN = re.compile(rf"\[[a-z2-9,;\s]{{0,{_MAX_OPEN}}}\Z")
-"""What may become one with the text to come."""
+_SEPARATOR_CHARS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +28,16 @@ class Citation:
 
 
 class Citer:
-    """One answer's text, piece by piece. Labels that no document of the prompt has are left as they are."""
+    """One answer's text, piece by piece. Labels that no document of the prompt has stay."""
 
-    def __init__(self, labels: Sequence[str], shown: Callable[[Citation], str] = lambda citation: str(citation.number)) -> None:
-        """`labels`: of the hits; `shown`: what stands between the brackets instead."""
+    def __init__(self, labels: Sequence[str], shown: Callable[[Citation], str] | None = lambda citation: str(citation.number)) -> None:
+        """`labels`: of the hits; `shown`: what stands between the brackets instead; None: the text stays as it is."""
         self._hits = {label: hit for hit, label in enumerate(labels)}
         self._shown = shown
+        self._longest = sum(len(label) + _SEPARATOR_CHARS for label in labels)
+        """Of what can stand in one bracket: every label once."""
+        self._may_follow = re.compile(rf"\[[a-z2-9,;\s]{{0,{self._longest}}}\Z")
+        """What may become a citation with the text to come."""
         self._numbers: dict[int, int] = {}
         self._open = ""
         self._length = 0
@@ -43,7 +45,7 @@ class Citer:
     def feed(self, text: str) -> tuple[str, list[Citation]]:
         """What can be said by now, and the citations in it. What may be the beginning of a label is held back."""
         text = self._open + text
-        held = _OPEN.search(text)
+        held = self._may_follow.search(text)
         end = held.start() if held else len(text)
         self._open = text[end:]
         return self._numbered(text[:end])
@@ -56,16 +58,22 @@ class Citer:
     def _numbered(self, text: str) -> tuple[str, list[Citation]]:
         parts, citations, done = [], [], 0
         for group in _GROUP.finditer(text):
-            hits = [self._hits.get(label) for label in _BETWEEN.split(group[1])]
-            if None in hits:
+            written = dict.fromkeys(_BETWEEN.split(group[1]))
+            if len(group[0]) - len("[]") > self._longest or not written.keys() & self._hits.keys():
                 continue
             parts.append(text[done : group.start()])
             self._length += len(parts[-1])
-            for hit in dict.fromkeys(hit for hit in hits if hit is not None):
-                citation = Citation(self._numbers.setdefault(hit, len(self._numbers) + 1), hit, self._length)
-                citations.append(citation)
-                parts.append(f"[{self._shown(citation)}]")
-                self._length += len(parts[-1])
+            rewritten = ""
+            for label in written:
+                hit = self._hits.get(label)
+                if hit is None:
+                    rewritten += f"[{label}]"
+                    continue
+                at = self._length + len(rewritten) if self._shown else self._length
+                citations.append(citation := Citation(self._numbers.setdefault(hit, len(self._numbers) + 1), hit, at))
+                rewritten += f"[{self._shown(citation)}]" if self._shown else ""
+            parts.append(rewritten if self._shown else group[0])
+            self._length += len(parts[-1])
             done = group.end()
         parts.append(text[done:])
         self._length += len(parts[-1])

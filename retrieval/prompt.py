@@ -10,7 +10,9 @@ a line of it that looks like a header or like the line with the ranks is marked 
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from retrieval.documents import SearchHit
@@ -34,6 +36,28 @@ _MISTRAL = "INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONT
 _CONTROL = re.compile(rf"<(?=[|\uff5c]|\w{{1,32}}\|>|/?(?:{_TAGS})>|</?SYS>>)|\[(?=/?(?:{_MISTRAL}|gMASK)\])")
 """The first character of what engines' tokenizers take for a control token, wherever it stands: those of ChatML and Llama 3, DeepSeek,
 Llama 2 and Mistral, Gemma, GLM."""
+
+
+def unknown_control(tokens: Iterable[str]) -> list[str]:
+    """Of a tokenizer's control tokens those that a document could write although its text is escaped."""
+    return sorted({token for token in tokens if len(token) > 1 and not token.isspace() and _CONTROL.sub(_broken, token) == token})
+
+
+def without_control(hits: Sequence[SearchHit], tokens: tuple[str, ...]) -> list[SearchHit]:
+    """The hits, with a backslash in each of these texts that they have."""
+    if not tokens:
+        return list(hits)
+    pattern = _any_of(tokens)
+    return [replace(hit, chunk=replace(hit.chunk, text=pattern.sub(_broken, hit.chunk.text))) for hit in hits]
+
+
+@lru_cache(maxsize=8)
+def _any_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))))
+
+
+def _broken(token: re.Match[str]) -> str:
+    return f"{token[0][0]}\\{token[0][1:]}"
 
 
 def assemble(messages: Sequence[Message], hits: Sequence[SearchHit]) -> list[dict[str, Any]]:
@@ -96,7 +120,7 @@ def _before(documents: str, content: object) -> object:
 
 def _escaped(text: str) -> str:
     """Also keeps control tokens of chat templates, such as `<|im_start|>`, from ending the user's turn."""
-    return "".join(_escaped_line(line) for line in _CONTROL.sub(r"\g<0>\\", text).splitlines(keepends=True))
+    return "".join(_escaped_line(line) for line in _CONTROL.sub(_broken, text).splitlines(keepends=True))
 
 
 def _escaped_line(line: str) -> str:

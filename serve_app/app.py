@@ -54,6 +54,7 @@ class Ingress:
         self._metrics = metrics = RayMetrics()
         channel = derive(secret, PRIVATE_PORT)
         directory = directory_of(LLM_NAME)
+        directory.require(model)
         self._calls = [calls_of_cache(cache, channel, CALL_TIMEOUT_S), calls_of_embedding(embedding, channel)]
         documents = None
         if retrieval:
@@ -143,7 +144,8 @@ def application(config: AppConfig, documents: type[Retrieval] = Retrieval) -> se
     data_dir = config.data_dir.expanduser()
     # Without keys the application is for this machine only, and so are the replicas' private ports.
     channel = "127.0.0.1", derive(secret, PRIVATE_PORT)
-    llm = llm_deployment(config.llm, *channel, ray.cluster_resources().get("GPU", 0))
+    model = model_identity(config.llm)
+    llm = llm_deployment(config.llm, *channel, model, ray.cluster_resources().get("GPU", 0))
     embedding = embedding_deployment(config.embedding, config.cache.semantic.verifier, *channel)
     authenticator = Authenticator(secret, config.environment)
     namespace = authenticator.namespace
@@ -156,7 +158,7 @@ def application(config: AppConfig, documents: type[Retrieval] = Retrieval) -> se
     retrieval = (
         retrieval_deployment(config.retrieval, data_dir, embedding, *channel, groups, documents) if config.retrieval.enabled else None
     )
-    return _ingress_deployment(config).bind(config, secret, model_identity(config.llm), llm, embedding, cache, retrieval)
+    return _ingress_deployment(config).bind(config, secret, model, llm, embedding, cache, retrieval)
 
 
 def _ingress_deployment(config: AppConfig) -> serve.Deployment:

@@ -13,7 +13,7 @@ from retrieval.config import RetrievalConfig
 from retrieval.documents import SearchHit, SearchRequest, SearchResult
 from retrieval.errors import UnknownStoreError, UnknownTicketError
 from retrieval.order import Ranks
-from retrieval.prompt import assemble
+from retrieval.prompt import assemble, without_control
 from serve_app.errors import InvalidRequestError, NotFoundError, to_api_error
 from serve_app.openai.keys import last_question
 from serve_app.openai.requests import Generation, RetrievalOptions, Retrieved
@@ -59,7 +59,7 @@ class Augmenter:
             left = await self._room(whole, caller, namespace)
         except BaseException:
             if start:
-                start.leave()
+                self.routing.leave(start)
             raise
         if left is not None and left < len(found.hits):
             whole = self._with(request, found, namespace, left, start)
@@ -78,7 +78,7 @@ class Augmenter:
             found = await _ended(documents, namespace, begun.ticket, search)
         except BaseException:
             if start := _begun(starting):
-                start.leave()
+                self.routing.leave(start)
             raise
         self.routing.gate.seen(self.routing.router.clock() - began, lasting(begun.result.hits, found.hits))
         return found, _begun(starting)
@@ -90,7 +90,8 @@ class Augmenter:
 
     def _with(self, request: Generation, found: SearchResult, namespace: str, count: int, start: HeadStart | None = None) -> Generation:
         """The request with the best `count` of the documents."""
-        messages, hits = request.body["messages"], found.hits[:count]
+        messages = request.body["messages"]
+        hits = without_control(found.hits[:count], next((replica.control_tokens for replica in self.directory.replicas), ()))
         scopes = set(found.scopes.values())
         # What belongs to a group alone is shared by its members: so is its KV. What is mixed, or has no documents, stays the tenant's.
         scope = scopes.pop() if hits and len(scopes) == 1 else namespace

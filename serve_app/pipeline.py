@@ -118,7 +118,7 @@ class Pipeline:
             reply = await self._answered(replace(arrival, request=request))
         finally:
             if retrieved and retrieved.head_start:
-                retrieved.head_start.leave()
+                self.routing.leave(retrieved.head_start)
         return cited(reply, retrieved.hits if retrieved else (), arrival.request.retrieval.citations)
 
     async def _answered(self, arrival: Arrival) -> Reply:

@@ -51,8 +51,10 @@ class Sent:
             yield chunk
 
     async def close(self) -> None:
-        self.ranking.end()
-        await self.answer.close()
+        try:
+            self.ranking.end()
+        finally:
+            await self.answer.close()
 
 
 async def send(client: ReplicaClient, routing: Routing, request: Generation, caller: Caller, namespace: str) -> Sent:

@@ -66,6 +66,10 @@ class Engine(Protocol):
     def max_model_len(self) -> int:
         """Longest prompt and answer together, in tokens. Available after `start`."""
 
+    @property
+    def control_tokens(self) -> Sequence[str]:
+        """Texts that its tokenizer takes for control tokens, as far as `retrieval.prompt` does not know them. Available after `start`."""
+
     async def start(self) -> None:
         """Returns when the engine can answer. Raises `EngineStartError`."""
 

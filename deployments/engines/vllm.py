@@ -13,6 +13,7 @@ from deployments.demo_model import MODEL_DIR
 from deployments.engines.base import ASGIApp, KvEventSource, Load
 from deployments.engines.guardian import start_guardian
 from deployments.errors import EngineDeadError, EngineStartError
+from retrieval.prompt import unknown_control
 
 _ENVIRONMENT = {
     # Otherwise vLLM's process titles overwrite the mark that the guardian looks for.
@@ -49,6 +50,12 @@ class VllmEngine:
     @property
     def max_model_len(self) -> int:
         return int(self._llm.model_config.max_model_len)
+
+    @property
+    def control_tokens(self) -> Sequence[str]:
+        tokenizer = self._llm.renderer.tokenizer
+        added = getattr(tokenizer, "added_tokens_decoder", None) or {}
+        return unknown_control([*tokenizer.all_special_tokens, *(token.content for token in added.values() if token.special)])
 
     async def start(self) -> None:
         # vLLM publishes KV events on an OS-chosen port of this address, if it is asked for "*:0".

@@ -61,6 +61,8 @@ class Citing:
             message["annotations"] = [*(message.get("annotations") or ()), *map(self._annotation, citations)]
 
     def _citer(self) -> Citer:
+        if self._style == "labels":
+            return Citer(self._labels, None)
         return Citer(self._labels, self._id if self._style == "ids" else lambda citation: str(citation.number))
 
     def _id(self, citation: Citation) -> str:
@@ -68,13 +70,14 @@ class Citing:
 
     def _annotation(self, citation: Citation) -> dict[str, Any]:
         chunk = self._hits[citation.hit].chunk
+        name = {"label": self._labels[citation.hit]} if self._style == "labels" else {"number": citation.number}
         named = {"file_id": chunk.document_id, "filename": chunk.filename, "chunk_id": chunk.id}
-        return {"type": "file_citation", "index": citation.at, "number": citation.number, **named}
+        return {"type": "file_citation", "index": citation.at, **name, **named}
 
 
 def cited(reply: Reply, hits: tuple[SearchHit, ...], style: Style) -> Reply:
     """The reply to a chat that was given these documents, best first."""
-    if reply.status != 200 or style == "labels":
+    if reply.status != 200:
         return reply
     citing = Citing(hits, style)
     if not isinstance(reply.body, bytes):

@@ -39,6 +39,8 @@ def key_material(request: Generation) -> dict[str, Any]:
     """The fields that decide the answer. A retrieval request must carry its documents in `messages` by now."""
     material = {key: value for key, value in request.body.items() if key not in _NOT_THE_ANSWER}
     ordered = {key: msgspec.json.encode(material[key]).decode() for key in _ORDERED & material.keys()}
+    if request.retrieval and not request.retrieval.reorder:  # else it could be given an answer of documents in another order
+        material["mygo_reorder"] = False
     return material | ordered
 
 

@@ -132,7 +132,9 @@ def test_questions_about_markdown_have_most_words_of_the_sentence_that_answers_t
     readings = [reading for _ in range(20) if (reading := chapters.reading(3, 4)).asks]
     assert len(readings) > 10
     for reading in readings:
-        said = {(number, at): page.text[slice(*span)] for number, page in enumerate(reading.pages) for at, span in enumerate(page.sentences)}
+        said = {
+            (number, at): page.text[slice(*span)] for number, page in enumerate(reading.pages) for at, span in enumerate(page.sentences)
+        }
         for ask in reading.asks:
             shared = {place: len(telling(ask.question.lower()) & telling(text)) for place, text in said.items()}
             assert max(shared, key=lambda place: shared[place]) == (ask.page, ask.sentence)

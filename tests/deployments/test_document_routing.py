@@ -152,6 +152,51 @@ async def test_a_tokenizer_that_joins_otherwise_leaves_documents_in_order(caplog
         assert sum("does not cut prompts" in record.message for record in caplog.records) == 1
 
 
+async def test_a_tokenizer_that_begins_each_text_otherwise_is_found_out_and_documents_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """As SentencePiece does with a space that it puts before each text."""
+    async with nodes_of("a") as nodes, ingress_of(*nodes) as ingress:
+        _, chat = chat_of(hits_of(1, 2), "Why?")
+        exact = await ingress.routing.lengths(chat)
+        assert exact is not None
+        ingress.routing._renderer._blocks.clear()
+        engine = nodes[0].engine
+        encode, seen = engine.encode, 0
+
+        async def begun(texts: Any) -> Any:
+            nonlocal seen
+            seen += 1
+            encoded: Any = await encode(texts)
+            return [[7, *tokens[1:]] if text.startswith("[") else tokens for text, tokens in zip(texts, encoded, strict=True)]
+
+        engine.encode = begun  # type: ignore[method-assign]
+        ingress.routing._renderer._mark_tokens = None
+        for _ in range(2):
+            _, ranking, _ = await ask(ingress, hits_of(1, 2))
+            assert ranking.order is None
+        assert (seen, sum("does not cut prompts" in record.message for record in caplog.records)) == (1, 1)
+        near = await ingress.routing.lengths(chat)
+        assert near is not None
+        assert near[0] == pytest.approx(exact[0], abs=2)
+        assert near[1] == pytest.approx(exact[1], abs=2)
+
+
+async def test_a_mark_that_is_never_found_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    async with nodes_of("a") as nodes, ingress_of(*nodes) as ingress:
+        engine = nodes[0].engine
+        encode = engine.encode
+
+        async def other(texts: Any) -> Any:
+            encoded: Any = await encode(texts)
+            return [[7, *tokens] if len(tokens) > 1 else tokens for tokens in encoded]
+
+        engine.encode = other  # type: ignore[method-assign]
+        for _ in range(4):
+            _, ranking, _ = await ask(ingress, hits_of(1, 2))
+            assert ranking.order is None
+        assert not ingress.routing._renderer.joins
+        assert sum("does not cut prompts" in record.message for record in caplog.records) == 1
+
+
 async def test_without_tokens_documents_stay_in_order() -> None:
     async with nodes_of("a") as nodes, ingress_of(*nodes) as ingress:
 
@@ -225,14 +270,17 @@ async def test_no_head_start_where_it_does_not_pay() -> None:
         assert await ingress.routing.head_start(SALT, chat) is None  # searches end at once
 
 
-async def test_a_head_start_that_is_left_leaves_nothing_behind() -> None:
+async def test_a_head_start_that_no_prefill_follows_is_wasted_and_leaves_nothing_behind() -> None:
     async with nodes_of("a", config=SLOW) as nodes, ingress_of(*nodes) as ingress:
         slow_searches(ingress)
         start = await ingress.routing.head_start(SALT, chat_of(hits_of(1, 2), "Why?")[1])
         assert start is not None
-        await eventually(lambda: nodes[0].engine.load().ongoing == 1)
-        start.leave()
-        start.leave()
+        await eventually(lambda: len(nodes[0].feed.mirror) >= 4)
+        ingress.routing.leave(start)
+        wasted = ingress.routing.gate.wasted
+        assert wasted >= 4 * SLOW.block_size
+        ingress.routing.leave(start)
+        assert ingress.routing.gate.wasted == wasted
         await eventually(lambda: nodes[0].engine.load().ongoing == 0)
         assert ingress.router.ledger("a").ongoing == 0
         await eventually(lambda: not ingress.router.pending.expire() and not ingress.router.pending.masks)

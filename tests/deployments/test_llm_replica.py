@@ -24,7 +24,7 @@ class Replica(LlmReplica):
 
 async def started() -> Replica:
     replica = object.__new__(Replica)
-    await replica.__init__(CONFIG, "127.0.0.1", SECRET)  # type: ignore[misc]  # as Serve calls it
+    await replica.__init__(CONFIG, "127.0.0.1", SECRET, "its model")  # type: ignore[misc]  # as Serve calls it
     return replica
 
 
@@ -61,7 +61,7 @@ async def test_metadata_says_where_and_how_large(replica: LlmReplica) -> None:
     metadata = replica.record_replica_metadata()
     assert metadata["url"].startswith("tcp://127.0.0.1:")
     assert (metadata["max_model_len"], metadata["block_size"]) == (8192, 32)
-    assert metadata["reuses_tokens"] is False
+    assert (metadata["reuses_tokens"], metadata["model"], metadata["control_tokens"]) == (False, "its model", ())
 
 
 async def test_load_is_reported_for_autoscaling(replica: LlmReplica) -> None:

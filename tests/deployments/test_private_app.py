@@ -22,6 +22,7 @@ class FakeEngine:
 
     block_size = 16
     reuses_tokens = False
+    control_tokens: Sequence[str] = ()
     max_model_len = 100
 
     def __init__(self) -> None:

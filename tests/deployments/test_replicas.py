@@ -32,6 +32,8 @@ def test_replicas_are_in_the_order_of_their_ids(directory: ReplicaDirectory) -> 
 def test_a_replica_from_its_metadata() -> None:
     metadata = {"url": "http://10.0.0.1:5", "max_model_len": 8192, "block_size": 32, "kv_events": []}
     assert Replica.from_metadata("r", metadata) == Replica("r", "http://10.0.0.1:5", 8192, 32)
+    named = Replica.from_metadata("r", {**metadata, "model": "m", "control_tokens": ["<end>"]})
+    assert (named.model, named.control_tokens) == ("m", ("<end>",))
 
 
 def test_a_suspended_replica_is_passed_over_for_a_while(directory: ReplicaDirectory, clock: Clock) -> None:
@@ -52,6 +54,19 @@ def test_a_second_refusal_makes_the_suspension_longer(directory: ReplicaDirector
     directory.suspend("b")
     clock.now += 4
     assert directory.replicas == (A, C)
+
+
+def test_replicas_of_another_model_are_passed_over_until_there_are_the_right_ones(directory: ReplicaDirectory) -> None:
+    old, new = (Replica(name, f"http://{name}", model=name) for name in ("old", "new"))
+    directory.require("new")
+    directory.replace([old])
+    assert (directory.replicas, directory.known, directory.is_other("old")) == ((), (), True)
+    directory.replace([old, new])
+    assert (directory.replicas, directory.known) == ((new,), (new,))
+    assert [directory.is_other(name) for name in ("old", "new", "unknown")] == [True, False, False]
+    directory.discard("new")
+    directory.require("old")
+    assert directory.replicas == (old,)
 
 
 def test_when_every_replica_is_suspended_all_are_tried(directory: ReplicaDirectory) -> None:

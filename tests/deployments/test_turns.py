@@ -90,3 +90,15 @@ async def test_who_leaves_holds_up_nobody() -> None:
     await keeper.go("d", 0)
     await stays
     assert keeper.went == ["b", "d"]
+
+
+async def test_who_is_cancelled_in_the_moment_in_which_others_are_woken_holds_up_nobody() -> None:
+    keeper = Gatekeeper()
+    gone, stays = await keeper.begin("a", 90), await keeper.begin("b", 0)
+    keeper.room = True
+    gone.cancel()
+    keeper.turnstile.wake()
+    await asyncio.wait_for(stays, 5)
+    assert keeper.went == ["b"]
+    keeper.room = True
+    await asyncio.wait_for(keeper.go("c", 0), 5)

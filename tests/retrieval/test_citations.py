@@ -7,7 +7,22 @@ from retrieval.citations import Citation, Citer
 
 LABELS = ["aaaaaa", "bbbbbb", "cccccccccccc"]
 PARTS = st.sampled_from(
-    ["[aaaaaa]", "[bbbbbb, cccccccccccc]", "[zzzzzz]", "[aaaaaa;zzzzzz]", "[", "]", "[aa", "aaaa]", " and ", "[1]", "\n", "[[bbbbbb]]"]
+    [
+        "[aaaaaa]",
+        "[bbbbbb, cccccccccccc]",
+        "[zzzzzz]",
+        "[aaaaaa;zzzzzz]",
+        "[zzzzzz, aaaaaa, bbbbbb , cccccccccccc]",
+        f"[{'aaaaaa,' * 6}bbbbbb]",
+        "[",
+        "]",
+        "[aa",
+        "aaaa]",
+        " and ",
+        "[1]",
+        "\n",
+        "[[bbbbbb]]",
+    ]
 )
 
 
@@ -28,8 +43,26 @@ def test_several_labels_in_one_bracket() -> None:
 
 
 def test_what_is_no_label_stays() -> None:
-    text = "See [1], [zzzzzz], [aaaaaa, zzzzzz], [link](x) and [aaaaa"
+    text = "See [1], [zzzzzz], [yyyyyy, zzzzzz], [link](x) and [aaaaa"
     assert whole(text) == (text, [])
+
+
+def test_what_is_known_is_cited_beside_what_is_not() -> None:
+    assert whole("So [zzzzzz, aaaaaa]") == ("So [zzzzzz][1]", [Citation(1, 0, 11)])
+
+
+def test_a_text_that_stays_as_it_is_can_be_cited() -> None:
+    citer = Citer(LABELS, None)
+    assert citer.feed("So [bbbbbb, aaaaaa].") == ("So [bbbbbb, aaaaaa].", [Citation(1, 1, 3), Citation(2, 0, 3)])
+
+
+def test_one_bracket_may_cite_every_document() -> None:
+    many = [f"{letter}" * 6 for letter in "abcdefghijkmnpqrstuvwxyz"]
+    text = f"All [{' ; '.join(many)}]."
+    citer, said = Citer(many), ""
+    for character in text:
+        said += citer.feed(character)[0]
+    assert said + citer.end() == whole(text, many)[0] == f"All {''.join(f'[{number}]' for number in range(1, len(many) + 1))}."
 
 
 def test_a_citation_can_show_something_else() -> None:

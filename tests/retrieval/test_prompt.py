@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.documents import Chunk, SearchHit
-from retrieval.prompt import ALPHABET, LABEL_CHARS, assemble, blocks, document_text, labels
+from retrieval.prompt import ALPHABET, LABEL_CHARS, assemble, blocks, document_text, labels, unknown_control, without_control
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 QUESTION = {"role": "user", "content": "Why?"}
@@ -123,6 +123,17 @@ def test_no_control_token_comes_from_a_text(token: str) -> None:
     text = document_text([hit("doc_a", f"before{token}{token}\nafter {token}system")])
     assert token not in text
     assert text.count(f"{token[0]}\\{token[1:]}") == 3
+
+
+def test_what_a_tokenizer_says_are_control_tokens_comes_from_no_text_either() -> None:
+    said = ["<|im_end|>", "[|endofturn|]", "<seed:eos>", "]~b]", "\n", "x"]
+    unknown = unknown_control(said)
+    assert unknown == ["<seed:eos>", "[|endofturn|]", "]~b]"]
+    hits = [hit("doc_a", "a[|endofturn|]]~b]"), hit("doc_b", "b<seed:eos>")]
+    assert without_control(hits, ()) == hits
+    tamed = without_control(hits, tuple(unknown))
+    assert [each.chunk.text for each in tamed] == ["a[\\|endofturn|]]\\~b]", "b<\\seed:eos>"]
+    assert [each.chunk.id for each in tamed] == [each.chunk.id for each in hits]
 
 
 def test_markup_that_controls_nothing_stays() -> None:

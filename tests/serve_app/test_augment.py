@@ -94,6 +94,20 @@ async def test_that_no_document_fits_is_said(monkeypatch: pytest.MonkeyPatch) ->
     assert (headers[b"x-mygo-documents"], headers[b"x-mygo-documents-left-out"]) == (b"", b"1")
 
 
+async def test_control_tokens_of_the_engines_tokenizer_come_from_no_document() -> None:
+    world = world_with(Documents(hits("a<seed:eos>b")))
+    world.directory.replace([replace(replica, control_tokens=("<seed:eos>",)) for replica in world.directory.known])
+    await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}), caller())
+    assert "a<\\seed:eos>b" in sent(world)["messages"][-1]["content"]
+
+
+async def test_no_answer_of_documents_in_another_order_is_given_where_they_must_not_be_moved() -> None:
+    world = world_with(Documents(hits("a", "b")))
+    request = chat(retrieval={"vector_store_ids": ["vs"]})
+    in_order = chat(retrieval={"vector_store_ids": ["vs"], "reorder": False})
+    assert [(await ask(world, each))[0] for each in (request, in_order, in_order, request)] == ["miss", "miss", "exact", "exact"]
+
+
 async def test_what_fits_is_not_counted() -> None:
     world = world_with(Documents(hits("short")))
     reply = await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}, max_tokens=16), caller())
@@ -159,7 +173,7 @@ async def test_a_search_that_was_forgotten_is_made_anew() -> None:
 
 
 class Start:
-    """A head start that only counts."""
+    """A head start that only counts; no prefill follows it."""
 
     def __init__(self) -> None:
         self.begun = False
@@ -167,6 +181,9 @@ class Start:
 
     def leave(self) -> None:
         self.left += 1
+
+    def spent(self, final: None) -> tuple[int, int]:
+        return 0, 5
 
 
 @pytest.mark.parametrize("failure", [None, StorageError("gone")])
@@ -188,6 +205,7 @@ async def test_a_head_start_is_left_whatever_happens(failure: Exception | None, 
     else:
         await running
     assert start.left >= 1
+    assert world.pipeline.routing.gate.wasted == 5
 
 
 async def test_a_client_that_leaves_during_the_search_leaves_no_head_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +223,7 @@ async def test_a_client_that_leaves_during_the_search_leaves_no_head_start(monke
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert start.left == 1
+    assert (start.left, world.pipeline.routing.gate.wasted) == (1, 5)
 
 
 async def test_what_has_not_begun_when_the_search_ends_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,7 @@ class SimulatedEngine:
         self._killed = False
 
     reuses_tokens = False
+    control_tokens: Sequence[str] = ()
 
     @property
     def block_size(self) -> int:
