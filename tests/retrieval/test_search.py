@@ -217,6 +217,17 @@ def test_prepared_filters_are_bounded(store: DocumentStore, monkeypatch: pytest.
     assert len(collection._selections) == 16
 
 
+def test_a_prepared_filter_is_not_kept_with_its_text(store: DocumentStore) -> None:
+    """It may have megabytes."""
+    put(store, texts(30), kind="x")
+    collection = search_of(store, None).open("a", "vs_1")
+    long = {"type": "nin", "key": "kind", "value": ["\U0001f600" * 500 + str(number) for number in range(256)]}
+    for raw in (long, {"type": "or", "filters": [long, {**long, "key": "other"}]}):
+        assert len(collection.search(QUERY, 100, parse_filter(raw, "filters"))) == 30
+    assert len(collection._selections) == 1  # all rows are in each
+    assert sum(len(name) for name in collection._selections) < 100
+
+
 def test_a_deleted_collection_is_gone_with_its_files(store: DocumentStore, indexes: Path) -> None:
     search = search_of(store, indexes)
     put(store, texts(100))
