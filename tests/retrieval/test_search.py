@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from retrieval import search as search_module
 from retrieval.errors import BusyError, IndexFileError, UnknownStoreError
 from retrieval.filters import parse_filter
-from retrieval.indexes import faiss_index
+from retrieval.indexes import faiss_index, structures
 from retrieval.indexes.base import ChunkIndex, Kind
 from retrieval.indexes.faiss_index import FaissChunkIndex
 from retrieval.search import CollectionCache
-from retrieval.sources import FaissSource, index_name
+from retrieval.sources import RETRY_S, FaissSource, index_name
 from retrieval.store import DocumentStore
 from tests.retrieval.searching import QUERY, agrees, put, search_of, shrink, source_of, tend
 from tests.retrieval.tiers import QuickEncoder
@@ -273,6 +273,27 @@ def test_a_disk_that_takes_nothing_costs_the_files_only(store: DocumentStore, in
     assert "check space and rights" in caplog.text
     assert not [each for each in iter(search.tend, False) if not each]
     assert agrees(store, search.open("a", "vs_1"))
+
+
+@pytest.mark.parametrize("error", [IndexFileError, RuntimeError, MemoryError])
+def test_what_fails_in_the_background_is_done_again_after_a_pause(
+    store: DocumentStore, indexes: Path, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, tries = [0.0], list[float]()
+    source = source_of(indexes)
+    source._clock = lambda: now[0]
+
+    def fails(*_: Any) -> Any:
+        tries.append(now[0])
+        raise error
+
+    monkeypatch.setattr(structures.Ivf, "of", fails)
+    search = CollectionCache(store, source, 2)
+    put(store, texts(100))
+    for now[0] in (0.0, 1.0, RETRY_S - 1, RETRY_S, RETRY_S + 1):
+        assert agrees(store, search.open("a", "vs_1"))
+        tend(search)
+    assert tries == [0.0, RETRY_S]
 
 
 class SlowSource(FaissSource):

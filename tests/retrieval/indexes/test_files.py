@@ -171,6 +171,16 @@ def test_what_the_disk_does_not_take_at_the_end_leaves_nothing_either(files: Ind
     assert list(files.directory.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_a_structure_that_the_disk_does_not_take_is_an_error_with_advice(
+    files: IndexFiles, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_disk(monkeypatch, STRUCTURE)
+    with pytest.raises(IndexFileError, match=r"No space left.*check space and rights"):
+        made(files, kind)
+    assert list(files.directory.iterdir()) == []
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
