@@ -212,7 +212,7 @@ class MilvusChunkIndex:
             search_params={"metric_type": "COSINE", "params": {"ef": max(ef, count)}},
             consistency_level=self._level(),
         )
-        rows, scores = [hit["id"] for hit in found[0]], [hit["distance"] for hit in found[0]]
+        rows, scores = [_row(hit) for hit in found[0]], [hit["distance"] for hit in found[0]]
         return best(np.array(rows, np.int64), np.array(scores, np.float32), k)
 
     def _searched_wide(self, vector: Vector, k: int, rows: RowIds) -> list[Found]:
@@ -261,6 +261,11 @@ class MilvusChunkIndex:
 
 def _of(scope: str) -> str:
     return f'scope == "{scope}"'
+
+
+def _row(hit: Any) -> int:
+    """Only newer servers tell the primary key's name with what they found; of others, pymilvus calls it `id`."""
+    return int(hit["row"] if "row" in hit else hit["id"])
 
 
 def _among(rows: RowIds) -> str:

@@ -15,13 +15,18 @@ from retrieval.search import CollectionCache
 from retrieval.sources import FaissSource, MilvusSource, index_name, open_source
 from retrieval.store import DocumentStore
 from tests.cache.databases import milvus_url
+from tests.retrieval.milvus_rows import MemoryConnection
 from tests.retrieval.searching import DIMENSION, QUERY, agrees, put, tend
 from tests.retrieval.tiers import QuickEncoder
 
 
-@pytest.fixture(scope="module")
-def chunks() -> Iterator[MilvusChunks]:
-    made = MilvusChunks.at(milvus_url().replace("milvus:", "http:"), f"test_{uuid.uuid4().hex}", DIMENSION)
+@pytest.fixture(scope="module", params=["server", "row", "id"])
+def chunks(request: pytest.FixtureRequest) -> Iterator[MilvusChunks]:
+    """In a server, and in memory."""
+    if request.param == "server":
+        made = MilvusChunks.at(milvus_url().replace("milvus:", "http:"), f"test_{uuid.uuid4().hex}", DIMENSION)
+    else:
+        made = MilvusChunks(MemoryConnection(request.param), DIMENSION)
     yield made
     made.drop()
     made.close()
