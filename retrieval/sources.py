@@ -175,7 +175,11 @@ class MilvusSource:
         self._chunks = chunks
 
     def opened(self, name: str, version: int) -> ChunkIndex | None:
-        """Rows that a process before this one has not finished, or has not removed, are among them."""
+        """Rows that a process before this one has not finished, or has not removed, are among them.
+
+        Younger ones are of a state of the database that was given up, and would be found when their version's number is reached again.
+        """
+        self._chunks.forget(name, after=version)
         return self._chunks.version(name, version)
 
     def made(self, name: str, version: int, slices: Callable[[], Slices]) -> ChunkIndex:

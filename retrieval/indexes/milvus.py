@@ -93,10 +93,10 @@ class MilvusChunks:
         check_partition(scope, scope)
         return MilvusChunkIndex(self, scope, version)
 
-    def forget(self, scope: str) -> None:
-        """Deletes all rows of the scope, of any version: 100,000 in a second."""
+    def forget(self, scope: str, after: int = -1) -> None:
+        """Deletes all rows of the scope that were born after that version: 100,000 in a second."""
         check_partition(scope, scope)
-        self.write("delete vectors", "delete", filter=_of(scope))
+        self.write("delete vectors", "delete", filter=f"{_of(scope)} and born > {after}")
 
     def write(self, purpose: str, method: str, **arguments: Any) -> None:
         with self.writing:
