@@ -22,6 +22,7 @@ class Collection:
         self.index = index
         self.members = members
         self._selections: OrderedDict[str, Selection] = OrderedDict()
+        """By filters' digests."""
         self._lock = threading.Lock()
 
     @property
@@ -37,7 +38,7 @@ class Collection:
         return self.index.stages(vector, k, None if filters is None else self._selection(filters))
 
     def _selection(self, filters: Filter) -> Selection:
-        name = filters.canonical
+        name = filters.digest
         with self._lock:
             if name in self._selections:
                 self._selections.move_to_end(name)

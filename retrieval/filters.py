@@ -4,6 +4,7 @@ A comparison has a type: a text is never equal to a number, nor a number to a bo
 equal, nor greater or less, nor among any values; so `ne` and `nin` hold for it.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,16 +31,17 @@ _AMONG = ("in", "nin")
 
 @dataclass(frozen=True)
 class Comparison:
-    """`values` are distinct, sorted as in `canonical`, and for all operators but `in` and `nin` exactly one."""
+    """`values` are distinct, in one order for all filters, and for all operators but `in` and `nin` exactly one."""
 
     operator: Operator
     key: str
     values: tuple[Value, ...]
 
     @cached_property
-    def canonical(self) -> str:
-        """Equal for filters that say the same in the same way, whatever the order of their parts."""
-        return json.dumps([self.operator, self.key, [_canonical(value) for value in self.values]], separators=(",", ":"))
+    def digest(self) -> str:
+        """Equal for filters that say the same in the same way, whatever the order of their parts. A hash: a filter may have megabytes,
+        and who keeps something of it keeps this."""
+        return _digest(json.dumps([self.operator, self.key, [_canonical(value) for value in self.values]]))
 
     def matches(self, attributes: Attributes) -> bool:
         value = attributes.get(self.key)
@@ -55,22 +57,22 @@ class Comparison:
         return frozenset((_kind(each), each) for each in self.values)
 
     def __eq__(self, other: object) -> bool:  # 1 is not true here
-        return isinstance(other, Comparison) and self.canonical == other.canonical
+        return isinstance(other, Comparison) and self.digest == other.digest
 
     def __hash__(self) -> int:
-        return hash(self.canonical)
+        return hash(self.digest)
 
 
 @dataclass(frozen=True)
 class Compound:
-    """`parts` are distinct, and sorted as in `canonical`."""
+    """`parts` are distinct, and sorted by their digests."""
 
     operator: Literal["and", "or"]
     parts: tuple["Filter", ...]
 
     @cached_property
-    def canonical(self) -> str:
-        return f'["{self.operator}",{",".join(part.canonical for part in self.parts)}]'
+    def digest(self) -> str:
+        return _digest(f"{self.operator} {' '.join(part.digest for part in self.parts)}")
 
     def matches(self, attributes: Attributes) -> bool:
         together = all if self.operator == "and" else any
@@ -111,7 +113,7 @@ def _compound(raw: Mapping[str, Any], operator: Any, field: str, levels: int) ->
     count = 0
     for at, part in enumerate(parts):
         parsed, comparisons = _parse(part, f"{field}.filters[{at}]", levels - 1)
-        distinct.setdefault(parsed.canonical, parsed)
+        distinct.setdefault(parsed.digest, parsed)
         count += comparisons
         if count > MAX_COMPARISONS:  # what follows may be megabytes
             raise QueryError(f"more than {MAX_COMPARISONS} comparisons", field)
@@ -154,3 +156,7 @@ def _canonical(value: Value) -> list[Any]:
     """1 and 1.0 are one number."""
     is_whole = isinstance(value, float) and value.is_integer()
     return [_kind(value), int(value) if is_whole else value]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

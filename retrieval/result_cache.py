@@ -53,7 +53,7 @@ class SearchKey:
     """Of each collection: the newest there is. Any change of one makes all earlier results worthless."""
     top_k: int
     filters: str = ""
-    """A hash of their canonical form."""
+    """Their digest."""
     threshold: float | None = None
     """The least score."""
 

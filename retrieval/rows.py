@@ -33,13 +33,23 @@ def is_document(store: int, document_id: str) -> ColumnElement[bool]:
 
 
 def page_of(query: Select[*tuple[Any, ...]], ids: Any, page: Page) -> Select[*tuple[Any, ...]]:
-    """That part of what the query selects; `ids` is the column that it is ordered by."""
+    """That part of what the query selects; `ids` is the column that it is ordered by.
+
+    With `before` alone it is the page that ends there: its `limit` items are the nearest to `before`.
+    """
     behind, before = (ids < page.after, ids > page.before) if page.newest_first else (ids > page.after, ids < page.before)
     if page.after:
         query = query.where(behind)
     if page.before:
         query = query.where(before)
-    return query.order_by(ids.desc() if page.newest_first else ids).limit(page.limit)
+    if page.after or not page.before:
+        return query.order_by(_ordered(ids, page.newest_first)).limit(page.limit)
+    nearest = query.order_by(_ordered(ids, not page.newest_first)).limit(page.limit).subquery()
+    return select(nearest).order_by(_ordered(nearest.c[ids.name], page.newest_first))
+
+
+def _ordered(ids: Any, newest_first: bool) -> Any:
+    return ids.desc() if newest_first else ids.asc()
 
 
 def store_info(row: AnyRow, sums: Sequence[AnyRow]) -> VectorStoreInfo:

@@ -3,6 +3,9 @@
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 
 from retrieval.collection import Collection
 from retrieval.collection_reader import CollectionReader, Key, serves
@@ -16,6 +19,8 @@ SEARCH_THREADS = 32
 """Of the deployment, which call this."""
 MAX_OPENING = SEARCH_THREADS // 2
 """Searches that open a collection, or wait for that, at once; those beyond wait for `OPENING_S` only. So others have threads left."""
+MAX_WAITING = 3 * MAX_OPENING // 4
+"""Of these, searches that wait. So those of one collection leave room for opening others."""
 OPENING_S = 1.0
 
 
@@ -28,6 +33,8 @@ class _Slot:
         self.lock = threading.Lock()
         """Held by who makes another version."""
         self.collection: Collection | None = None
+        self.opening: Future[Collection] | None = None
+        """What one search is doing, while there is no version yet, and others wait for."""
         self.is_gone = False
 
 
@@ -51,6 +58,7 @@ class CollectionCache:
         self._slots: weakref.WeakValueDictionary[Key, _Slot] = weakref.WeakValueDictionary()
         """Those that are loaded, and those that somebody still works on."""
         self._opening = threading.BoundedSemaphore(MAX_OPENING)
+        self._waiting = threading.BoundedSemaphore(MAX_WAITING)
         self._upkeep = Upkeep(self._tidy)
 
     def open(self, namespace: str, store_id: str) -> Collection:
@@ -115,14 +123,33 @@ class CollectionCache:
 
     def _newest(self, slot: _Slot, state: State) -> Collection:
         collection = slot.collection
-        if collection is not None:
-            return collection if serves(collection, state) else self._newer(slot, state)
-        if not self._opening.acquire(timeout=OPENING_S):
-            raise BusyError("searches of collections whose indexes are being opened")
+        if collection is None:
+            collection = self._opened(slot, state)
+        return collection if serves(collection, state) else self._newer(slot, state)
+
+    def _opened(self, slot: _Slot, state: State) -> Collection:
+        """One search opens the collection; the others wait for that, and fail if it does."""
+        with self._lock:
+            if slot.collection is not None:
+                return slot.collection
+            opening, is_first = slot.opening or Future[Collection](), slot.opening is None
+            slot.opening = opening
+        if is_first:
+            self._open(slot, state, opening)
+        elif wait([opening], OPENING_S).not_done:
+            with _permit(self._waiting), _permit(self._opening):
+                wait([opening])
+        return opening.result()
+
+    def _open(self, slot: _Slot, state: State, opening: "Future[Collection]") -> None:
         try:
-            return self._newer(slot, state)
+            with _permit(self._opening, OPENING_S):
+                opening.set_result(self._newer(slot, state))
+        except BaseException as error:  # the others wait without a limit
+            opening.set_exception(error)
         finally:
-            self._opening.release()
+            with self._lock:
+                slot.opening = None
 
     def _newer(self, slot: _Slot, state: State) -> Collection:
         """One thread makes the version; the others that want it wait for that."""
@@ -154,3 +181,13 @@ class CollectionCache:
         for name in kept:
             if name not in known:
                 self._source.forget(name)
+
+
+@contextmanager
+def _permit(permits: threading.Semaphore, wait_s: float = 0.0) -> Iterator[None]:
+    if not permits.acquire(timeout=wait_s):
+        raise BusyError("searches of collections whose indexes are being opened")
+    try:
+        yield
+    finally:
+        permits.release()

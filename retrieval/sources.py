@@ -27,7 +27,7 @@ MIN_SAVED = 4096
 UNSAVED_PART = 8
 """An index is saved again when one of so many of its rows is not in its files: all its rows are written each time."""
 RETRY_S = 60.0
-"""For so long nothing is written after the disk did not take it."""
+"""For so long nothing is written, or made in the background, after that failed: most often the disk is full."""
 IDENTITY = "identity"
 
 
@@ -117,7 +117,9 @@ class FaissSource:
                 slices = _until(is_stopping, index.slices())
                 return self._build(slices, index.version, self._kind, files)
             return files.save(index) if files is not None and self._is_unsaved(index) else index
-        except IndexFileError as error:
+        except Stopping:
+            raise
+        except Exception as error:  # whatever it is: every search asks for it again
             self._failed(error)
             raise
 
@@ -161,7 +163,7 @@ class FaissSource:
     def _is_pausing(self) -> bool:
         return self._clock() < self._failed_at + RETRY_S
 
-    def _failed(self, error: IndexFileError) -> None:
+    def _failed(self, error: Exception) -> None:
         self._failed_at = self._clock()
         log.warning("indexes stay in memory for now: %s", error)
 
@@ -173,7 +175,11 @@ class MilvusSource:
         self._chunks = chunks
 
     def opened(self, name: str, version: int) -> ChunkIndex | None:
-        """Rows that a process before this one has not finished, or has not removed, are among them."""
+        """Rows that a process before this one has not finished, or has not removed, are among them.
+
+        Younger ones are of a state of the database that was given up, and would be found when their version's number is reached again.
+        """
+        self._chunks.forget(name, after=version)
         return self._chunks.version(name, version)
 
     def made(self, name: str, version: int, slices: Callable[[], Slices]) -> ChunkIndex:

@@ -1,6 +1,5 @@
 """What a whole search sees: one version of each of its collections."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,8 +39,7 @@ class View:
             stores=tuple(f"{store_id}/{self.collections[store_id].number}" for store_id in ordered),
             versions=tuple(self.collections[store_id].version for store_id in ordered),
             top_k=asked.top_k,
-            # Hashed: results are remembered by their keys, and a filter may have megabytes.
-            filters="" if asked.filters is None else hashlib.sha256(asked.filters.canonical.encode()).hexdigest(),
+            filters="" if asked.filters is None else asked.filters.digest,
             threshold=asked.threshold,
         )
 

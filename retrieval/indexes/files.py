@@ -5,7 +5,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +80,11 @@ class IndexFiles:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             path = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self.directory))
-            draft = Draft(path, dimension)
-            try:
+            with ExitStack() as ending:
+                ending.callback(shutil.rmtree, path, ignore_errors=True)
+                draft = Draft(path, dimension)
+                ending.callback(draft.close)  # it may raise: what is left in a buffer is written then
                 yield draft
-            finally:
-                draft.close()
-                shutil.rmtree(path, ignore_errors=True)
         except OSError as error:
             advice = "check space and rights in the data directory"
             raise IndexFileError(f"an index could not be written ({error.strerror}): {advice}") from error
@@ -132,7 +131,9 @@ class Draft:
 
     def __init__(self, path: Path, dimension: int) -> None:
         self.path, self.count, self.dimension = path, 0, dimension
-        self._files = {name: (path / name).open("wb") for name in (ROWS, VECTORS)}
+        with ExitStack() as opened:
+            self._files = {name: opened.enter_context((path / name).open("wb")) for name in (ROWS, VECTORS)}
+            self._open = opened.pop_all()
         self._hashes = {name: hashlib.sha256() for name in self._files}
 
     def add(self, rows: RowIds, vectors: Vectors) -> None:
@@ -168,8 +169,8 @@ class Draft:
         flush(self.path)
 
     def close(self) -> None:
-        for file in self._files.values():
-            file.close()
+        """All files, also if one raises. Twice does no harm."""
+        self._open.close()
 
 
 def _opened(path: Path, dimension: int, embedder: str) -> Contents:

@@ -93,10 +93,10 @@ class MilvusChunks:
         check_partition(scope, scope)
         return MilvusChunkIndex(self, scope, version)
 
-    def forget(self, scope: str) -> None:
-        """Deletes all rows of the scope, of any version: 100,000 in a second."""
+    def forget(self, scope: str, after: int = -1) -> None:
+        """Deletes all rows of the scope that were born after that version: 100,000 in a second."""
         check_partition(scope, scope)
-        self.write("delete vectors", "delete", filter=_of(scope))
+        self.write("delete vectors", "delete", filter=f"{_of(scope)} and born > {after}")
 
     def write(self, purpose: str, method: str, **arguments: Any) -> None:
         with self.writing:
@@ -212,7 +212,7 @@ class MilvusChunkIndex:
             search_params={"metric_type": "COSINE", "params": {"ef": max(ef, count)}},
             consistency_level=self._level(),
         )
-        rows, scores = [hit["id"] for hit in found[0]], [hit["distance"] for hit in found[0]]
+        rows, scores = [_row(hit) for hit in found[0]], [hit["distance"] for hit in found[0]]
         return best(np.array(rows, np.int64), np.array(scores, np.float32), k)
 
     def _searched_wide(self, vector: Vector, k: int, rows: RowIds) -> list[Found]:
@@ -261,6 +261,11 @@ class MilvusChunkIndex:
 
 def _of(scope: str) -> str:
     return f'scope == "{scope}"'
+
+
+def _row(hit: Any) -> int:
+    """Only newer servers tell the primary key's name with what they found; of others, pymilvus calls it `id`."""
+    return int(hit["row"] if "row" in hit else hit["id"])
 
 
 def _among(rows: RowIds) -> str:

@@ -92,7 +92,8 @@ class Structure(Protocol):
     def extended(self, vectors: Iterable[Vectors]) -> "Structure":
         """A copy that covers the vectors behind those that are covered, too."""
 
-    def write(self, path: Path) -> None: ...
+    def write(self, path: Path) -> None:
+        """Raises `OSError`."""
 
 
 class Ivf:
@@ -191,7 +192,7 @@ class Ivf:
         return Ivf(_grown(self._index, vectors))
 
     def write(self, path: Path) -> None:
-        load_faiss().write_index(self._index, str(path))
+        _write(self._index, path)
 
 
 class Hnsw:
@@ -240,11 +241,18 @@ class Hnsw:
         return Hnsw(_grown(self._index, vectors))
 
     def write(self, path: Path) -> None:
-        load_faiss().write_index(self._index, str(path))
+        _write(self._index, path)
 
 
 def lists_for(count: int) -> int:
     return int(max(1, min(max(MIN_LISTS, ROWS_OF_ROOT * count**0.5), count // 4)))
+
+
+def _write(index: Any, path: Path) -> None:
+    """Into a file of Python's: FAISS's own raises no `OSError`, and nothing at all if only the last bytes find no room."""
+    faiss = load_faiss()
+    with path.open("wb") as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
 
 
 def _grown(index: Any, vectors: Iterable[Vectors]) -> Any:

@@ -2,7 +2,13 @@
 
 import re
 
-_FRONT_MATTER = re.compile(r"\A\s*^(---|\+\+\+)[ \t]*\n(?:(?!\1[ \t]*$).*\n)*?\1[ \t]*(?:\n|\Z)", re.MULTILINE)
+_KEY = r"[\"']?\w[\w.-]*[\"']?[ \t]*"
+_FRONT_MATTER = re.compile(
+    rf"\A\s*^(?=---[ \t]*\n(?:{_KEY}:\s|---[ \t]*$)|\+\+\+[ \t]*\n(?:{_KEY}=|\+\+\+[ \t]*$))"
+    r"(---|\+\+\+)[ \t]*\n(?:(?!\1[ \t]*$).*\n)*?\1[ \t]*(?:\n|\Z)",
+    re.MULTILINE,
+)
+"""It begins with a key, or is empty: `---` is also a rule across the page, and what stands between two of them is text."""
 _HEADING = re.compile(r" {0,3}#{1,6}(?:\s|$)")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 

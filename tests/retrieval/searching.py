@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from retrieval.collection import Collection
 from retrieval.documents import Chunk, Document
 from retrieval.filters import Filter
 from retrieval.indexes import building, faiss_index, structures
-from retrieval.indexes.base import Found, Kind
+from retrieval.indexes.base import ChunkIndex, Found, Kind
 from retrieval.indexes.config import IndexConfig
 from retrieval.search import CollectionCache
 from retrieval.sources import FaissSource
@@ -37,6 +38,29 @@ def source_of(directory: Path | None, kind: Kind = "auto", embedder: str = ENCOD
     return FaissSource(IndexConfig(kind=kind), DIMENSION, embedder, directory, min_saved=20)
 
 
+class SlowSource(FaissSource):
+    """Making an index, or tending it, waits until a test lets it."""
+
+    def __init__(self, directory: Path | None) -> None:
+        made = source_of(directory)
+        self.__dict__ |= made.__dict__
+        self.begun, self.may_end = threading.Event(), threading.Event()
+        self.slow_name = ""
+
+    def made(self, name: str, version: int, slices: Any) -> ChunkIndex:
+        self._wait(name)
+        return super().made(name, version, slices)
+
+    def tended(self, name: str, index: ChunkIndex, is_stopping: Any) -> ChunkIndex:
+        self._wait(name)
+        return super().tended(name, index, is_stopping)
+
+    def _wait(self, name: str) -> None:
+        if name == self.slow_name:
+            self.begun.set()
+            assert self.may_end.wait(20)
+
+
 def search_of(store: DocumentStore, directory: Path | None, kind: Kind = "auto") -> CollectionCache:
     return CollectionCache(store, source_of(directory, kind), max_loaded=2)
 
@@ -45,6 +69,10 @@ def tend(search: CollectionCache) -> None:
     """All upkeep there is."""
     while search.tend():
         pass
+
+
+def texts(count: int, first: int = 0) -> dict[str, str]:
+    return {f"d{number}": f"text {number}" for number in range(first, first + count)}
 
 
 def put(store: DocumentStore, texts: dict[str, str], store_id: str = "vs_1", chunks: int = 1, **attributes: str) -> None:

@@ -163,17 +163,16 @@ def test_order_makes_no_other_filter(raw: Any, attributes: dict[str, Any]) -> No
     one, other = parse_filter(raw, "f"), parse_filter(turned(raw), "f")
     assert one == other
     assert hash(one) == hash(other)
-    assert one.canonical == other.canonical
+    assert one.digest == other.digest
     assert one.matches(attributes) == other.matches(attributes)
-    json.loads(one.canonical)
 
 
 @given(FILTERS, FILTERS, ATTRIBUTES)
-def test_filters_with_one_canonical_form_let_the_same_through(first: Any, second: Any, attributes: dict[str, Any]) -> None:
+def test_filters_of_one_digest_let_the_same_through(first: Any, second: Any, attributes: dict[str, Any]) -> None:
     one, other = parse_filter(first, "f"), parse_filter(second, "f")
-    if one.canonical == other.canonical:
+    if one.digest == other.digest:
         assert one.matches(attributes) == other.matches(attributes)
-    assert (one == other) == (one.canonical == other.canonical)
+    assert (one == other) == (one.digest == other.digest)
 
 
 @given(COMPARISONS, ATTRIBUTES)

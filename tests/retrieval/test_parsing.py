@@ -109,7 +109,15 @@ def test_any_text_is_read_as_it_is_but_for_line_ends_and_controls(text: str) -> 
     [
         ("---\ntitle: x\n---\n# H\nt\n## I", "\f# H\nt\n\f## I"),
         ("+++\na = 1\n+++\nt", "t"),
+        ('---\n"a-b.c" :\n  - x\n\n# comment\n---\nt', "t"),
+        ("\n---\n---\nt", "t"),
+        ("+++\n+++\nt", "t"),
         ("---\n\nno end", "---\n\nno end"),
+        ("---\n\n# One\n\ntext\n\n---\n\n# Two", "---\n\n\f# One\n\ntext\n\n---\n\n\f# Two"),
+        ("---\n# One\ntext\n---\nt", "---\n\f# One\ntext\n---\nt"),
+        ("---\nA sentence: text.\n---\nt", "---\nA sentence: text.\n---\nt"),
+        ("---\nhttps://x.org\n---\nt", "---\nhttps://x.org\n---\nt"),
+        ("+++\nmore\n+++\nt", "+++\nmore\n+++\nt"),
         ("text\n---\nmore\n---\n", "text\n---\nmore\n---\n"),
         ("```\n# code\n```\n# H", "```\n# code\n```\n\f# H"),
         ("~~~~\n```\n# code\n~~~~\n# H", "~~~~\n```\n# code\n~~~~\n\f# H"),
@@ -121,7 +129,7 @@ def test_markdown(raw: str, text: str) -> None:
 
 
 def test_markdown_of_any_length_takes_its_time_only_once() -> None:
-    for hostile in ("---\n" + "a\n" * 200_000, "#" * 400_000, "`" * 400_000, " " * 400_000 + "\n---\n" * 1000):
+    for hostile in ("---\na:\n" + "a\n" * 200_000, "---\n" + "a" * 400_000, "#" * 400_000, "`" * 400_000, " " * 400_000 + "\n---\n" * 1000):
         started = time.perf_counter()
         read_markdown(hostile)
         assert time.perf_counter() - started < 2

@@ -53,6 +53,8 @@ def test_nothing_reads_a_whole_table(tier: RetrievalTier, plans: list[str]) -> N
     service.list_stores("a")
     service.list_documents("a", store_id)
     tier.files.list_files("a", Page(), "assistants")
+    tier.files.list_files("a", Page(before="x"), "assistants")
+    attachments.list_attached("a", store_id, Page(before="x"), "completed")
     service.delete_document("a", store_id, "y")
     attachments.delete_file("a", file_id)
     service.delete_store("a", store_id)

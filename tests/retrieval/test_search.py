@@ -11,16 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from retrieval import search as search_module
-from retrieval.errors import BusyError, IndexFileError, UnknownStoreError
+from retrieval.errors import IndexFileError, UnknownStoreError
 from retrieval.filters import parse_filter
-from retrieval.indexes import faiss_index
-from retrieval.indexes.base import ChunkIndex, Kind
+from retrieval.indexes import faiss_index, structures
+from retrieval.indexes.base import Kind
 from retrieval.indexes.faiss_index import FaissChunkIndex
 from retrieval.search import CollectionCache
-from retrieval.sources import FaissSource, index_name
+from retrieval.sources import RETRY_S, index_name
 from retrieval.store import DocumentStore
-from tests.retrieval.searching import QUERY, agrees, put, search_of, shrink, source_of, tend
+from tests.retrieval.searching import QUERY, SlowSource, agrees, put, search_of, shrink, source_of, tend, texts
 from tests.retrieval.tiers import QuickEncoder
 
 KINDS: list[Kind] = ["auto", "flat", "hnsw", "ivf"]
@@ -42,10 +41,6 @@ def store(url: str) -> Any:
 @pytest.fixture
 def indexes(tmp_path: Path) -> Path:
     return tmp_path / "indexes"
-
-
-def texts(count: int, first: int = 0) -> dict[str, str]:
-    return {f"d{number}": f"text {number}" for number in range(first, first + count)}
 
 
 def directory_of(indexes: Path, store_id: str = "vs_1") -> Path:
@@ -217,6 +212,17 @@ def test_prepared_filters_are_bounded(store: DocumentStore, monkeypatch: pytest.
     assert len(collection._selections) == 16
 
 
+def test_a_prepared_filter_is_not_kept_with_its_text(store: DocumentStore) -> None:
+    """It may have megabytes."""
+    put(store, texts(30), kind="x")
+    collection = search_of(store, None).open("a", "vs_1")
+    long = {"type": "nin", "key": "kind", "value": ["\U0001f600" * 500 + str(number) for number in range(256)]}
+    for raw in (long, {"type": "or", "filters": [long, {**long, "key": "other"}]}):
+        assert len(collection.search(QUERY, 100, parse_filter(raw, "filters"))) == 30
+    assert len(collection._selections) == 1  # all rows are in each
+    assert sum(len(name) for name in collection._selections) < 100
+
+
 def test_a_deleted_collection_is_gone_with_its_files(store: DocumentStore, indexes: Path) -> None:
     search = search_of(store, indexes)
     put(store, texts(100))
@@ -264,51 +270,25 @@ def test_a_disk_that_takes_nothing_costs_the_files_only(store: DocumentStore, in
     assert agrees(store, search.open("a", "vs_1"))
 
 
-class SlowSource(FaissSource):
-    """Making an index, or tending it, waits until a test lets it."""
+@pytest.mark.parametrize("error", [IndexFileError, RuntimeError, MemoryError])
+def test_what_fails_in_the_background_is_done_again_after_a_pause(
+    store: DocumentStore, indexes: Path, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, tries = [0.0], list[float]()
+    source = source_of(indexes)
+    source._clock = lambda: now[0]
 
-    def __init__(self, directory: Path | None) -> None:
-        made = source_of(directory)
-        self.__dict__ |= made.__dict__
-        self.begun, self.may_end = threading.Event(), threading.Event()
-        self.slow_name = ""
+    def fails(*_: Any) -> Any:
+        tries.append(now[0])
+        raise error
 
-    def made(self, name: str, version: int, slices: Any) -> ChunkIndex:
-        self._wait(name)
-        return super().made(name, version, slices)
-
-    def tended(self, name: str, index: ChunkIndex, is_stopping: Any) -> ChunkIndex:
-        self._wait(name)
-        return super().tended(name, index, is_stopping)
-
-    def _wait(self, name: str) -> None:
-        if name == self.slow_name:
-            self.begun.set()
-            assert self.may_end.wait(20)
-
-
-def test_while_an_index_is_made_others_are_searched(store: DocumentStore, indexes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_module, "MAX_OPENING", 2)
-    monkeypatch.setattr(search_module, "OPENING_S", 0.01)
-    store.create_store("a", "vs_2", "", {}, 1.0)
-    put(store, texts(100))
-    put(store, texts(100), "vs_2")
-    source = SlowSource(indexes)
+    monkeypatch.setattr(structures.Ivf, "of", fails)
     search = CollectionCache(store, source, 2)
-    search.open("a", "vs_2")
-    source.slow_name = index_name("a", "vs_1")
-    with ThreadPoolExecutor(2) as threads:
-        opening = [threads.submit(search.open, "a", "vs_1") for _ in range(2)]
-        try:
-            assert source.begun.wait(20)
-            assert agrees(store, search.open("a", "vs_2"), "vs_2")
-            while search._opening._value:
-                threading.Event().wait(0.001)
-            with pytest.raises(BusyError, match="being opened"):
-                search.open("a", "vs_1")
-        finally:
-            source.may_end.set()
-        assert all(agrees(store, each.result()) for each in opening)
+    put(store, texts(100))
+    for now[0] in (0.0, 1.0, RETRY_S - 1, RETRY_S, RETRY_S + 1):
+        assert agrees(store, search.open("a", "vs_1"))
+        tend(search)
+    assert tries == [0.0, RETRY_S]
 
 
 def test_while_a_structure_is_made_the_collection_changes_and_is_searched(store: DocumentStore, indexes: Path) -> None:

@@ -15,13 +15,18 @@ from retrieval.search import CollectionCache
 from retrieval.sources import FaissSource, MilvusSource, index_name, open_source
 from retrieval.store import DocumentStore
 from tests.cache.databases import milvus_url
-from tests.retrieval.searching import DIMENSION, QUERY, agrees, put, tend
+from tests.retrieval.milvus_rows import MemoryConnection
+from tests.retrieval.searching import DIMENSION, QUERY, agrees, put, tend, texts
 from tests.retrieval.tiers import QuickEncoder
 
 
-@pytest.fixture(scope="module")
-def chunks() -> Iterator[MilvusChunks]:
-    made = MilvusChunks.at(milvus_url().replace("milvus:", "http:"), f"test_{uuid.uuid4().hex}", DIMENSION)
+@pytest.fixture(scope="module", params=["server", "row", "id"])
+def chunks(request: pytest.FixtureRequest) -> Iterator[MilvusChunks]:
+    """In a server, and in memory."""
+    if request.param == "server":
+        made = MilvusChunks.at(milvus_url().replace("milvus:", "http:"), f"test_{uuid.uuid4().hex}", DIMENSION)
+    else:
+        made = MilvusChunks(MemoryConnection(request.param), DIMENSION)
     yield made
     made.drop()
     made.close()
@@ -53,6 +58,27 @@ def test_versions_follow_each_other_also_in_another_process(store: DocumentStore
     again.forget("a", "vs_1")
     tend(again)
     assert len(chunks.version(index_name("a", "vs_1"), 2**53)) == 0
+
+
+def test_rows_of_a_state_that_was_given_up_do_not_come_back(store: DocumentStore, chunks: MilvusChunks, url: str) -> None:
+    """A backup is brought back, and the version that those rows were born at is reached again."""
+    put(store, texts(20))
+    CollectionCache(store, MilvusSource(chunks), 2).open("a", "vs_1")
+    path = Path(url.removeprefix("sqlite:///"))
+    store.close()
+    backup = path.read_bytes()
+    store = DocumentStore(url, QuickEncoder().name)
+    put(store, {f"lost{number}": f"lost {number}" for number in range(30)})
+    assert agrees(store, CollectionCache(store, MilvusSource(chunks), 2).open("a", "vs_1"))
+    store.close()
+    path.write_bytes(backup)
+    store = DocumentStore(url, QuickEncoder().name)
+    search = CollectionCache(store, MilvusSource(chunks), 2)
+    assert agrees(store, search.open("a", "vs_1"))
+    for name in ("kept", "kept too"):
+        put(store, {f"{name[-3:]}{number}": f"{name} {number}" for number in range(5)})
+        assert agrees(store, search.open("a", "vs_1"))
+    store.close()
 
 
 def test_a_filter_that_is_too_wide_to_be_sent_is_looked_behind(

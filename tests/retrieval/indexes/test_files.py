@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,6 +148,37 @@ def test_a_directory_that_cannot_be_written_is_an_error_with_advice(tmp_path: Pa
     (tmp_path / "file").touch()
     with pytest.raises(IndexFileError, match="check space and rights"):
         made(IndexFiles(tmp_path / "file" / "index"))
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """No draft can hold anything in the files of these names."""
+    make = tempfile.mkdtemp
+
+    def made_full(**arguments: Any) -> str:
+        path: str = make(**arguments)
+        for name in names:
+            (Path(path) / name).symlink_to("/dev/full")
+        return path
+
+    monkeypatch.setattr(tempfile, "mkdtemp", made_full)
+
+
+def test_what_the_disk_does_not_take_at_the_end_leaves_nothing_either(files: IndexFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_disk(monkeypatch, ROWS, VECTORS)
+    with pytest.raises(IndexFileError, match="No space left"), files.draft(8) as draft:
+        draft.add(ids([1]), units(1, 1))  # in buffers
+    assert [file.closed for file in draft._files.values()] == [True, True]
+    assert list(files.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_a_structure_that_the_disk_does_not_take_is_an_error_with_advice(
+    files: IndexFiles, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_disk(monkeypatch, STRUCTURE)
+    with pytest.raises(IndexFileError, match=r"No space left.*check space and rights"):
+        made(files, kind)
+    assert list(files.directory.iterdir()) == []
 
 
 KILLED = """
