@@ -95,7 +95,7 @@ def page_of(request: HttpRequest, order: Literal["asc", "desc"] = "desc", most: 
 
 
 def list_reply(items: list[dict[str, Any]], page: Page) -> Reply:
-    """`items`: of `page`, which has one more than is shown."""
-    shown = items[: page.limit - 1]
+    """`items`: of `page`, which has one more than is shown: the first of a page that ends before an item, the last of any other."""
+    shown = items[1 - page.limit :] if page.before and not page.after else items[: page.limit - 1]
     ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {"first_id": None, "last_id": None}
     return json_reply({"object": "list", "data": shown, **ends, "has_more": len(items) > len(shown)})

@@ -320,6 +320,10 @@ async def test_pages_of_files(http: httpx.AsyncClient) -> None:
     assert ([each["id"] for each in rest["data"]], rest["has_more"]) == ([ids[0]], False)
     before = (await http.get("/v1/files", params={"before": ids[1]})).json()
     assert [each["id"] for each in before["data"]] == [ids[2]]
+    near = (await http.get("/v1/files", params={"limit": 1, "before": ids[0]})).json()
+    assert ([each["id"] for each in near["data"]], near["has_more"]) == ([ids[1]], True)
+    both = (await http.get("/v1/files", params={"limit": 2, "before": ids[0]})).json()
+    assert ([each["id"] for each in both["data"]], both["has_more"]) == ([ids[2], ids[1]], False)
     for query in ({"limit": 10_001}, {"limit": 0}, {"order": CANARY}, {"purpose": CANARY}):
         response = await http.get("/v1/files", params=query)
         assert (response.status_code, error_of(response)["param"]) == (400, next(iter(query)))
