@@ -157,6 +157,8 @@ class Ingest:
     def _ingest(self, job: Job) -> None:
         """To its end. Raises `Stopping`."""
         try:
+            if job.embedder != self._store.embedder:  # also where an earlier process has begun: its chunks are another encoder's
+                raise ParseError("the collection was made with another encoder: add its files to a new one", "server_error")
             text = job.text if job.text is not None else self._read(job)
             self._encode(job, text)
             self._count(completed=1)
@@ -171,8 +173,6 @@ class Ingest:
             self._fail(job, "server_error", "reading the file failed; its id names it in the logs")
 
     def _read(self, job: Job) -> str:
-        if job.embedder != self._store.embedder:
-            raise ParseError("the collection was made with another encoder: add its files to a new one", "server_error")
         try:
             path = self._files.path(job.file_namespace, job.document_id)
         except UnknownFileError:

@@ -336,3 +336,32 @@ def test_a_text_that_is_now_cut_otherwise_begins_anew(tmp_path: Path, monkeypatc
     assert sorted(found(tier, store_id)) == ["another", "way"]
     assert attached(tier, store_id, file_id).chunks_done == 2
     tier.close()
+
+
+def test_a_file_that_was_begun_is_not_finished_with_another_encoder(tmp_path: Path) -> None:
+    first = Encoder()
+    tier = make_tier(tmp_path, first)
+    store_id = tier.service.create_store("a", "").id
+    file_id = attach(tier, store_id, LONG)
+
+    def stop(texts: Sequence[str]) -> None:
+        if first.encoded:
+            raise Stopping
+
+    first.before = stop
+    with pytest.raises(Stopping):
+        tier.ingest.step()
+    assert attached(tier, store_id, file_id).chunks_done == ingest.BATCH_CHUNKS
+    tier.close()
+
+    class Other(Encoder):
+        name = "another@1"
+
+    second = Other()
+    tier = make_tier(tmp_path, second)
+    drain(tier)
+    file = attached(tier, store_id, file_id)
+    assert (file.status, file.error_code, second.encoded) == ("failed", "server_error", [])
+    assert "another encoder" in str(file.error_message)
+    assert remains(tier) == 0
+    tier.close()
