@@ -174,10 +174,9 @@ class Ingest:
 
     def _read(self, job: Job) -> str:
         try:
-            path = self._files.path(job.file_namespace, job.document_id)
+            text = self._patiently(lambda: read_file(self._files.path(job.file_namespace, job.document_id), job.name, self._config))
         except UnknownFileError:
             raise ParseError("the file was deleted before it was read") from None
-        text = read_file(path, job.name, self._config)
         self._patiently(lambda: self._queue.keep_text(job, text))
         return text
 
@@ -202,7 +201,9 @@ class Ingest:
                 raise Stopping
             try:
                 return work()
-            except (EmbedderError, StorageError) as error:
+            except FileNotFoundError:  # its bytes do not come back
+                raise
+            except (EmbedderError, StorageError, OSError) as error:
                 log.warning("a file has to wait", extra={"error": str(error), "pause_s": pause_s})
             self._pause(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
