@@ -54,11 +54,8 @@ class FileStore:
 
     def finish_upload(self, namespace: str, upload_id: str, name: str, purpose: str) -> FileInfo:
         """The upload is a file now. Raises `DocumentError`, after which the upload is still there."""
-        if not name:
-            raise DocumentError("a file has a name", "file")
-        check_name(name, "file")
-        if purpose not in PURPOSES:
-            raise DocumentError(f"purpose is not an allowed value; allowed: {', '.join(PURPOSES)}", "purpose")
+        check_filename(name)
+        check_purpose(purpose)
         upload = self._uploads.finish(namespace, upload_id)
         now = self._clock()
         info = FileInfo(new_id(FILE_PREFIX, now), name, purpose, upload.size, now)
@@ -148,3 +145,16 @@ class FileStore:
             flush(target.parent)  # the row must not outlive the bytes
         except OSError as error:
             raise StorageError(f"a file could not be kept: {error.strerror}: see to the data directory") from error
+
+
+def check_filename(name: str) -> None:
+    """Raises `DocumentError`."""
+    if not name:
+        raise DocumentError("a file has a name", "file")
+    check_name(name, "file")
+
+
+def check_purpose(purpose: str) -> None:
+    """Raises `DocumentError`."""
+    if purpose not in PURPOSES:
+        raise DocumentError(f"purpose is not an allowed value; allowed: {', '.join(PURPOSES)}", "purpose")
