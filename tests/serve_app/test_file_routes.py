@@ -337,6 +337,19 @@ async def test_too_many_uploads_at_once(world: World, http: httpx.AsyncClient, t
     assert response.headers["retry-after"]
 
 
+async def test_an_upload_that_is_lost_on_its_way_may_be_tried_again(http: httpx.AsyncClient, tier: RetrievalTier) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield PURPOSE + form_start() + bytes(MAX_PART_BYTES)
+        assert len(tier.files._uploads) == 1
+        tier.files._uploads._open.clear()  # what another process knows of it
+        yield bytes(MAX_PART_BYTES) + END
+
+    response = await http.post("/v1/files", content=body(), headers={"content-type": "multipart/form-data; boundary=b"})
+    assert (response.status_code, error_of(response)["code"]) == (503, "upload_lost")
+    assert "Upload the file again" in error_of(response)["message"]
+    assert response.headers["retry-after"]
+
+
 async def test_pages_of_files(http: httpx.AsyncClient) -> None:
     ids = [await create(http) for _ in range(3)]
     first = (await http.get("/v1/files", params={"limit": 2})).json()
