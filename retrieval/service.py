@@ -42,7 +42,7 @@ class RetrievalService:
 
     A call names the caller's namespace, and reaches the collections of that and of the caller's groups. Every call may raise
     `StorageError`; one that names a collection, `UnknownStoreError`, be it of another namespace or of none; one that encodes,
-    `cache.errors.EmbedderError`.
+    `cache.errors.EmbedderError`; one that needs a collection's vectors, `DocumentError` if they are another encoder's.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class RetrievalService:
         Replaces documents of the same ids; of documents with one id the last counts. Raises `DocumentError`.
         """
         scope = self._scopes.of(namespace, store_id)
-        self._store.version(scope, store_id)  # an unknown collection is refused before the work
+        self._store.version(scope, store_id)  # an unknown collection, or another encoder's, is refused before the work
         for at, document in enumerate(documents):
             check_document(document, self._config.max_document_bytes, f"documents[{at}]")
         distinct = list({document.id: document for document in documents}.values())
