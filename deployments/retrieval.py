@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -14,6 +15,7 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 
 from cache.embedders.base import Embedder
+from deployments.adding import Adding
 from deployments.channel.server import ChannelServer
 from deployments.direct import DirectApp, DirectCalls
 from deployments.embedding import Described, RemoteEmbedder, calls_of_embedding
@@ -31,7 +33,7 @@ from retrieval.tier import RetrievalTier
 
 NAME = "Retrieval"
 THREADS = 32
-"""Of calls: those that add documents wait for the encoder for minutes."""
+"""Of calls, none of which takes long."""
 DRAIN_LIMIT_S = 10.0
 EXPORT_S = 1.0
 """How often counters are told."""
@@ -81,6 +83,7 @@ class Retrieval(RetrievalCalls):
         self._closing = asyncio.Event()
         self._threads = ThreadPoolExecutor(THREADS, "retrieval")
         self._searches = ThreadPoolExecutor(SEARCH_THREADS, "searches")  # so that they do not wait for those
+        self._adding = Adding()
         self._calls: DirectCalls | None = None
         self._opening: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -150,25 +153,20 @@ class Retrieval(RetrievalCalls):
         """Any call of the tier, by name: its result, or `Refused`."""
         tier = await self._opened()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, tier.call, method, *args)
+            if method == "add_documents":
+                return await self._adding.do(args[0], partial(tier.call, method, *args))
+            return await _running(self._threads, tier.call, method, *args)
         except _REFUSALS as error:
             return Refused(error)
 
     async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
-        return await self._searching((await self._opened()).service.search, namespace, request)
+        return await _running(self._searches, (await self._opened()).service.search, namespace, request)
 
     async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
-        return await self._searching((await self._opened()).service.begin_search, namespace, request)
+        return await _running(self._searches, (await self._opened()).service.begin_search, namespace, request)
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
-        return await self._searching((await self._opened()).service.end_search, namespace, ticket)
-
-    async def _searching(self, work: Callable[..., T], *args: Any) -> T:
-        try:
-            running = asyncio.get_running_loop().run_in_executor(self._searches, work, *args)
-        except RuntimeError as error:  # the threads are shut down
-            raise _closed() from error
-        return await running
+        return await _running(self._searches, (await self._opened()).service.end_search, namespace, ticket)
 
     async def _tell(self, tier: RetrievalTier) -> None:
         metrics = RetrievalMetrics()
@@ -191,16 +189,26 @@ class Retrieval(RetrievalCalls):
             pass
         if self._telling is not None:
             self._telling.cancel()
-        await asyncio.to_thread(self._searches.shutdown, cancel_futures=True)
+        # In threads: what is under way may need this loop for the encoder.
+        for threads in (self._searches, self._threads):
+            await asyncio.to_thread(threads.shutdown, cancel_futures=True)
+        await asyncio.to_thread(self._adding.stop)
         if self._tier is not None:
             await asyncio.to_thread(self._tier.close)
-        self._threads.shutdown()
         if self._calls is not None:
             self._calls.close()
 
     async def __del__(self) -> None:
         """Serve awaits this when the replica is to stop."""
         await self.close()
+
+
+async def _running(threads: ThreadPoolExecutor, work: Callable[..., T], *args: Any) -> T:
+    try:
+        running = asyncio.get_running_loop().run_in_executor(threads, work, *args)
+    except RuntimeError as error:  # the threads are shut down
+        raise _closed() from error
+    return await running
 
 
 def _closed() -> StorageError:

@@ -4,6 +4,7 @@ import hashlib
 import math
 import re
 import secrets
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -30,6 +31,9 @@ Status = Literal["in_progress", "completed", "failed", "cancelled"]
 FILE_PREFIX = "file-"
 """Of the ids of uploaded files, which are documents' ids where such a file is attached."""
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_UNNAMEABLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
+"""Unicode's categories of what no name has: controls, surrogates, ends of lines and of paragraphs. Spaces of all widths, and what joins
+emoji, are usual."""
 _DOCUMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
 
@@ -244,8 +248,8 @@ def check_document(document: Document, max_bytes: int, field: str) -> None:
 
 def check_name(name: str, field: str) -> None:
     """A collection's or file's name. Raises `DocumentError`, which names `field`."""
-    if len(name) > MAX_NAME_CHARS or not name.isprintable():
-        raise DocumentError(f"a name is printable and has at most {MAX_NAME_CHARS} characters", field)
+    if len(name) > MAX_NAME_CHARS or any(unicodedata.category(each) in _UNNAMEABLE for each in name):
+        raise DocumentError(f"a name has at most {MAX_NAME_CHARS} characters, and no line breaks or other control characters", field)
 
 
 def check_attributes(attributes: Attributes, field: str) -> None:

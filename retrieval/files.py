@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from cache.database import Database
 from retrieval import rows
@@ -40,9 +40,7 @@ class FileStore:
     def begin_upload(self, namespace: str, size: int = 0) -> str:
         """An id to `append` parts to, of which the file will have about `size` bytes. Raises `BusyError`, `DocumentError`."""
         with self._database.read() as connection:
-            kept = connection.scalar(select(func.sum(files.c.bytes)).where(files.c.namespace == namespace)) or 0
-        if kept + size > self._config.max_tenant_bytes:
-            raise DocumentError(f"your files have {kept} bytes; allowed: {self._config.max_tenant_bytes}: delete some", "file")
+            self._require_room(connection, namespace, size)
         return self._uploads.begin(namespace)
 
     def append_upload(self, namespace: str, upload_id: str, offset: int, part: bytes) -> None:
@@ -53,22 +51,29 @@ class FileStore:
         self._uploads.drop(namespace, upload_id)
 
     def finish_upload(self, namespace: str, upload_id: str, name: str, purpose: str) -> FileInfo:
-        """The upload is a file now. Raises `DocumentError`, after which the upload is still there."""
-        if not name:
-            raise DocumentError("a file has a name", "file")
-        check_name(name, "file")
-        if purpose not in PURPOSES:
-            raise DocumentError(f"purpose is not an allowed value; allowed: {', '.join(PURPOSES)}", "purpose")
+        """The upload is a file now. Raises `DocumentError`, after which the upload is still there, unless there is no room for the file."""
+        check_filename(name)
+        check_purpose(purpose)
         upload = self._uploads.finish(namespace, upload_id)
         now = self._clock()
         info = FileInfo(new_id(FILE_PREFIX, now), name, purpose, upload.size, now)
         digest = upload.digest.hexdigest()
-        with self._lock:
-            self._keep_bytes(upload.path, self._path(namespace, digest))
-            row = {"namespace": namespace, "id": info.id, "name": name, "purpose": purpose, "bytes": info.bytes, "sha256": digest}
-            with self._database.write() as connection:
+        row = {"namespace": namespace, "id": info.id, "name": name, "purpose": purpose, "bytes": info.bytes, "sha256": digest}
+        try:
+            with self._lock, self._database.write() as connection:
+                # Again: how long it is was not known before, and others came meanwhile.
+                self._require_room(connection, namespace, info.bytes)
+                self._keep_bytes(upload.path, self._path(namespace, digest))
                 connection.execute(insert(files), {**row, "created_at": now})
+        except DocumentError:
+            upload.path.unlink(missing_ok=True)
+            raise
         return info
+
+    def _require_room(self, connection: Connection, namespace: str, more: int) -> None:
+        kept = connection.scalar(select(func.sum(files.c.bytes)).where(files.c.namespace == namespace)) or 0
+        if kept + more > self._config.max_tenant_bytes:
+            raise DocumentError(f"your files have {kept} bytes; allowed: {self._config.max_tenant_bytes}: delete some", "file")
 
     def list_files(self, namespace: str, page: Page, purpose: str | None = None) -> list[FileInfo]:
         query = select(*_COLUMNS).where(files.c.namespace == namespace)
@@ -148,3 +153,16 @@ class FileStore:
             flush(target.parent)  # the row must not outlive the bytes
         except OSError as error:
             raise StorageError(f"a file could not be kept: {error.strerror}: see to the data directory") from error
+
+
+def check_filename(name: str) -> None:
+    """Raises `DocumentError`."""
+    if not name:
+        raise DocumentError("a file has a name", "file")
+    check_name(name, "file")
+
+
+def check_purpose(purpose: str) -> None:
+    """Raises `DocumentError`."""
+    if purpose not in PURPOSES:
+        raise DocumentError(f"purpose is not an allowed value; allowed: {', '.join(PURPOSES)}", "purpose")

@@ -157,6 +157,8 @@ class Ingest:
     def _ingest(self, job: Job) -> None:
         """To its end. Raises `Stopping`."""
         try:
+            if job.embedder != self._store.embedder:  # also where an earlier process has begun: its chunks are another encoder's
+                raise ParseError("the collection was made with another encoder: add its files to a new one", "server_error")
             text = job.text if job.text is not None else self._read(job)
             self._encode(job, text)
             self._count(completed=1)
@@ -171,13 +173,10 @@ class Ingest:
             self._fail(job, "server_error", "reading the file failed; its id names it in the logs")
 
     def _read(self, job: Job) -> str:
-        if job.embedder != self._store.embedder:
-            raise ParseError("the collection was made with another encoder: add its files to a new one", "server_error")
         try:
-            path = self._files.path(job.file_namespace, job.document_id)
+            text = self._patiently(lambda: read_file(self._files.path(job.file_namespace, job.document_id), job.name, self._config))
         except UnknownFileError:
             raise ParseError("the file was deleted before it was read") from None
-        text = read_file(path, job.name, self._config)
         self._patiently(lambda: self._queue.keep_text(job, text))
         return text
 
@@ -202,7 +201,9 @@ class Ingest:
                 raise Stopping
             try:
                 return work()
-            except (EmbedderError, StorageError) as error:
+            except FileNotFoundError:  # its bytes do not come back
+                raise
+            except (EmbedderError, StorageError, OSError) as error:
                 log.warning("a file has to wait", extra={"error": str(error), "pause_s": pause_s})
             self._pause(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -1,8 +1,11 @@
 """Documents and search as one object: what a deployment holds, and calls from several threads."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
 
 from cache.embedders.base import Embedder
 from retrieval.chunking import split
@@ -22,7 +25,7 @@ from retrieval.documents import (
     check_name,
     new_id,
 )
-from retrieval.errors import ChunkSizeError, QueryError
+from retrieval.errors import ChunkSizeError, QueryError, StorageError
 from retrieval.filters import parse_filter
 from retrieval.result_cache import Counts
 from retrieval.scopes import Scopes
@@ -33,6 +36,10 @@ from retrieval.store import DocumentStore
 from retrieval.texts import Texts
 from retrieval.view import Asked
 
+T = TypeVar("T")
+
+BATCH_CHUNKS = 16
+"""Encoded together, in about 2 s: then it is asked whether they are still wanted."""
 MAX_QUERY_CHARS_PER_TOKEN = 16
 """Of a query, for each token that the encoder reads. What is behind them says nothing, but an encoder would take its tokens apart."""
 
@@ -42,7 +49,7 @@ class RetrievalService:
 
     A call names the caller's namespace, and reaches the collections of that and of the caller's groups. Every call may raise
     `StorageError`; one that names a collection, `UnknownStoreError`, be it of another namespace or of none; one that encodes,
-    `cache.errors.EmbedderError`.
+    `cache.errors.EmbedderError`; one that needs a collection's vectors, `DocumentError` if they are another encoder's.
     """
 
     def __init__(
@@ -106,19 +113,25 @@ class RetrievalService:
         self._store.delete_store(scope, store_id)
         self._indexes.forget(scope, store_id)
 
-    def add_documents(self, namespace: str, store_id: str, documents: Sequence[Document]) -> list[str]:
+    def add_documents(
+        self, namespace: str, store_id: str, documents: Sequence[Document], is_wanted: Callable[[], bool] = lambda: True
+    ) -> list[str]:
         """All of the documents or, on an error, none; a reader sees all of them or none. Returns their ids, in their order.
 
-        Replaces documents of the same ids; of documents with one id the last counts. Raises `DocumentError`.
+        Replaces documents of the same ids; of documents with one id the last counts. `is_wanted` is asked now and then; what is not is
+        given up. Raises `DocumentError`, and `StorageError` then.
         """
         scope = self._scopes.of(namespace, store_id)
-        self._store.version(scope, store_id)  # an unknown collection is refused before the work
+        self._store.version(scope, store_id)  # an unknown collection, or another encoder's, is refused before the work
         for at, document in enumerate(documents):
             check_document(document, self._config.max_document_bytes, f"documents[{at}]")
         distinct = list({document.id: document for document in documents}.values())
-        chunks = [chunk for document in distinct for chunk in self._chunks(document)]
-        vectors = self._embedder.embed([chunk.text for chunk in chunks])
+        chunks = [chunk for document in _while(is_wanted, distinct) for chunk in self._chunks(document)]
+        texts = [chunk.text for chunk in chunks]
+        firsts = _while(is_wanted, range(0, len(texts), BATCH_CHUNKS))
+        encoded = [self._embedder.embed(texts[first : first + BATCH_CHUNKS]) for first in firsts]
         if distinct:
+            vectors = np.concatenate(encoded)
             self._store.put_documents(scope, store_id, distinct, chunks, vectors, self._clock())
         return [document.id for document in documents]
 
@@ -183,3 +196,10 @@ class RetrievalService:
         config = self._config
         texts = split(document.text, self._embedder.count_tokens, config.chunk_tokens, config.chunk_overlap_tokens)
         return [Chunk(document.id, i, text, document.attributes) for i, text in enumerate(texts)]
+
+
+def _while(is_wanted: Callable[[], bool], items: Iterable[T]) -> Iterator[T]:
+    for each in items:
+        if not is_wanted():
+            raise StorageError("the documents were not added: nobody waits for them, or the process is to end")
+        yield each

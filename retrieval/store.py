@@ -9,7 +9,7 @@ from cache.database import Database
 from cache.entry import Vectors
 from retrieval import reads, rows
 from retrieval.documents import Chunk, Document, DocumentInfo, Page, VectorStoreInfo
-from retrieval.errors import StorageError, UnknownStoreError
+from retrieval.errors import DocumentError, UnknownStoreError
 from retrieval.migrate import open_database
 from retrieval.reads import Changes, ChunkVectors, Inventory, State
 from retrieval.revisions import StoreRow, end_documents, end_store, new_revision, publish, raised, store_row, sweep
@@ -20,7 +20,8 @@ class DocumentStore:
     """Thread-safe; every call may block on I/O and may raise `StorageError`.
 
     Every call names a namespace and sees nothing outside of it: a collection of another namespace raises `UnknownStoreError`,
-    like one that does not exist. A change of what a search may find is one transaction, which also raises the collection's version.
+    like one that does not exist. What needs vectors raises `DocumentError` for a collection of another encoder. A change of what a
+    search may find is one transaction, which also raises the collection's version.
 
     A reader that keeps an index of its own takes the `inventory` of a version and its `vectors_of`, and from then on the `changes` since
     the version that it has, with `revisions_of` or `slice_of` what it lacks.
@@ -133,7 +134,7 @@ class DocumentStore:
 
     def version(self, namespace: str, store_id: str) -> int:
         with self.database.read() as connection:
-            return store_row(connection, namespace, store_id).version
+            return self._readable(connection, namespace, store_id).version
 
     def state(self, namespace: str, store_id: str) -> State:
         with self.database.read() as connection:
@@ -188,6 +189,7 @@ class DocumentStore:
         return store
 
     def require_embedder(self, name: str) -> None:
-        """Raises `StorageError` for the name of another encoder."""
+        """Raises `DocumentError` for the name of another encoder. It does not say the names, which may be paths of this host."""
         if name != self.embedder:
-            raise StorageError(f"the collection was made with the encoder {name}, not {self.embedder}: add its documents to a new one")
+            message = "the collection was made with another encoder than the one that is configured: add its documents to a new one"
+            raise DocumentError(message, "vector_store_id")

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from cache.errors import CacheError, KeyFormatError
 from deployments.errors import DeploymentError, NoReplicaError, ReplicaLostError
-from retrieval.errors import BusyError, InputError, OversizeError, RetrievalError, UnknownError
+from retrieval.errors import BusyError, InputError, OversizeError, RetrievalError, UnknownError, UnknownUploadError
 from retrieval.wording import sentence
 
 
@@ -86,7 +86,7 @@ class UpstreamError(ApiError):
     type = "server_error"
 
 
-_KINDS = {"vector_store_id": "vector store", "file_id": "file", "batch_id": "batch of files", "file": "upload"}
+_KINDS = {"vector_store_id": "vector store", "file_id": "file", "batch_id": "batch of files"}
 """What the ids of `UnknownError` name."""
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 """One that is repeated."""
@@ -101,6 +101,8 @@ def to_api_error(error: Exception) -> ApiError:
             return UnavailableError("No replica can take the request now. Try again.", code="no_replica")
         case ReplicaLostError():
             return UnavailableError("The replica was lost. Try again.", code="replica_lost")
+        case UnknownUploadError():  # of an id that the client has never seen: a process between has ended, or waited for too long
+            return UnavailableError("The upload was lost on its way. Upload the file again.", param="file", code="upload_lost")
         case UnknownError():
             which = f": {error.id}" if _ID.fullmatch(error.id) else ""
             return NotFoundError(f"There is no such {_KINDS[error.field]}{which}.", param=error.field, code="not_found")

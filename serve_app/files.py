@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from retrieval.documents import FileInfo
-from retrieval.files import MAX_PART_BYTES, PURPOSES
+from retrieval.files import MAX_PART_BYTES, check_filename, check_purpose
 from retrieval.wording import sentence, unknown_field
 from serve_app.document_calls import DocumentCalls, list_reply, page_of, query_of
 from serve_app.endpoint import Handler, HttpRequest, Upload, declared_length
@@ -48,8 +48,8 @@ class FileRoutes:
 
     async def list_files(self, request: HttpRequest) -> Reply:
         page, purpose = page_of(request, most=MAX_LISTED, usual=MAX_LISTED), query_of(request).get("purpose")
-        if purpose not in (None, *PURPOSES):
-            raise InvalidRequestError(f"purpose is not an allowed value; allowed: {', '.join(PURPOSES)}.", param="purpose")
+        if purpose is not None:
+            check_purpose(purpose)
         return list_reply([_file(each) for each in await self._documents(request, "list_files", page, purpose)], page)
 
     async def get(self, request: HttpRequest) -> Reply:
@@ -101,12 +101,14 @@ class _Incoming:
     async def take(self, event: Event) -> None:
         match event:
             case FormField("purpose", value):
+                check_purpose(value)
                 self._purpose = value
             case FormField(name, _):
                 place, message = unknown_field("", name.split("[")[0], ("file", "purpose"))  # OpenAI's client writes expires_after[anchor]
                 raise InvalidRequestError(sentence(message, ""), param=place or None, code="invalid_value")
             case FileStart("file", filename) if self._upload is None:
                 self._name = PurePath(filename.replace("\\", "/")).name
+                check_filename(self._name)  # before the bytes, which may take long to come
                 declared = declared_length(self._request.headers.get("content-length", "0").encode("latin-1"))
                 self._upload = await self._documents(self._request, "begin_upload", declared or 0)
                 self._sent_at = self._clock()

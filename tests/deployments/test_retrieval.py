@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cache.embedders.fake import DIMENSION, HashedWordsEmbedder
+from deployments.adding import PLACES
 from deployments.direct import DirectCalls
 from deployments.embedding import Described, Embedded
 from deployments.replicas import Replica, ReplicaDirectory
@@ -18,10 +19,11 @@ from deployments.retrieval import THREADS, Refused, Retrieval, RetrievalCalls
 from deployments.retrieval_metrics import RetrievalMetrics
 from retrieval.config import FilesConfig, RetrievalConfig
 from retrieval.documents import Attachment, Begun, Document, SearchRequest
-from retrieval.errors import DocumentError, OversizeError, QueryError, StorageError, UnknownStoreError, UnknownTicketError
+from retrieval.errors import BusyError, DocumentError, OversizeError, QueryError, StorageError, UnknownStoreError, UnknownTicketError
 from retrieval.ingest import IngestCounts
 from retrieval.result_cache import Counts
 from retrieval.scopes import Group
+from retrieval.service import BATCH_CHUNKS
 from serve_app.services import RemoteDocuments
 from tests.deployments.replica_fakes import SECRET
 from tests.retrieval.searching import slow_stages
@@ -140,6 +142,66 @@ async def test_searches_do_not_wait_for_what_takes_minutes(retrieval: Retrieval,
     finally:
         may_end.set()
         await asyncio.gather(*busy)
+
+
+class HeldUp(Encoder):
+    """Encodes nothing before it `may_end`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_end = asyncio.Event()
+        self.asked: list[str] = []
+
+    async def _embed(self, texts: list[str]) -> list[Embedded]:
+        self.asked += texts
+        await self.may_end.wait()
+        return await super()._embed(texts)
+
+
+@pytest.fixture
+async def held_up(tmp_path: Path) -> AsyncIterator[Retrieval]:
+    retrieval = Deployment(RetrievalConfig(), tmp_path, HeldUp(), "127.0.0.1", SECRET, {})
+    yield retrieval
+    retrieval._embedding.may_end.set()
+    await retrieval.close()
+
+
+async def test_nothing_waits_behind_documents_that_are_added(held_up: Retrieval) -> None:
+    mine, theirs = [await held_up.call("create_store", name, "") for name in "ab"]
+    several = [Document(str(number), "Bees make honey.") for number in range(2)]
+    adding = [asyncio.create_task(held_up.call("add_documents", "a", mine.id, several)) for _ in range(PLACES)]
+    await eventually(lambda: len(held_up._embedding.asked) == len(several) * PLACES // 2, 20)
+    for each in adding:
+        each.cancel()  # its client has left; the encoder is still at it
+    given = await asyncio.gather(*adding, return_exceptions=True)
+    assert {type(each.error) for each in given if isinstance(each, Refused)} == {BusyError}
+    async with asyncio.timeout(20):
+        for _ in range(THREADS):
+            assert await held_up.call("list_stores", "b") == [theirs]
+        assert isinstance((await held_up.call("add_documents", "a", mine.id, several)).error, BusyError)
+        other = asyncio.create_task(held_up.call("add_documents", "b", theirs.id, several))
+        await eventually(lambda: len(held_up._embedding.asked) == len(several) * (PLACES // 2 + 1), 20)
+        held_up._embedding.may_end.set()
+        assert await other == ["0", "1"]
+
+
+async def test_documents_that_are_being_added_do_not_hold_up_the_end(held_up: Retrieval) -> None:
+    store = await held_up.call("create_store", "a", "")
+    many = [Document(str(number), "Bees make honey.") for number in range(3 * BATCH_CHUNKS)]
+    adding = asyncio.create_task(held_up.call("add_documents", "a", store.id, many))
+    async with asyncio.timeout(20):
+        await eventually(lambda: held_up._embedding.asked, 20)
+        closing = asyncio.create_task(held_up.close())
+        await eventually(held_up._adding._stopping.is_set, 20)
+        held_up._embedding.may_end.set()  # which needs this event loop
+        with pytest.raises(StorageError, match="not added"):
+            await adding
+        await closing
+    assert len(held_up._embedding.asked) == BATCH_CHUNKS
+    with pytest.raises(StorageError, match="being closed"):
+        await held_up.call("add_documents", "a", store.id, many)
+    with pytest.raises(StorageError, match="being closed"):
+        await held_up.call("list_stores", "a")
 
 
 def test_counters_are_told_as_they_grow() -> None:

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from retrieval.config import RetrievalConfig
-from retrieval.documents import Attributes, Document, check_document, content_id, new_document
+from retrieval.documents import Attributes, Document, check_document, check_name, content_id, new_document
 from retrieval.errors import DocumentError
 
 
@@ -56,3 +56,15 @@ def test_document_within_bounds_is_taken() -> None:
 def test_overlap_beyond_half_a_chunk_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"chunk_overlap_tokens is 20; allowed: at most half of chunk_tokens, which is 32"):
         RetrievalConfig(chunk_tokens=32, chunk_overlap_tokens=20)
+
+
+@pytest.mark.parametrize("name", ["", "資料\u30002026.txt", "1.00.00\u202fPM.png", "a\u00a0b", "👩\u200d🚀.txt", "\ue000", "x" * 255])
+def test_names_as_systems_and_people_write_them(name: str) -> None:
+    check_name(name, "name")
+
+
+@pytest.mark.parametrize("name", ["a\n", "a\tb", "\x00", "\x7f", "\x85", "a\u2028b", "a\u2029b", "\ud800", "x" * 256])
+def test_names_that_would_break_a_line_are_refused(name: str) -> None:
+    with pytest.raises(DocumentError) as refused:
+        check_name(name, "name")
+    assert refused.value.field == "name"

@@ -138,6 +138,18 @@ def test_a_tenants_files_have_a_limit_of_their_own(files: FileStore) -> None:
     put(files, bytes(100))
 
 
+def test_files_that_come_at_once_or_of_unknown_length_share_the_limit(files: FileStore, tmp_path: Path) -> None:
+    put(files, bytes(100))
+    ids = [files.begin_upload("a") for _ in range(2)]
+    for number, upload in enumerate(ids):
+        files.append_upload("a", upload, 0, bytes([number + 1]) * 80)
+    files.finish_upload("a", ids[0], "a.txt", "assistants")
+    with pytest.raises(DocumentError, match="have 180 bytes; allowed: 250: delete some"):
+        files.finish_upload("a", ids[1], "a.txt", "assistants")
+    assert sum(file.bytes for file in files.list_files("a", Page())) == 180
+    assert (uploads(files), len(files._uploads), len(contents(tmp_path))) == ([], 0, 2)
+
+
 @pytest.mark.parametrize(("age_s", "is_left"), [(30, True), (7200, False)])
 def test_a_new_process_finds_the_files_and_nothing_old_that_was_left_behind(
     files: FileStore, tmp_path: Path, age_s: float, is_left: bool

@@ -14,6 +14,7 @@ from retrieval.errors import (
     DocumentError,
     ParseError,
     Stopping,
+    StorageError,
     UnknownFileError,
 )
 from retrieval.tier import RetrievalTier
@@ -335,4 +336,65 @@ def test_a_text_that_is_now_cut_otherwise_begins_anew(tmp_path: Path, monkeypatc
     drain(tier)
     assert sorted(found(tier, store_id)) == ["another", "way"]
     assert attached(tier, store_id, file_id).chunks_done == 2
+    tier.close()
+
+
+def test_a_file_that_was_begun_is_not_finished_with_another_encoder(tmp_path: Path) -> None:
+    first = Encoder()
+    tier = make_tier(tmp_path, first)
+    store_id = tier.service.create_store("a", "").id
+    file_id = attach(tier, store_id, LONG)
+
+    def stop(texts: Sequence[str]) -> None:
+        if first.encoded:
+            raise Stopping
+
+    first.before = stop
+    with pytest.raises(Stopping):
+        tier.ingest.step()
+    assert attached(tier, store_id, file_id).chunks_done == ingest.BATCH_CHUNKS
+    tier.close()
+
+    class Other(Encoder):
+        name = "another@1"
+
+    second = Other()
+    tier = make_tier(tmp_path, second)
+    drain(tier)
+    file = attached(tier, store_id, file_id)
+    assert (file.status, file.error_code, second.encoded) == ("failed", "server_error", [])
+    assert "another encoder" in str(file.error_message)
+    assert remains(tier) == 0
+    tier.close()
+
+
+@pytest.mark.parametrize("error", [StorageError("no connection is free"), OSError(24, "Too many open files")], ids=["storage", "system"])
+@pytest.mark.parametrize("step", ["path", "bytes"])
+def test_a_file_that_cannot_be_read_now_is_read_later(
+    tier: RetrievalTier, store_id: str, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+) -> None:
+    holder, name = (tier.files, "path") if step == "path" else (ingest, "read_file")
+    works, failures = getattr(holder, name), 2
+
+    def fail(*args: Any) -> Any:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise error
+        return works(*args)
+
+    monkeypatch.setattr(holder, name, fail)
+    file_id = attach(tier, store_id, "Bees make honey.")
+    drain(tier)
+    assert (attached(tier, store_id, file_id).status, failures) == ("completed", 0)
+
+
+def test_a_file_whose_bytes_are_gone_is_not_waited_for(tmp_path: Path) -> None:
+    pauses: list[float] = []
+    tier = make_tier(tmp_path, pause=pauses.append)
+    store_id = tier.service.create_store("a", "").id
+    file_id = attach(tier, store_id, "Bees make honey.")
+    tier.files.path("a", file_id).unlink()
+    drain(tier)
+    assert (attached(tier, store_id, file_id).error_code, pauses) == ("server_error", [])
     tier.close()

@@ -11,7 +11,6 @@ from retrieval.documents import Attachment, ChunkingStrategy, SearchRequest
 from retrieval.errors import (
     BusyError,
     DocumentError,
-    StorageError,
     UnknownBatchError,
     UnknownFileError,
     UnknownStoreError,
@@ -163,7 +162,7 @@ def test_a_collection_of_another_encoder_takes_no_files(tmp_path: Path) -> None:
         name = "another@1"
 
     tier = make_tier(tmp_path, Other())
-    with pytest.raises(StorageError, match="another@1"):
+    with pytest.raises(DocumentError, match="another encoder"):
         attach(tier, store_id, "text")
     drain(tier)
     assert attached(tier, store_id, waiting).error_code == "server_error"

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from cache.embedders.fake import HashedWordsEmbedder
 from retrieval.config import RetrievalConfig
 from retrieval.documents import Document, SearchRequest, new_document, new_id
-from retrieval.errors import ChunkSizeError, DocumentError, QueryError, UnknownStoreError
+from retrieval.errors import ChunkSizeError, DocumentError, QueryError, StorageError, UnknownStoreError
 from retrieval.indexes.config import IndexConfig
 from retrieval.search import CollectionCache
-from retrieval.service import RetrievalService
+from retrieval.service import BATCH_CHUNKS, RetrievalService
 from retrieval.sources import FaissSource
 from retrieval.store import DocumentStore
 from tests.retrieval.searching import contents
@@ -46,6 +46,19 @@ def test_long_document_is_found_by_each_of_its_parts(service: RetrievalService) 
     assert service.list_documents("a", store.id)[0].chunks > 2
     for word in ("word0", "word20", "word39"):
         assert word in service.search("a", SearchRequest([store.id], [word], 1)).hits[0].chunk.text.split()
+
+
+def test_many_documents_are_encoded_in_batches_while_they_are_wanted(service: RetrievalService) -> None:
+    store = service.create_store("a", "").id
+    many = [Document(f"d{number}", f"word{number}") for number in range(3 * BATCH_CHUNKS)]
+    answers = iter([True] * (len(many) + 2))
+    with pytest.raises(StorageError, match="not added"):
+        service.add_documents("a", store, many, lambda: next(answers, False))
+    assert (list(answers), service.get_store("a", store).version) == ([], 0)
+    service.add_documents("a", store, many)
+    for document in many:
+        (hit,) = service.search("a", SearchRequest([store], [document.text], 1)).hits
+        assert (hit.chunk.document_id, round(hit.score, 5)) == (document.id, 1)
 
 
 def test_several_collections_merge_by_score_and_a_shared_chunk_counts_once(service: RetrievalService) -> None:

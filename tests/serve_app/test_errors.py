@@ -6,7 +6,7 @@ import pytest
 
 from cache.errors import KeyFormatError, StoreError
 from deployments.errors import EngineDeadError, NoReplicaError, ReplicaLostError
-from retrieval.errors import DocumentError, QueryError, StorageError, UnknownFileError, UnknownStoreError
+from retrieval.errors import DocumentError, QueryError, StorageError, UnknownFileError, UnknownStoreError, UnknownUploadError
 from serve_app.errors import (
     ApiError,
     InvalidRequestError,
@@ -27,6 +27,7 @@ INTERNAL = [
     (StoreError(CANARY), 503, "service_unavailable", None, "unavailable"),
     (StorageError(CANARY), 503, "service_unavailable", None, "unavailable"),
     (UnknownStoreError(CANARY), 404, "invalid_request_error", "vector_store_id", "not_found"),
+    (UnknownUploadError(CANARY), 503, "service_unavailable", "file", "upload_lost"),
     (KeyFormatError(CANARY), 400, "invalid_request_error", None, "invalid_value"),
     (RuntimeError(CANARY), 500, "server_error", None, "internal_error"),
     (KeyError(CANARY), 500, "server_error", None, "internal_error"),

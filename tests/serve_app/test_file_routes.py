@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -137,6 +138,30 @@ async def test_a_form_that_is_not_as_it_should_be(
     response = await http.post("/v1/files", content=pieces(), headers={"content-type": "multipart/form-data; boundary=b"})
     assert (response.status_code, error_of(response)["param"]) == (400, param)
     assert left(tier) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "param"),
+    [
+        (PURPOSE + form_start().replace(b"a.txt", b"\x01.txt"), "file"),
+        (field("purpose", CANARY) + form_start(), "purpose"),
+    ],
+)
+async def test_a_file_that_cannot_be_kept_is_refused_before_its_bytes(http: httpx.AsyncClient, start: bytes, param: str) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield start
+        raise AssertionError("nobody needs the bytes")
+
+    response = await http.post("/v1/files", content=body(), headers={"content-type": "multipart/form-data; boundary=b"})
+    assert (response.status_code, error_of(response)["param"], error_of(response)["code"]) == (400, param, "invalid_value")
+
+
+async def test_a_file_keeps_its_name(http: httpx.AsyncClient) -> None:
+    name = "資料\u3000👩\u200d🚀.txt"
+    file_id = await create(http, name=name)
+    assert (await http.get(f"/v1/files/{file_id}")).json()["filename"] == name
+    content = await http.get(f"/v1/files/{file_id}/content")
+    assert unquote(content.headers["content-disposition"].partition("UTF-8''")[2]) == name
 
 
 async def test_fields_may_stand_behind_the_file(http: httpx.AsyncClient) -> None:
@@ -309,6 +334,19 @@ async def test_too_many_uploads_at_once(world: World, http: httpx.AsyncClient, t
         tier.files.begin_upload(world.pipeline.authenticator.namespace(None))
     response = await http.post("/v1/files", data=FORM, files={"file": ("a.txt", b"x")})
     assert (response.status_code, error_of(response)["code"]) == (503, "busy")
+    assert response.headers["retry-after"]
+
+
+async def test_an_upload_that_is_lost_on_its_way_may_be_tried_again(http: httpx.AsyncClient, tier: RetrievalTier) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield PURPOSE + form_start() + bytes(MAX_PART_BYTES)
+        assert len(tier.files._uploads) == 1
+        tier.files._uploads._open.clear()  # what another process knows of it
+        yield bytes(MAX_PART_BYTES) + END
+
+    response = await http.post("/v1/files", content=body(), headers={"content-type": "multipart/form-data; boundary=b"})
+    assert (response.status_code, error_of(response)["code"]) == (503, "upload_lost")
+    assert "Upload the file again" in error_of(response)["message"]
     assert response.headers["retry-after"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.retrieval.tiers import make_tier
+from tests.retrieval.tiers import Encoder, make_tier
 from tests.serve_app.clients import CANARY, CHAT, client_of, error_of
 from tests.serve_app.fakes import LocalRetrieval, World, make_world
 
@@ -202,6 +202,31 @@ async def test_a_form_where_a_files_id_belongs(stores: httpx.AsyncClient) -> Non
     response = await stores.post(f"{path}/files", files={"file": ("a.txt", b"Bees make honey.")})
     assert response.status_code == 400
     assert error_of(response)["message"].startswith("Upload the file to /v1/files first")
+
+
+async def test_a_collection_of_another_encoder_says_so(stores: httpx.AsyncClient, world: World, tmp_path: Path) -> None:
+    path = await new_store(stores)
+
+    class Other(Encoder):
+        name = "/a/path@2"
+
+    encoder = Other()
+    tier = make_tier(tmp_path, encoder)
+    world.pipeline = replace(world.pipeline, documents=LocalRetrieval(tier))
+    chat = {**CHAT, "retrieval": {"vector_store_ids": [path.split("/")[-1]]}}
+    async with client_of(world) as http:
+        for response in (
+            await http.post(f"{path}/search", json={"query": "tea"}),
+            await http.post(f"{path}/documents", json={"documents": DOCUMENTS}),
+            await http.post("/v1/chat/completions", json=chat),
+        ):
+            error = error_of(response)
+            assert (response.status_code, error["param"], error["code"]) == (400, "vector_store_id", "invalid_value")
+            assert "add its documents to a new one" in error["message"]
+            assert encoder.name not in error["message"]
+        assert DOCUMENTS[0]["text"] not in encoder.encoded  # refused before the work
+        assert len((await http.get(f"{path}/documents")).json()["data"]) == 2  # they can still be fetched
+    tier.close()
 
 
 async def test_routes_of_stores_without_retrieval() -> None:
