@@ -133,6 +133,8 @@ class Retrieval(RetrievalCalls):
     def _open(self, embedder: Embedder) -> RetrievalTier:
         store = DocumentStore(f"sqlite:///{self._data_dir}/documents.db", embedder.name)
         try:
+            if others := store.others():
+                log.warning("collections of other encoders cannot be searched", extra={"encoder": embedder.name, "others": others})
             source = self._source(embedder)
             files = self._data_dir / "files"
             tier = RetrievalTier(store, embedder, self._config, files, self._groups, source, time.time)

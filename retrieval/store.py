@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from cache.database import Database
 from cache.entry import Vectors
@@ -187,6 +187,12 @@ class DocumentStore:
         store = store_row(connection, namespace, store_id)
         self.require_embedder(store.embedder)
         return store
+
+    def others(self) -> dict[str, int]:
+        """Collections that were made with other encoders, by the encoders' names."""
+        query = select(stores.c.embedder, func.count().label("collections")).where(stores.c.embedder != self.embedder).group_by(stores.c.embedder)
+        with self.database.read() as connection:
+            return {row.embedder: row.collections for row in connection.execute(query)}
 
     def require_embedder(self, name: str) -> None:
         """Raises `DocumentError` for the name of another encoder. It does not say the names, which may be paths of this host."""

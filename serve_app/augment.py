@@ -11,9 +11,10 @@ from deployments.replicas import ReplicaDirectory
 from deployments.routing import Routing
 from retrieval.config import RetrievalConfig
 from retrieval.documents import SearchHit, SearchRequest, SearchResult
-from retrieval.errors import UnknownStoreError, UnknownTicketError
+from retrieval.errors import DocumentError, UnknownStoreError, UnknownTicketError
 from retrieval.order import Ranks
 from retrieval.prompt import assemble, without_control
+from retrieval.wording import sentence
 from serve_app.errors import InvalidRequestError, NotFoundError, to_api_error
 from serve_app.openai.keys import last_question
 from serve_app.openai.requests import Generation, RetrievalOptions, Retrieved
@@ -54,6 +55,9 @@ class Augmenter:
                 found, start = await self.documents.search(namespace, search), None
         except UnknownStoreError as error:
             raise _no_store(error, asked.vector_store_ids) from None
+        except DocumentError as error:
+            param = "retrieval.vector_store_ids"
+            raise InvalidRequestError(sentence(str(error), param), param=param, code="invalid_value") from None
         try:
             whole = self._with(request, found, namespace, len(found.hits), start)
             left = await self._room(whole, caller, namespace)

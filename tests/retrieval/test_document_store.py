@@ -115,6 +115,7 @@ def test_lists_are_pages_in_the_order_of_ids(store: DocumentStore) -> None:
 
 def test_vectors_of_another_encoder_are_not_used(filled: DocumentStore, url: str) -> None:
     other = DocumentStore(url, "another@1")
+    assert (other.others(), filled.others()) == ({filled.embedder: 1}, {})
     with pytest.raises(DocumentError, match="made with another encoder"):
         contents(other, "a", "vs_1")
     with pytest.raises(DocumentError, match="add its documents to a new one"):

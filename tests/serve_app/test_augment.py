@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from retrieval.documents import Begun, Chunk, SearchHit, SearchRequest, SearchResult
-from retrieval.errors import StorageError, UnknownTicketError
+from retrieval.errors import DocumentError, StorageError, UnknownTicketError
 from serve_app.augment import lasting
 from serve_app.errors import InvalidRequestError
 from tests.serve_app.asking import ask, caller, chat
@@ -106,6 +106,19 @@ async def test_no_answer_of_documents_in_another_order_is_given_where_they_must_
     request = chat(retrieval={"vector_store_ids": ["vs"]})
     in_order = chat(retrieval={"vector_store_ids": ["vs"], "reorder": False})
     assert [(await ask(world, each))[0] for each in (request, in_order, in_order, request)] == ["miss", "miss", "exact", "exact"]
+
+
+async def test_a_collection_of_another_encoder_is_named_as_a_chat_names_it() -> None:
+    documents = Documents([])
+    world = world_with(documents)
+
+    async def search(namespace: str, request: SearchRequest) -> SearchResult:
+        raise DocumentError("the collection was made with another encoder", "vector_store_id")
+
+    documents.search = search  # type: ignore[method-assign]
+    with pytest.raises(InvalidRequestError, match="made with another encoder") as refused:
+        await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"], "reorder": False}), caller())
+    assert refused.value.param == "retrieval.vector_store_ids"
 
 
 async def test_what_fits_is_not_counted() -> None:
