@@ -190,7 +190,11 @@ class DocumentStore:
 
     def others(self) -> dict[str, int]:
         """Collections that were made with other encoders, by the encoders' names."""
-        query = select(stores.c.embedder, func.count().label("collections")).where(stores.c.embedder != self.embedder).group_by(stores.c.embedder)
+        query = (
+            select(stores.c.embedder, func.count().label("collections"))
+            .where(stores.c.embedder != self.embedder)
+            .group_by(stores.c.embedder)
+        )
         with self.database.read() as connection:
             return {row.embedder: row.collections for row in connection.execute(query)}
 
