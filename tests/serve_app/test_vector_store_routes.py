@@ -215,13 +215,13 @@ async def test_a_collection_of_another_encoder_says_so(stores: httpx.AsyncClient
     world.pipeline = replace(world.pipeline, documents=LocalRetrieval(tier))
     chat = {**CHAT, "retrieval": {"vector_store_ids": [path.split("/")[-1]]}}
     async with client_of(world) as http:
-        for response in (
-            await http.post(f"{path}/search", json={"query": "tea"}),
-            await http.post(f"{path}/documents", json={"documents": DOCUMENTS}),
-            await http.post("/v1/chat/completions", json=chat),
+        for response, param in (
+            (await http.post(f"{path}/search", json={"query": "tea"}), "vector_store_id"),
+            (await http.post(f"{path}/documents", json={"documents": DOCUMENTS}), "vector_store_id"),
+            (await http.post("/v1/chat/completions", json=chat), "retrieval.vector_store_ids"),
         ):
             error = error_of(response)
-            assert (response.status_code, error["param"], error["code"]) == (400, "vector_store_id", "invalid_value")
+            assert (response.status_code, error["param"], error["code"]) == (400, param, "invalid_value")
             assert "add its documents to a new one" in error["message"]
             assert encoder.name not in error["message"]
         assert DOCUMENTS[0]["text"] not in encoder.encoded  # refused before the work
