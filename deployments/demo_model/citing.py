@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployments.demo_model import DOCUMENTS
+from deployments.demo_model.chapters import Chapters
 from deployments.demo_model.data import load_facts
 from deployments.demo_model.passages import Librarian, Size
 from deployments.demo_model.prose import sentences
@@ -61,6 +62,15 @@ def invented_cases(pages: int, sentences_each: int, count: int, words: Sequence[
     rng = random.Random(seed + pages)
     librarian = Librarian(load_facts(), words, rng)
     return [case for _ in range(count) for case in _cases(librarian.reading(Size(pages, sentences_each, 1)), rng)]
+
+
+def markdown_cases(pieces: int, count: int, words: Sequence[str], seed: int = SEED) -> list[Citation]:
+    """Pieces of the project's Markdown, most of them with words exchanged."""
+    rng = random.Random(seed + pieces)
+    chapters, found = Chapters(words, rng), list[Citation]()
+    while len(found) < count:
+        found += _cases(chapters.reading(pieces, 1), rng)
+    return found
 
 
 def _cases(reading: Reading, rng: random.Random, accepted: Sequence[str] = ()) -> list[Citation]:

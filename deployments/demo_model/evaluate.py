@@ -14,13 +14,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from deployments.demo_model import MODEL_DIR, QUESTIONS
-from deployments.demo_model.citing import invented_cases, project_cases, score
+from deployments.demo_model.citing import invented_cases, markdown_cases, project_cases, score
 from deployments.demo_model.data import Fact, OffTopic, load_facts
 from deployments.demo_model.samples import Message
 from deployments.demo_model.scrambled import words
 
 MAX_NEW_TOKENS = 120
 BATCH = 64
+BATCHES = (1, 48, BATCH)
+"""Sums in bfloat16 depend on how many are computed together."""
 DOCUMENTS_IN_PROMPT, SENTENCES_IN_DOCUMENT, INVENTED = (1, 3, 5), (1, 3, 12), 120
 Case = tuple[list[Message], str]
 """A conversation and the answer that is expected."""
@@ -92,13 +94,13 @@ def second_turn(facts: list[Fact]) -> list[Case]:
 
 
 def write_questions(answerer: Answerer, facts: list[Fact], path: Path) -> int:
-    """Keep the first phrasing of every second fact, if it is answered right; returns how many were."""
+    """Keep the first phrasing of every second fact, if it is answered right however many are asked at once; returns how many were."""
     chosen = facts[::2]
-    answers = answerer.answers([ask(fact.questions[0]) for fact in chosen])
+    answers = [answerer.answers([ask(fact.questions[0]) for fact in chosen], batch) for batch in BATCHES]
     rows = [
-        {"id": fact.id, "question": fact.questions[0], "answer": answer}
-        for fact, answer in zip(chosen, answers, strict=True)
-        if answer == fact.answer
+        {"id": fact.id, "question": fact.questions[0], "answer": fact.answer}
+        for fact, *given in zip(chosen, *answers, strict=True)
+        if set(given) == {fact.answer}
     ]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return len(rows)
@@ -132,6 +134,9 @@ def evaluate_citations(answerer: Answerer) -> None:
     for length in SENTENCES_IN_DOCUMENT:
         for count in DOCUMENTS_IN_PROMPT:
             sets[f"invented, {count} of up to {length} sentences"] = invented_cases(count, length, INVENTED, answerer.words)
+    sets |= {
+        f"pieces of Markdown, {count} in a prompt": markdown_cases(count, INVENTED, answerer.words) for count in DOCUMENTS_IN_PROMPT[:2]
+    }
     say(f"{'':<38}{'cases':>7}{'cited':>9}{'quoted':>9}  cited, by place of the document")
     for name, cases in sets.items():
         found = score(cases, answerer.answers)
