@@ -20,6 +20,8 @@ MAX_DEPTH = 8
 MAX_COMPARISONS = 64
 MAX_VALUES = 256
 """Of one `in` or `nin`."""
+MAX_VALUES_IN_ALL = 1024
+"""Of one filter: searches that go on hold theirs, hundreds at once."""
 EXAMPLE = '{"type": "eq", "key": "kind", "value": "manual"}'
 
 Value = str | float | bool
@@ -84,7 +86,14 @@ Filter = Comparison | Compound
 
 def parse_filter(raw: Any, field: str) -> Filter:
     """A filter from JSON. Raises `QueryError`, which names the place below `field`."""
-    return _parse(raw, field, MAX_DEPTH)[0]
+    parsed, _ = _parse(raw, field, MAX_DEPTH)
+    if _values(parsed) > MAX_VALUES_IN_ALL:
+        raise QueryError(f"more than {MAX_VALUES_IN_ALL} values in all", field)
+    return parsed
+
+
+def _values(parsed: Filter) -> int:
+    return len(parsed.values) if isinstance(parsed, Comparison) else sum(map(_values, parsed.parts))
 
 
 def _parse(raw: Any, field: str, levels: int) -> tuple[Filter, int]:
