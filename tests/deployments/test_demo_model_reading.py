@@ -221,4 +221,6 @@ def test_the_shipped_model_cites_the_document_that_shares_the_question_s_words()
     from deployments.demo_model.evaluate import Answerer
 
     cases = project_cases(3)[::4]
-    assert score(cases, Answerer().answers).cited >= 0.8  # of all it is 0.9
+    found = score(cases, Answerer().answers)
+    assert found.cited >= 0.9  # of all it is 0.96
+    assert found.quoted >= 0.65  # of all it is 0.8
