@@ -52,8 +52,8 @@ class Chapters:
     def _ask(self, segment: "_Segment", others: Sequence["_Segment"]) -> Ask | None:
         """None if the question has as many words of another place."""
         question = asked(segment.said, self._rng)
-        words = telling(question)
         question = vary(question, self._rng) if self._rng.random() < VARIED_SHARE else question
+        words = telling(question)
         most = max((len(words & other.words) for other in others if other is not segment), default=0)
         return Ask(question, segment.page, segment.place) if len(words & segment.words) > most else None
 

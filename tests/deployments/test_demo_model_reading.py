@@ -136,7 +136,7 @@ def test_questions_about_markdown_have_most_words_of_the_sentence_that_answers_t
             (number, at): page.text[slice(*span)] for number, page in enumerate(reading.pages) for at, span in enumerate(page.sentences)
         }
         for ask in reading.asks:
-            shared = {place: len(telling(ask.question.lower()) & telling(text)) for place, text in said.items()}
+            shared = {place: len(telling(ask.question) & telling(text)) for place, text in said.items()}
             assert max(shared, key=lambda place: shared[place]) == (ask.page, ask.sentence)
     assert sum(len(encoder.tree(tree(reading, [], random.Random(seed))).branches) for reading in readings) > 20
 
