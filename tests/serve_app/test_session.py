@@ -14,9 +14,11 @@ from benchmarks.application import poll
 from serve_app import session
 
 PROGRAM = """
-import os, subprocess, sys, time
+import os, signal, subprocess, sys, time
 from serve_app import session
 
+for number in session.STOP_SIGNALS:
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)  # under nohup they are ignored
 session.LEAVE = ((0, 0.2), *session.LEAVE[1:])
 
 def work(stop):
