@@ -129,8 +129,8 @@ def test_markdown_falls_into_sentences_and_what_stands_between_them() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_questions_about_markdown_have_most_words_of_the_sentence_that_answers_them(seed: int) -> None:
     chapters, encoder = Chapters(WORDS, random.Random(seed)), Encoder(tokenizer(), random.Random(seed))
-    readings = [reading for _ in range(20) if (reading := chapters.reading(3, 4)).asks]
-    assert len(readings) > 10
+    readings = [reading for _ in range(60) if (reading := chapters.reading(3, 4)).asks]
+    assert len(readings) >= 10  # some pieces have no whole sentences
     for reading in readings:
         said = {
             (number, at): page.text[slice(*span)] for number, page in enumerate(reading.pages) for at, span in enumerate(page.sentences)
