@@ -22,7 +22,11 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="`serve run CONFIG`, with a stop (Ctrl-C) that finishes running streams")
     for command in (doctor, serve):
         command.add_argument("config", type=Path, help="a Ray Serve configuration file, for example config.yaml")
-    serve.add_argument("--dashboard", action="store_true", help="also start Ray's dashboard, which `serve status` and `serve deploy` need")
+    serve.add_argument(
+        "--dashboard",
+        action="store_true",
+        help="also start Ray's dashboard, which `serve status` and `serve deploy` need (with RAY_AUTH_MODE=token)",
+    )
     serve.add_argument("--verbose", action="store_true", help="show what every process logs, not only the start and the end")
     serve.add_argument("--drain-limit", type=float, default=120, metavar="S", help="seconds that streams may take to finish on a stop")
     return parser
