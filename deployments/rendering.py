@@ -60,10 +60,8 @@ class Renderer:
         """Moving average of what rendering takes."""
         self._mark = mark("".join(secrets.choice(ALPHABET) for _ in range(2 * LABEL_CHARS)))
         self._mark_tokens: Tokens | None = None
-        self._bracket: Tokens | None = None
         self._blocks: LRUCache[bytes, Tokens] = LRUCache(BLOCK_BYTES, getsizeof=lambda tokens: tokens.nbytes + 200)
         self._joined = 0
-        self._unfound = 0
         self.joins = True
         """Joined tokens were those of the joined text whenever they were compared."""
 
@@ -79,13 +77,8 @@ class Renderer:
         if not self.joins:
             return None
         frame, known = await asyncio.gather(self.prompt(replicas, chat.with_text(self._mark)), self._encode(replicas, chat.blocks))
-        if frame is None or not known or self._mark_tokens is None:
-            return None
-        ends = split(frame, self._mark_tokens)
+        ends = split(frame, self._mark_tokens) if frame is not None and known and self._mark_tokens is not None else None
         if ends is None:
-            self._unfound += 1
-            if self._unfound == _CHECKED and not self._joined:
-                self._give_up()
             return None
         pieces = Pieces(ends[0], known, ends[1], chat.labels)
         return pieces if await self._is_right(replicas, chat, pieces) else None
@@ -98,8 +91,6 @@ class Renderer:
         pieces = await self.pieces(replicas, chat)
         if pieces is not None:
             return len(pieces.head) + len(pieces.tail), [len(tokens) for tokens in pieces.documents]
-        if self.joins:
-            return None
         encoding = self._ask(replicas, ENCODE_PATH, {}, msgspec.json.encode(chat.blocks))
         frame, numbers = await asyncio.gather(self.prompt(replicas, chat.with_text("")), encoding)
         try:
@@ -109,8 +100,9 @@ class Renderer:
         return None if frame is None or encoded is None else (len(frame), [len(tokens) for tokens in encoded])
 
     def _give_up(self) -> None:
-        self.joins = False
-        log.error("this model's tokenizer does not cut prompts where documents begin, so documents stay in the order of their ranks")
+        if self.joins:
+            self.joins = False
+            log.error("this model's tokenizer does not cut prompts where documents begin, so documents stay in the order of their ranks")
 
     async def _is_right(self, replicas: Sequence[Replica], chat: DocumentChat, pieces: Pieces) -> bool:
         self._joined += 1
@@ -142,7 +134,8 @@ class Renderer:
         for text, tokens in zip((self._mark, *missing), encoded, strict=True):
             alone = without_bracket(tokens, bracket)
             if alone is None:
-                self._give_up()
+                if text == self._mark:  # no document, which is a tenant's, may turn planning off for all
+                    self._give_up()
                 return False
             known[text] = alone
         self._mark_tokens = known.pop(self._mark)

@@ -180,21 +180,21 @@ async def test_a_tokenizer_that_begins_each_text_otherwise_is_found_out_and_docu
         assert near[1] == pytest.approx(exact[1], abs=2)
 
 
-async def test_a_mark_that_is_never_found_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_document_that_cannot_be_joined_turns_planning_off_for_its_own_chats_alone() -> None:
     async with nodes_of("a") as nodes, ingress_of(*nodes) as ingress:
         engine = nodes[0].engine
         encode = engine.encode
 
         async def other(texts: Any) -> Any:
             encoded: Any = await encode(texts)
-            return [[7, *tokens] if len(tokens) > 1 else tokens for tokens in encoded]
+            return [[*tokens, 7] if "Document 2" in text else tokens for text, tokens in zip(texts, encoded, strict=True)]
 
         engine.encode = other  # type: ignore[method-assign]
-        for _ in range(4):
-            _, ranking, _ = await ask(ingress, hits_of(1, 2))
-            assert ranking.order is None
-        assert not ingress.routing._renderer.joins
-        assert sum("does not cut prompts" in record.message for record in caplog.records) == 1
+        assert (await ask(ingress, hits_of(1, 2)))[1].order is None
+        assert (await ask(ingress, hits_of(1, 3)))[1].order is not None
+        lengths = await ingress.routing.lengths(chat_of(hits_of(1, 2), "Why?")[1])
+        assert lengths is not None
+        assert len(lengths[1]) == 2
 
 
 async def test_without_tokens_documents_stay_in_order() -> None:
