@@ -9,7 +9,8 @@ from retrieval.config import RetrievalConfig
 from retrieval.service import RetrievalService
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
-from tests.retrieval.tiers import make_tier, service_of
+from tests.retrieval.searching import shrink
+from tests.retrieval.tiers import Encoder, make_tier, service_of
 
 NOW = 1_700_000_000.0
 
@@ -39,8 +40,23 @@ def service(store: DocumentStore, new_store_id: Callable[[], str]) -> RetrievalS
 
 
 @pytest.fixture
-def tier(tmp_path: Path) -> Iterator[RetrievalTier]:
-    tier = make_tier(tmp_path)
+def indexes(tmp_path: Path) -> Path:
+    return tmp_path / "indexes"
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink(monkeypatch)
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return Encoder()
+
+
+@pytest.fixture
+def tier(tmp_path: Path, encoder: Encoder) -> Iterator[RetrievalTier]:
+    tier = make_tier(tmp_path, encoder)
     yield tier
     tier.close()
 

@@ -19,19 +19,19 @@ from retrieval.errors import (
 )
 from retrieval.tier import RetrievalTier
 from tests.retrieval.searching import contents
-from tests.retrieval.tiers import Encoder, all_files, attach, attached, drain, found, make_tier, upload
-
-LONG = " ".join(f"word{i}" for i in range(2000))
+from tests.retrieval.tiers import LONG, Encoder, all_files, attach, attached, drain, found, make_tier, upload
 
 
-@pytest.fixture
-def encoder() -> Encoder:
-    return Encoder()
+def stop_after_one_batch(tier: RetrievalTier, encoder: Encoder) -> None:
+    """As a process that ends."""
 
+    def stop(texts: Sequence[str]) -> None:
+        if encoder.encoded:
+            raise Stopping
 
-@pytest.fixture
-def tier(tmp_path: Path, encoder: Encoder) -> RetrievalTier:
-    return make_tier(tmp_path, encoder)
+    encoder.before = stop
+    with pytest.raises(Stopping):
+        tier.ingest.step()
 
 
 def test_a_file_is_found_once_it_is_read(tier: RetrievalTier, store_id: str) -> None:
@@ -324,13 +324,7 @@ def test_a_text_that_is_now_cut_otherwise_begins_anew(tmp_path: Path, monkeypatc
     store_id = tier.service.create_store("a", "").id
     file_id = attach(tier, store_id, LONG)
 
-    def stop(texts: Sequence[str]) -> None:
-        if first.encoded:
-            raise Stopping
-
-    first.before = stop
-    with pytest.raises(Stopping):
-        tier.ingest.step()
+    stop_after_one_batch(tier, first)
     monkeypatch.setattr(ingest, "split", lambda text, count, tokens, overlap: ["another", "way"])
     first.before = lambda texts: None
     drain(tier)
@@ -345,13 +339,7 @@ def test_a_file_that_was_begun_is_not_finished_with_another_encoder(tmp_path: Pa
     store_id = tier.service.create_store("a", "").id
     file_id = attach(tier, store_id, LONG)
 
-    def stop(texts: Sequence[str]) -> None:
-        if first.encoded:
-            raise Stopping
-
-    first.before = stop
-    with pytest.raises(Stopping):
-        tier.ingest.step()
+    stop_after_one_batch(tier, first)
     assert attached(tier, store_id, file_id).chunks_done == ingest.BATCH_CHUNKS
     tier.close()
 

@@ -18,19 +18,7 @@ from retrieval.errors import (
 from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
 from tests.retrieval.searching import contents
-from tests.retrieval.tiers import NOW, Clock, Encoder, all_files, attach, attached, drain, make_tier, upload
-
-LONG = " ".join(f"word{i}" for i in range(2000))
-
-
-@pytest.fixture
-def encoder() -> Encoder:
-    return Encoder()
-
-
-@pytest.fixture
-def tier(tmp_path: Path, encoder: Encoder) -> RetrievalTier:
-    return make_tier(tmp_path, encoder)
+from tests.retrieval.tiers import LONG, NOW, Clock, Encoder, all_files, attach, attached, drain, make_tier, upload
 
 
 def test_nobody_waits_behind_all_files_of_another(tier: RetrievalTier, encoder: Encoder) -> None:

@@ -16,15 +16,13 @@ from retrieval.indexes.base import ChunkIndex
 from retrieval.search import CollectionCache
 from retrieval.sources import FaissSource, index_name
 from retrieval.store import DocumentStore
-from tests.retrieval.searching import SlowSource, agrees, put, shrink, source_of, texts
+from tests.retrieval.searching import SlowSource, agrees, put, source_of, texts
 from tests.retrieval.tiers import QuickEncoder
 
 NAMES = ("vs_1", "vs_2", "vs_3", "vs_4")
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    shrink(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.fixture
@@ -35,11 +33,6 @@ def store(url: str) -> Any:
         put(store, texts(100), name)
     yield store
     store.close()
-
-
-@pytest.fixture
-def indexes(tmp_path: Path) -> Path:
-    return tmp_path / "indexes"
 
 
 def until(holds: Callable[[], bool]) -> None:

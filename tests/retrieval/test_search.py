@@ -19,15 +19,13 @@ from retrieval.indexes.faiss_index import FaissChunkIndex
 from retrieval.search import CollectionCache
 from retrieval.sources import RETRY_S, index_name
 from retrieval.store import DocumentStore
-from tests.retrieval.searching import QUERY, SlowSource, agrees, put, search_of, shrink, source_of, tend, texts
+from tests.retrieval.searching import QUERY, SlowSource, agrees, put, search_of, source_of, tend, texts
 from tests.retrieval.tiers import QuickEncoder
 
 KINDS: list[Kind] = ["auto", "flat", "hnsw", "ivf"]
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    shrink(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.fixture
@@ -36,11 +34,6 @@ def store(url: str) -> Any:
     store.create_store("a", "vs_1", "", {}, 1.0)
     yield store
     store.close()
-
-
-@pytest.fixture
-def indexes(tmp_path: Path) -> Path:
-    return tmp_path / "indexes"
 
 
 def directory_of(indexes: Path, store_id: str = "vs_1") -> Path:

@@ -20,6 +20,8 @@ from retrieval.store import DocumentStore
 from retrieval.tier import RetrievalTier
 
 NOW = 1_700_000_000.0
+LONG = " ".join(f"word{i}" for i in range(2000))
+"""A text of many chunks."""
 
 
 class Encoder(HashedWordsEmbedder):
