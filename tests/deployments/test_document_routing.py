@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from retrieval.eviction.costs import LinearCost
 from retrieval.eviction.hints import profile
 from retrieval.order import Ranks
 from retrieval.prompt import blocks, insert, labels, ranking
-from tests.deployments.prefix_fleet import ENGINE, MODEL, SALT, Ingress, ingress_of, nodes_of
+from tests.deployments.prefix_fleet import ENGINE, MODEL, SALT, Ingress, Node, ingress_of, nodes_of
 from tests.deployments.servers import eventually
 
 SYSTEM = {"role": "system", "content": "Answer from the documents."}
@@ -42,6 +43,20 @@ def chat_of(hits: list[SearchHit], question: str, bound: int = 9) -> tuple[Call,
 
     chat = DocumentChat(blocks(hits), labels(hits), Ranks([each.score for each in hits], bound), with_text)
     return chat.ordered(tuple(range(len(hits)))), chat
+
+
+def encode_otherwise(node: Node, change: Callable[[str, list[int]], list[int]]) -> list[list[str]]:
+    """Its engine's tokens are changed from now on. Returns the lists of texts that it is asked for, as they come."""
+    encode, asked = node.engine.encode, list[list[str]]()
+
+    async def changed(texts: Sequence[str]) -> Any:
+        asked.append(list(texts))
+        encoded = await encode(texts)
+        assert encoded
+        return [change(text, list(tokens)) for text, tokens in zip(texts, encoded, strict=True)]
+
+    node.engine.encode = changed  # type: ignore[method-assign]
+    return asked
 
 
 async def ask(
@@ -117,19 +132,11 @@ async def test_bounds_hold() -> None:
 
 async def test_blocks_are_tokenized_once() -> None:
     async with nodes_of("a") as nodes, ingress_of(*nodes) as ingress:
-        seen: list[str] = []
-        engine = nodes[0].engine
-        encode = engine.encode
-
-        async def counted(texts: Any) -> Any:
-            seen.extend(texts)
-            return await encode(texts)
-
-        engine.encode = counted  # type: ignore[method-assign]
+        asked = encode_otherwise(nodes[0], lambda text, tokens: tokens)
         await ask(ingress, hits_of(1, 2))
         await ask(ingress, hits_of(2, 1))
         await ask(ingress, hits_of(2, 3))
-        assert sum("Document" in text for text in seen) == 3
+        assert sum("Document" in text for texts in asked for text in texts) == 3
         kept = ingress.routing._renderer._blocks
         assert len(kept) == 3
         assert all(tokens.base is None for tokens in kept.values())
@@ -138,14 +145,7 @@ async def test_blocks_are_tokenized_once() -> None:
 
 async def test_a_tokenizer_that_joins_otherwise_leaves_documents_in_order(caplog: pytest.LogCaptureFixture) -> None:
     async with nodes_of("a") as nodes, ingress_of(*nodes) as ingress:
-        engine = nodes[0].engine
-        encode = engine.encode
-
-        async def other(texts: Any) -> Any:
-            encoded: Any = await encode(texts)
-            return [[7, *tokens] if "Document" in text else tokens for text, tokens in zip(texts, encoded, strict=True)]
-
-        engine.encode = other  # type: ignore[method-assign]
+        encode_otherwise(nodes[0], lambda text, tokens: [7, *tokens] if "Document" in text else tokens)
         for numbers in ((1, 2), (2, 1)):
             _, ranking, _ = await ask(ingress, hits_of(*numbers))
             assert ranking.order is None
@@ -159,21 +159,12 @@ async def test_a_tokenizer_that_begins_each_text_otherwise_is_found_out_and_docu
         exact = await ingress.routing.lengths(chat)
         assert exact is not None
         ingress.routing._renderer._blocks.clear()
-        engine = nodes[0].engine
-        encode, seen = engine.encode, 0
-
-        async def begun(texts: Any) -> Any:
-            nonlocal seen
-            seen += 1
-            encoded: Any = await encode(texts)
-            return [[7, *tokens[1:]] if text.startswith("[") else tokens for text, tokens in zip(texts, encoded, strict=True)]
-
-        engine.encode = begun  # type: ignore[method-assign]
+        asked = encode_otherwise(nodes[0], lambda text, tokens: [7, *tokens[1:]] if text.startswith("[") else tokens)
         ingress.routing._renderer._mark_tokens = None
         for _ in range(2):
             _, ranking, _ = await ask(ingress, hits_of(1, 2))
             assert ranking.order is None
-        assert (seen, sum("does not cut prompts" in record.message for record in caplog.records)) == (1, 1)
+        assert (len(asked), sum("does not cut prompts" in record.message for record in caplog.records)) == (1, 1)
         near = await ingress.routing.lengths(chat)
         assert near is not None
         assert near[0] == pytest.approx(exact[0], abs=2)
@@ -182,14 +173,7 @@ async def test_a_tokenizer_that_begins_each_text_otherwise_is_found_out_and_docu
 
 async def test_a_document_that_cannot_be_joined_turns_planning_off_for_its_own_chats_alone() -> None:
     async with nodes_of("a") as nodes, ingress_of(*nodes) as ingress:
-        engine = nodes[0].engine
-        encode = engine.encode
-
-        async def other(texts: Any) -> Any:
-            encoded: Any = await encode(texts)
-            return [[*tokens, 7] if "Document 2" in text else tokens for text, tokens in zip(texts, encoded, strict=True)]
-
-        engine.encode = other  # type: ignore[method-assign]
+        encode_otherwise(nodes[0], lambda text, tokens: [*tokens, 7] if "Document 2" in text else tokens)
         assert (await ask(ingress, hits_of(1, 2)))[1].order is None
         assert (await ask(ingress, hits_of(1, 3)))[1].order is not None
         lengths = await ingress.routing.lengths(chat_of(hits_of(1, 2), "Why?")[1])
