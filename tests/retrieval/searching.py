@@ -17,10 +17,11 @@ from retrieval.indexes import building, faiss_index, structures
 from retrieval.indexes.base import ChunkIndex, Found, Kind
 from retrieval.indexes.config import IndexConfig
 from retrieval.search import CollectionCache
-from retrieval.sources import FaissSource
+from retrieval.sources import FaissSource, index_name
 from retrieval.store import DocumentStore
 from tests.retrieval.tiers import QuickEncoder
 
+KINDS: list[Kind] = ["auto", "flat", "hnsw", "ivf"]
 DIMENSION = 8
 ENCODER = QuickEncoder()
 QUERY = ENCODER.embed(["what?"])[0]
@@ -32,6 +33,15 @@ def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (building, faiss_index, sources):
         monkeypatch.setattr(module, "FLAT_ROWS", 64)
     monkeypatch.setattr(faiss_index, "MIN_TAIL", 8)
+
+
+def collections(url: str, *names: str) -> Iterator[DocumentStore]:
+    """A store with empty ones, to be closed by its end."""
+    store = DocumentStore(url, ENCODER.name)
+    for name in names:
+        store.create_store("a", name, "", {}, 1.0)
+    yield store
+    store.close()
 
 
 def source_of(directory: Path | None, kind: Kind = "auto", embedder: str = ENCODER.name) -> FaissSource:
@@ -127,3 +137,7 @@ def slow_stages(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
     monkeypatch.setattr(Collection, "stages", stages)
     return may_end
+
+
+def directory_of(indexes: Path, store_id: str = "vs_1") -> Path:
+    return indexes / index_name("a", store_id)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,7 @@ from retrieval.indexes.base import ChunkIndex
 from retrieval.search import CollectionCache
 from retrieval.sources import FaissSource, index_name
 from retrieval.store import DocumentStore
-from tests.retrieval.searching import SlowSource, agrees, put, source_of, texts
-from tests.retrieval.tiers import QuickEncoder
+from tests.retrieval.searching import SlowSource, agrees, collections, put, source_of, texts
 
 NAMES = ("vs_1", "vs_2", "vs_3", "vs_4")
 
@@ -26,13 +25,11 @@ pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.fixture
-def store(url: str) -> Any:
-    store = DocumentStore(url, QuickEncoder().name)
-    for name in NAMES:
-        store.create_store("a", name, "", {}, 1.0)
-        put(store, texts(100), name)
-    yield store
-    store.close()
+def store(url: str) -> Iterator[DocumentStore]:
+    for store in collections(url, *NAMES):
+        for name in NAMES:
+            put(store, texts(100), name)
+        yield store
 
 
 def until(holds: Callable[[], bool]) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import itertools
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ from serve_app.renewal import Renewals
 from serve_app.tenants import Authenticator
 from serve_app.tiers import CacheTiers
 from serve_app.uses import Uses
+from tests.serve_app.recorded import RecordedMetrics
 
 CANARY = "canary_7f3a9"
 MODEL = "m"
@@ -290,49 +291,6 @@ def streamed(text: str, *, chat: bool = True, done: bool = True) -> list[bytes]:
     choices[-1] |= {"finish_reason": "stop", "stop_reason": None}
     events = [sse.event({**head, "choices": [choice], "usage": None}) for choice in choices]
     return [*events, sse.event({**head, "choices": [], "usage": USAGE}), *([sse.DONE] if done else [])]
-
-
-@dataclass
-class RecordedMetrics:
-    """What was counted, in order."""
-
-    requests: list[tuple[str, int, str]] = field(default_factory=list)
-    first_bytes: list[float | None] = field(default_factory=list)
-    lookups: list[tuple[str, str]] = field(default_factory=list)
-    operations: list[tuple[str, str]] = field(default_factory=list)
-    staged: list[set[str]] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
-    predictions: list[tuple[int, int, int]] = field(default_factory=list)
-
-    def prediction(self, predicted: int, cached: int, prompt_tokens: int) -> None:
-        self.predictions.append((predicted, cached, prompt_tokens))
-
-    def trust(self, is_trusted: bool) -> None:
-        self.trusted = is_trusted
-
-    def planned(self, displacement: int) -> None: ...
-
-    def head_start(self, used: int, wasted: int) -> None: ...
-
-    def request(self, route: str, status: int, cache: str, duration_s: float, first_byte_s: float | None) -> None:
-        self.requests.append((route, status, cache))
-        self.first_bytes.append(first_byte_s)
-
-    def cache(self, tier: str, outcome: str) -> None:
-        self.lookups.append((tier, outcome))
-
-    def stages(self, seconds: Mapping[str, float]) -> None:
-        self.staged.append(set(seconds))
-
-    def operation(self, what: str, outcome: str) -> None:
-        self.operations.append((what, outcome))
-
-    def write_skipped(self, reason: str) -> None:
-        self.skipped.append(reason)
-
-    def disconnected(self, route: str) -> None:
-        self.left.append(route)
 
 
 @dataclass

@@ -12,7 +12,8 @@ from cache.entry import Entry
 from serve_app.flights import Flights, SingleFlight, Ticket
 from serve_app.flights_lease import Key, Limits
 from tests.cache.entries import make_entry
-from tests.serve_app.fakes import CANARY, Fault, RecordedMetrics
+from tests.serve_app.fakes import CANARY, Fault
+from tests.serve_app.recorded import RecordedMetrics
 
 NAMESPACE, KEY = "a1", "k1"
 WORK_S = 1.0

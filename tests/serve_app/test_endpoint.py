@@ -15,7 +15,8 @@ from serve_app.endpoint import Endpoint, Handler, HttpRequest
 from serve_app.errors import NotFoundError, UnavailableError
 from serve_app.exchanges import Exchanges
 from serve_app.replies import SSE_TYPE, Reply, json_reply
-from tests.serve_app.fakes import RecordedMetrics, eventually
+from tests.serve_app.fakes import eventually
+from tests.serve_app.recorded import RecordedMetrics
 
 LIMIT = 100
 ROUTE = "POST /x"

@@ -8,7 +8,6 @@ import pytest
 from serve_app.flights import ALONE, Flights, SingleFlight
 from serve_app.flights_lease import Limits
 from tests.cache.entries import make_entry
-from tests.serve_app.fakes import RecordedMetrics
 from tests.serve_app.flying import (
     KEY,
     LATENCY_S,
@@ -24,6 +23,7 @@ from tests.serve_app.flying import (
     virtual,
     works,
 )
+from tests.serve_app.recorded import RecordedMetrics
 
 MODES = pytest.mark.parametrize("mode", ["process", "cluster"])
 

@@ -11,7 +11,8 @@ from serve_app import queue_writer
 from serve_app.keeper import MAX_BATCH_BYTES, Keeper
 from serve_app.queue_writer import MAX_WAITING
 from tests.cache.entries import make_entry
-from tests.serve_app.fakes import Clock, FakeCache, RecordedMetrics
+from tests.serve_app.fakes import Clock, FakeCache
+from tests.serve_app.recorded import RecordedMetrics
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from cache.stores.base import Candidate
 from serve_app import background
 from serve_app.learning import Learner
 from tests.serve_app.asking import ask, bytes_of, caller, chat
-from tests.serve_app.fakes import TEXT, RecordedMetrics, World, make_world
+from tests.serve_app.fakes import TEXT, World, make_world
+from tests.serve_app.recorded import RecordedMetrics
 
 CANDIDATE = Candidate("entry", "What is a cache?")
 SCORED = Decision(Reason.EXPLORE, CANDIDATE, score=3.0)

@@ -16,7 +16,8 @@ from serve_app.modelcache.routes import PATH, ModelCacheRoutes
 from serve_app.modelcache.service import ModelCacheService
 from serve_app.modelcache.websocket import ModelCacheSocket
 from serve_app.tenants import Authenticator
-from tests.serve_app.fakes import SECRET, RecordedMetrics
+from tests.serve_app.fakes import SECRET
+from tests.serve_app.recorded import RecordedMetrics
 
 Json = dict[str, Any]
 

@@ -9,9 +9,10 @@ from serve_app import queue_writer
 from serve_app.modelcache.backend import Hit, QueryRecord
 from serve_app.modelcache.service import MAX_LOGGED_CHARS, ModelCacheService
 from serve_app.queue_writer import QueueWriter
-from tests.serve_app.fakes import Fault, RecordedMetrics, eventually
+from tests.serve_app.fakes import Fault, eventually
 from tests.serve_app.modelcache.asking import ANSWER, CANARY, MODEL, Server, SetClock, delete, insert, query, query_body, request, truncate
 from tests.serve_app.modelcache.backends import FaultyBackend, faulty
+from tests.serve_app.recorded import RecordedMetrics
 
 
 async def test_queries_are_logged() -> None:
