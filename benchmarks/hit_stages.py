@@ -14,6 +14,7 @@ from deployments.replicas import Replica, ReplicaDirectory
 from deployments.routing import Routing
 from serve_app.access_log import BatchedAccessLog
 from serve_app.config import load_config
+from serve_app.door import OpenDoor
 from serve_app.exchanges import Exchange, Exchanges
 from serve_app.flights import Flights
 from serve_app.front import HitPath
@@ -24,7 +25,7 @@ from serve_app.openai import answers
 from serve_app.openai.requests import parse_chat
 from serve_app.pipeline import Pipeline
 from serve_app.renewal import Renewals
-from serve_app.tenants import Authenticator, Caller
+from serve_app.tenants import Caller, Namespaces, Principal
 from serve_app.tiers import CacheTiers
 from serve_app.uses import Uses
 
@@ -67,18 +68,18 @@ async def _stages(number: int) -> list[Row]:
     pipeline = _pipeline(silent)
     lines: list[str] = []
     exchanges = Exchanges(silent, BatchedAccessLog(lambda text: lines.clear(), "r"))
-    path = HitPath(pipeline, exchanges, PARSERS)
+    path = HitPath(pipeline, exchanges, PARSERS, OpenDoor())
     await _fill(pipeline)
     scope: Message = {"type": "http", "method": "POST", "path": PATH, "headers": HEADERS}
     assert await path.answer(dict(scope), _receive, _send) is None  # noqa: S101
-    arrival = pipeline.arrive(parse_chat(BODY), Caller("r-1", None))
+    arrival = pipeline.arrive(parse_chat(BODY), Caller("r-1"))
     asked = arrival.asked
     assert asked is not None  # noqa: S101
     timed: dict[str, Callable[[], Any]] = {
-        "recognise": lambda: path._ready(scope, dict(HEADERS), BODY, "r" * 32, 0.0),
+        "recognise": lambda: path._ready(scope, dict(HEADERS), Principal(), BODY, "r" * 32, 0.0),
         "look_up_and_render": lambda: pipeline.at_hand(asked, "r" * 32),
         "parse": lambda: parse_chat(BODY),
-        "parse_and_key": lambda: pipeline.arrive(parse_chat(BODY), Caller("r-1", None)),
+        "parse_and_key": lambda: pipeline.arrive(parse_chat(BODY), Caller("r-1")),
         "count_and_log": lambda: exchanges.ended(f"POST {PATH}", Exchange("r" * 32, 0.0, 200, cache="exact")),
     }
     rows = [_row("whole_hit", await _awaited(lambda: path.answer(dict(scope), _receive, _send), number))]
@@ -127,7 +128,7 @@ def _pipeline(silent: Any) -> Pipeline:
     tiers = CacheTiers(config.cache, "m", lru, silent, silent, keeper, learner, silent, flights, *still)
     return Pipeline(
         config=config,
-        authenticator=Authenticator(b"secret", "production"),
+        namespaces=Namespaces(b"secret", "production"),
         tiers=tiers,
         embedding=silent,
         documents=None,
@@ -142,7 +143,7 @@ def _pipeline(silent: Any) -> Pipeline:
 
 async def _fill(pipeline: Pipeline) -> None:
     """As if the answer had been computed."""
-    lookup = pipeline.arrive(parse_chat(BODY), Caller("r-0", None)).lookup
+    lookup = pipeline.arrive(parse_chat(BODY), Caller("r-0")).lookup
     assert lookup is not None  # noqa: S101
     await pipeline.tiers.exact(lookup)
     answer = answers.of_text("It holds what attention needs of earlier tokens. " * 8, "m")

@@ -3,7 +3,7 @@
 import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from cache.decision.account import Budget, BudgetOf
 from cache.policy import Dialogue, Mode, Policy
@@ -34,6 +34,20 @@ def _from_environment(value: object) -> object:
 
 Secret = Annotated[SecretStr, BeforeValidator(_from_environment)]
 """A string that is not printed, or `env:NAME` for the value of an environment variable."""
+
+
+def _known_database(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(DATABASES):
+        raise ValueError(f"it must begin with one of {', '.join(DATABASES)}")
+    return url
+
+
+DatabaseUrl = Annotated[Secret, AfterValidator(_known_database)]
+
+
+def is_server(database: SecretStr | None) -> bool:
+    """Not a file of this machine's, nor unset."""
+    return database is not None and not database.get_secret_value().startswith("sqlite")
 
 
 class ExactConfig(Section):
@@ -146,7 +160,7 @@ class CacheConfig(Section):
     """Longer answers are not kept."""
     max_entries: Annotated[int, Field(ge=1)] = 100_000
     """Entries of all tenants in the store; past it what saves least goes first."""
-    database_url: Secret | None = None
+    database_url: DatabaseUrl | None = None
     """SQLAlchemy URL, a secret because it holds a password. Default: an SQLite file in the data directory."""
     vector_url: Secret = SecretStr("faiss:")
     """Where the vectors are: `faiss:` in the cache's process, or `milvus://host:port`. They can be rebuilt from the database."""
@@ -154,13 +168,6 @@ class CacheConfig(Section):
     """Processes that stand between the ingresses and the stores. More than one need stores of their own: a database server and Milvus."""
     tenants: dict[Annotated[str, Field(pattern=TENANT_NAME)], TenantConfig] = {}
     """By the tenant's name: what is otherwise for it. `default` is the tenant of requests that name none."""
-
-    @field_validator("database_url")
-    @classmethod
-    def _database_is_known(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not url.get_secret_value().startswith(DATABASES):
-            raise ValueError(f"it must begin with one of {', '.join(DATABASES)}")
-        return url
 
     @field_validator("vector_url")
     @classmethod
@@ -179,8 +186,8 @@ class CacheConfig(Section):
 
     @model_validator(mode="after")
     def _replicas_share_their_stores(self) -> Self:
-        url, vectors = self.database_url, self.vector_url.get_secret_value()
-        embedded = url is None or url.get_secret_value().startswith("sqlite") or vectors.startswith(("faiss:", "memory:", "milvus-lite:"))
+        vectors = self.vector_url.get_secret_value()
+        embedded = not is_server(self.database_url) or vectors.startswith(("faiss:", "memory:", "milvus-lite:"))
         if self.replicas > 1 and embedded:
             raise ValueError("replicas must be 1 unless database_url names a database server and vector_url a Milvus server")
         return self

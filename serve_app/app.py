@@ -8,6 +8,7 @@ import ray
 from ray import serve
 from starlette.applications import Starlette
 
+from cache.config import is_server
 from cache.exact import AnswerLru
 from deployments.cache_owner import cache_deployment, calls_of_cache
 from deployments.embedding import calls_of_embedding, embedding_deployment
@@ -21,13 +22,16 @@ from deployments.retrieval import Retrieval, calls_of_retrieval, retrieval_deplo
 from deployments.routing import Routing
 from retrieval.scopes import Group
 from serve_app.access_log import beside_serve_log
-from serve_app.config import AppConfig, load_config, require_safe_exposure
+from serve_app.config import AppConfig, is_loopback, load_config, require_safe_exposure
+from serve_app.door import KeyDoor, OpenDoor
 from serve_app.exchanges import Exchanges, log_each
 from serve_app.flights import Flights, SingleFlight
 from serve_app.front import ENVIRONMENT, Front, HitPath
 from serve_app.identity import model_identity
 from serve_app.ingress import PARSERS, create_app
 from serve_app.keeper import Keeper
+from serve_app.keyring.store import keyring_url, open_keyring
+from serve_app.keyring.watch import Keyring
 from serve_app.learning import Learner
 from serve_app.metrics import RayMetrics
 from serve_app.modelcache.cache_backend import SharedCacheBackend
@@ -38,7 +42,7 @@ from serve_app.renewal import Renewals
 from serve_app.runtime import http_host, scrape
 from serve_app.secrets import application_secret, derive
 from serve_app.services import CALL_TIMEOUT_S, RemoteCache, RemoteDocuments, RemoteEmbedding
-from serve_app.tenants import Authenticator
+from serve_app.tenants import Namespaces
 from serve_app.tiers import CacheTiers
 from serve_app.uses import Uses
 
@@ -72,7 +76,7 @@ class Ingress:
         self._routing = Routing(config.routing, directory, self._client, prefix_seed(channel), replica, time.monotonic, metrics)
         self._pipeline = Pipeline(
             config=config,
-            authenticator=Authenticator(secret, config.environment),
+            namespaces=Namespaces(secret, config.environment),
             tiers=CacheTiers(
                 config.cache, model, lru, remote_cache, encoder, self._keeper, self._learner, metrics, self._flights, self._uses
             ),
@@ -85,7 +89,7 @@ class Ingress:
             learner=self._learner,
             renewals=self._renewals,
         )
-        backend = SharedCacheBackend(remote_cache, encoder, self._pipeline.authenticator, config.cache)
+        backend = SharedCacheBackend(remote_cache, encoder, self._pipeline.namespaces, config.cache)
         modelcache = config.modelcache
         self._modelcache = (
             ModelCacheService(backend, metrics, modelcache.blocked_models, logs_queries=modelcache.query_log)
@@ -94,15 +98,19 @@ class Ingress:
         )
         self._access_log = beside_serve_log(replica)
         self._exchanges = Exchanges(metrics, self._access_log or log_each)
-        Front.hit_path = HitPath(self._pipeline, self._exchanges, PARSERS)
+        self._keyring = Keyring(open_keyring(keyring_url(config)), config.auth.grace_s) if config.auth.mode == "keys" else None
+        door = KeyDoor(self._keyring) if self._keyring else OpenDoor()
+        Front.hit_path = HitPath(self._pipeline, self._exchanges, PARSERS, door)
         # Ray's router tells which replicas there are once it has been asked for one.
         asking = {"llm": llm.ping.remote, "embedding": embedding.describe.remote, "cache": cache.open.remote}
         self._parts = Parts(asking | ({"retrieval": retrieval.open.remote} if retrieval else {}))
         watch = FleetWatch(directory, self._client, self._routing.router, self._routing.warmer, replica)
         self._tasks = [asyncio.ensure_future(self._parts.ask_all()), asyncio.ensure_future(watch.run())]
+        if self._keyring:
+            self._tasks.append(asyncio.ensure_future(self._keyring.run()))
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        return create_app(self._pipeline, self._parts, scrape, self._modelcache, self._exchanges)
+        return create_app(self._pipeline, self._parts, scrape, self._modelcache, self._exchanges, self._keyring)
 
     async def __del__(self) -> None:
         """Serve awaits this when the running requests are finished. Answers that wait to be kept are, if the store is still there."""
@@ -120,6 +128,8 @@ class Ingress:
         await self._client.close()
         for calls in self._calls:
             calls.close()
+        if self._keyring:
+            await self._keyring.close()
         self._metrics.flush()
         if self._access_log:
             self._access_log.flush()
@@ -127,8 +137,7 @@ class Ingress:
 
 def single_flight(config: AppConfig) -> SingleFlight:
     """As configured; but a lease, which is a write before each answer that is computed, is of no use to a process that shares with none."""
-    database = config.cache.database_url
-    is_alone = config.ingress.replicas == 1 and (database is None or database.get_secret_value().startswith("sqlite"))
+    is_alone = config.ingress.replicas == 1 and not is_server(config.cache.database_url)
     return "process" if config.cache.single_flight == "cluster" and is_alone else config.cache.single_flight
 
 
@@ -142,17 +151,17 @@ def application(config: AppConfig, documents: type[Retrieval] = Retrieval) -> se
     require_safe_exposure(config, http_host())
     secret = application_secret(config)
     data_dir = config.data_dir.expanduser()
-    # Without keys the application is for this machine only, and so are the replicas' private ports.
-    channel = "127.0.0.1", derive(secret, PRIVATE_PORT)
+    # What is for this machine only has its private ports there, too; otherwise each process listens on its node's address.
+    channel = "127.0.0.1" if is_loopback(http_host()) else "", derive(secret, PRIVATE_PORT)
     model = model_identity(config.llm)
     llm = llm_deployment(config.llm, *channel, model, ray.cluster_resources().get("GPU", 0))
     embedding = embedding_deployment(config.embedding, config.cache.semantic.verifier, *channel)
-    authenticator = Authenticator(secret, config.environment)
-    namespace = authenticator.namespace
+    namespaces = Namespaces(secret, config.environment)
+    namespace = namespaces.of
     quotas = {namespace(name): config.cache.of(name).quota.quota() for name in config.cache.tenants}
     cache = cache_deployment(config.cache, data_dir, quotas, embedding, *channel)
     groups = {
-        name: Group(authenticator.group(name), frozenset(namespace(member) for member in members))
+        name: Group(namespaces.group(name), frozenset(namespace(member) for member in members))
         for name, members in config.retrieval.groups.items()
     }
     retrieval = (

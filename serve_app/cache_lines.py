@@ -137,7 +137,7 @@ class LineReader:
         return replace(entry, text=line.text if is_compared else None, expires_at=min(ends))
 
     def _entry(self, line: Line, entry_id: str, key: str, fingerprint: str, since: float) -> Entry:
-        config = self._config.cache.of(self._caller.name)
+        config = self._config.cache.of(self._caller.tenant)
         return Entry(
             id=entry_id,
             namespace=self._namespace,

@@ -16,7 +16,6 @@ from serve_app.errors import InvalidRequestError, NotFoundError
 from serve_app.openai.requests import Tag, check, parse_object
 from serve_app.pipeline import Pipeline
 from serve_app.replies import Reply, json_reply
-from serve_app.tenants import tenant_of
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
@@ -63,7 +62,7 @@ class CacheRoutes:
         }
 
     def _namespace(self, request: HttpRequest) -> str:
-        return self._pipeline.authenticator.namespace(tenant_of(request.headers))
+        return self._pipeline.namespaces.of(request.principal.tenant)
 
     async def _call(self, request: HttpRequest, method: str, *args: Any) -> Any:
         return await self._pipeline.tiers.cache.call(method, self._namespace(request), *args)

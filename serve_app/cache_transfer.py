@@ -13,7 +13,7 @@ from serve_app.endpoint import Handler, HttpRequest
 from serve_app.errors import ApiError, InvalidRequestError
 from serve_app.pipeline import Pipeline
 from serve_app.replies import Reply, json_reply
-from serve_app.tenants import Caller, tenant_of
+from serve_app.tenants import Caller
 
 LINES_TYPE = "application/x-ndjson"
 PAGE = 100
@@ -49,7 +49,7 @@ class CacheTransferRoutes:
         return {"/v1/cache/export": {"GET": self.export}, "/v1/cache/import": {"POST": self.import_}}
 
     def _namespace(self, request: HttpRequest) -> str:
-        return self._pipeline.authenticator.namespace(tenant_of(request.headers))
+        return self._pipeline.namespaces.of(request.principal.tenant)
 
     async def export(self, request: HttpRequest) -> Reply:
         """The first lines are read before the reply begins: a store that is down is an error then, not a broken stream."""
@@ -69,7 +69,7 @@ class CacheTransferRoutes:
         """What can be kept is, in the order of the lines; of the others the report says what is wrong."""
         namespace, lines = self._namespace(request), _numbered(request.body)
         epoch = await self._cache.epoch(namespace)
-        pipeline, caller = self._pipeline, Caller(request.id, tenant_of(request.headers))
+        pipeline, caller = self._pipeline, Caller(request.id, request.principal)
         reader = LineReader(pipeline.config, pipeline.tiers, caller, namespace, epoch, pipeline.clock())
         report = Report()
         for start in range(0, len(lines), IMPORT_BATCH):

@@ -6,9 +6,17 @@ from pathlib import Path
 
 from serve_app.launch import run
 
+_KEYRING = {"keys": "make, list, change, rotate and revoke keys", "tenants": "list and change what the keys of a tenant have together"}
+"""Commands of `serve_app.keyring.commands`."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0 when all is well, 1 when something was found, 2 for wrong usage."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] and arguments[0] in _KEYRING:
+        from serve_app.keyring import commands  # slow to import, and `serve` does without
+
+        return commands.main(arguments)
     options = _parser().parse_args(arguments)
     if options.command == "doctor":
         return _doctor(options.config)
@@ -17,9 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mygo", description="Tools for MyGO Serve.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    doctor = commands.add_parser("doctor", help="check a configuration file strictly, before anything starts")
-    serve = commands.add_parser("serve", help="`serve run CONFIG`, with a stop (Ctrl-C) that finishes running streams")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    doctor = subparsers.add_parser("doctor", help="check a configuration file strictly, before anything starts")
+    serve = subparsers.add_parser("serve", help="`serve run CONFIG`, with a stop (Ctrl-C) that finishes running streams")
     for command in (doctor, serve):
         command.add_argument("config", type=Path, help="a Ray Serve configuration file, for example config.yaml")
     serve.add_argument(
@@ -29,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--verbose", action="store_true", help="show what every process logs, not only the start and the end")
     serve.add_argument("--drain-limit", type=float, default=120, metavar="S", help="seconds that streams may take to finish on a stop")
+    for name, help_ in _KEYRING.items():
+        subparsers.add_parser(name, help=help_)
     return parser
 
 

@@ -3,11 +3,11 @@
 import difflib
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
-from cache.config import CacheConfig, Secret, Section
+from cache.config import CacheConfig, DatabaseUrl, Secret, Section
 from deployments.channel.frames import MAX_PAYLOAD
 from deployments.config import EmbeddingConfig, LlmConfig, RoutingConfig
 from retrieval.config import RetrievalConfig
@@ -17,8 +17,22 @@ from serve_app.errors import ConfigError
 class AuthConfig(Section):
     """Who may use the application."""
 
-    mode: Literal["none"] = "none"
-    """`none`: no keys; the tenant is the header `x-mygo-tenant`. Loopback addresses only."""
+    mode: Literal["none", "keys"] = "none"
+    """`keys`: whoever has a key, which `mygo keys` makes. `none`: everybody who can reach it, as the tenant that the header `x-mygo-tenant`
+    names."""
+    open_to_all: bool = False
+    """Says a second time that there are to be no keys: without it, `none` is for loopback addresses only."""
+    database_url: DatabaseUrl | None = None
+    """SQLAlchemy URL of the keys' database. Default: `cache.database_url` if that is a server's, else an SQLite file in the data directory,
+    which all ingress replicas must be able to open."""
+    grace_s: Annotated[float, Field(ge=5)] = 60.0
+    """How long keys that are known to a process are good while their database does not answer."""
+
+    @model_validator(mode="after")
+    def _is_open_without_keys_only(self) -> Self:
+        if self.open_to_all and self.mode != "none":
+            raise ValueError("open_to_all is for mode none")
+        return self
 
 
 class IngressConfig(Section):
@@ -154,15 +168,15 @@ def _tag_of(member: Any) -> Any:
 
 
 def require_safe_exposure(config: AppConfig, http_host: str | None) -> None:
-    """Without keys, only this machine may reach the application. Raises `ConfigError`."""
-    if config.auth.mode == "none" and not _is_loopback(http_host):
+    """Without keys, only this machine may reach the application, unless that is said twice. Raises `ConfigError`."""
+    if config.auth.mode == "none" and not config.auth.open_to_all and not is_loopback(http_host):
         raise ConfigError(
             f"http_options.host: got {http_host!r}; auth.mode none lets anyone in under any tenant's name, so it needs a loopback "
-            "address (127.0.0.1)"
+            "address (127.0.0.1); set auth.mode: keys, or say auth.open_to_all: true as well"
         )
 
 
-def _is_loopback(host: str | None) -> bool:
+def is_loopback(host: str | None) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:

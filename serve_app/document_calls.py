@@ -14,7 +14,6 @@ from serve_app.openai.requests import check
 from serve_app.pipeline import Pipeline
 from serve_app.replies import Reply, json_reply
 from serve_app.services import DocumentService
-from serve_app.tenants import tenant_of
 
 Attributes = dict[str, str | int | float | bool]
 """Integers stay what they are, so that those which are too large for a double can be refused."""
@@ -33,7 +32,7 @@ class DocumentCalls:
         return self._pipeline.config.retrieval
 
     def namespace(self, request: HttpRequest) -> str:
-        return self._pipeline.authenticator.namespace(tenant_of(request.headers))
+        return self._pipeline.namespaces.of(request.principal.tenant)
 
     def service(self) -> DocumentService:
         """Raises `NotFoundError` where there is none."""

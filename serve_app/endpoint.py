@@ -6,7 +6,7 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,10 +15,12 @@ from starlette.datastructures import Headers
 from deployments.engines.base import Message, Receive, Send
 from deployments.errors import DeploymentError
 from retrieval.errors import BusyError
-from serve_app.errors import ApiError, InvalidRequestError, SlowBodyError, TooLargeError, to_api_error
+from serve_app.door import Door
+from serve_app.errors import ApiError, InvalidRequestError, KeyringError, SlowBodyError, TooLargeError, to_api_error
 from serve_app.exchanges import Exchange, Exchanges
 from serve_app.pipeline import Arrival
 from serve_app.replies import Reply, json_reply
+from serve_app.tenants import Principal
 
 log = logging.getLogger("ray.serve")
 
@@ -58,11 +60,14 @@ class HttpRequest:
     body: bytes
     id: str
     query: str = ""
+    principal: Principal = field(default_factory=Principal)
     arrival: Arrival | None = None
     """What `serve_app.front` knows of it already."""
 
 
 Handler = Callable[[HttpRequest], Awaitable[Reply]]
+Refuse = Callable[[ApiError], Reply]
+"""What a client is told whose request does not reach a handler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +85,25 @@ class Upload:
 class Endpoint:
     """An ASGI application that runs one handler.
 
-    The handler is cancelled as soon as the client disconnects, so that an engine never works for nobody.
+    `door` says who the request is from, before anything of its body is read; None: everybody is let in, under no name. The handler is
+    cancelled as soon as the client disconnects, so that an engine never works for nobody.
     """
 
-    def __init__(self, route: str, handler: Handler | Upload, max_body_bytes: int, exchanges: Exchanges) -> None:
+    def __init__(
+        self,
+        route: str,
+        handler: Handler | Upload,
+        max_body_bytes: int,
+        exchanges: Exchanges,
+        door: Door | None = None,
+        refuse: Refuse | None = None,
+    ) -> None:
         self._route = route
         self._handler = handler
         self._max_body_bytes = max_body_bytes
         self._exchanges = exchanges
+        self._door = door
+        self._refuse = refuse or _error_reply
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -103,16 +119,18 @@ class Endpoint:
                 b"",
                 exchange.request_id,
                 scope.get("query_string", b"").decode("latin-1"),
-                arrived.arrival if arrived else None,
+                arrival=arrived.arrival if arrived else None,
             )
+            if self._door:
+                request.principal = arrived.arrival.caller.principal if arrived else await self._door.principal(scope["headers"])
             if isinstance(self._handler, Upload):
                 pieces = read_pieces(receive, headers, self._handler.max_bytes, self._handler.too_large)
                 await self._answer(partial(self._handler.handler, request, pieces), request, send, exchange)
             else:
                 request.body = await self._body(receive, headers, 0 if scope.get(LATE) else BODY_TIMEOUT_S)
                 await until_disconnect(receive, self._answer(partial(self._handler, request), request, send, exchange))
-        except ApiError as error:
-            await self._send(_error_reply(error), send, exchange)
+        except (ApiError, KeyringError) as error:
+            await self._send(self._refuse(to_api_error(error)), send, exchange)
         except (ClientDisconnectedError, OSError):
             self._client_left(exchange)
         except asyncio.CancelledError:  # Serve does so too, when it is the first to see that the client has left

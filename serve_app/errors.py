@@ -2,19 +2,25 @@
 
 AppError
 ├── ConfigError              the configuration is wrong; the message names the key
+├── KeyringError             the database of the keys did not answer, or refused
 └── ApiError                 an answer other than 200
     ├── InvalidRequestError  400  invalid_request_error
+    ├── AuthenticationError  401  invalid_request_error   no key, or none that is good
+    ├── ForbiddenError       403  invalid_request_error   the key may not do this
     ├── NotFoundError        404  invalid_request_error
     ├── MethodError          405  invalid_request_error
     ├── SlowBodyError        408  invalid_request_error   the body did not arrive
     ├── TooLargeError        413  invalid_request_error
+    ├── RateLimitError       429  requests, tokens        the tenant, or the key, has had what it may have
     ├── UnavailableError     503  service_unavailable     try again
     └── UpstreamError        502  server_error            the engine failed
 
 Messages name fields, limits and ids, never what else the client sent.
 """
 
+import math
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from cache.errors import CacheError, KeyFormatError
@@ -31,18 +37,25 @@ class ConfigError(AppError):
     """The configuration is wrong; the message names the key."""
 
 
+class KeyringError(AppError):
+    """The database of the keys did not answer, or refused."""
+
+
 class ApiError(AppError):
     """An answer other than 200. `param` names a field of the request."""
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
-    headers: ClassVar[dict[str, str]] = {}
+    with_headers: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, param: str | None = None, code: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.code = code
+        self.headers = {**self.with_headers, **(headers or {})}
 
     def body(self) -> dict[str, Any]:
         """OpenAI's error object."""
@@ -51,6 +64,17 @@ class ApiError(AppError):
 
 class InvalidRequestError(ApiError):
     status = 400
+    type = "invalid_request_error"
+
+
+class AuthenticationError(ApiError):
+    status = 401
+    type = "invalid_request_error"
+    with_headers: ClassVar[Mapping[str, str]] = {"www-authenticate": "Bearer"}
+
+
+class ForbiddenError(ApiError):
+    status = 403
     type = "invalid_request_error"
 
 
@@ -67,7 +91,7 @@ class MethodError(ApiError):
 class SlowBodyError(ApiError):
     status = 408
     type = "invalid_request_error"
-    headers: ClassVar[dict[str, str]] = {"connection": "close"}
+    with_headers: ClassVar[Mapping[str, str]] = {"connection": "close"}
 
 
 class TooLargeError(ApiError):
@@ -75,10 +99,26 @@ class TooLargeError(ApiError):
     type = "invalid_request_error"
 
 
+class RateLimitError(ApiError):
+    """`type` says of what there was too much, as OpenAI's does."""
+
+    status = 429
+    type = "requests"
+
+    def __init__(self, message: str, *, kind: str, retry_after_s: float, headers: Mapping[str, str]) -> None:
+        super().__init__(message, code="rate_limit_exceeded", headers={**headers, "retry-after": str(max(1, math.ceil(retry_after_s)))})
+        self.kind = kind
+
+    def body(self) -> dict[str, Any]:
+        error = super().body()
+        error["error"]["type"] = self.kind
+        return error
+
+
 class UnavailableError(ApiError):
     status = 503
     type = "service_unavailable"
-    headers: ClassVar[dict[str, str]] = {"retry-after": "1"}
+    with_headers: ClassVar[Mapping[str, str]] = {"retry-after": "1"}
 
 
 class UpstreamError(ApiError):
@@ -112,6 +152,8 @@ def to_api_error(error: Exception) -> ApiError:
             return UnavailableError(f"Too much waits already: {error}. Try again later.", code="busy")
         case InputError():
             return InvalidRequestError(sentence(str(error), error.field), param=error.field, code="invalid_value")
+        case KeyringError():
+            return UnavailableError("Keys cannot be checked or changed now. Try again.", code="keyring_unavailable")
         case KeyFormatError():
             return InvalidRequestError("The request has a number or a text that cannot be kept.", code="invalid_value")
         case TimeoutError():

@@ -15,12 +15,14 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 
 from deployments.engines.base import ASGIApp, Message, Receive, Send
+from serve_app.door import Door
 from serve_app.endpoint import ARRIVED, BODY_TIMEOUT_S, LATE, REQUEST_ID_HEADER, Arrived, declared_length, request_id_of
+from serve_app.errors import ApiError
 from serve_app.exchanges import Exchange, Exchanges
 from serve_app.openai.requests import Parser
 from serve_app.pipeline import Asked, Pipeline
 from serve_app.replies import ReadyReply
-from serve_app.tenants import TENANT_HEADER, caller_of
+from serve_app.tenants import Principal, caller_of
 
 ENVIRONMENT = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.front:middlewares",
@@ -32,13 +34,13 @@ ENVIRONMENT = {
 }
 """Of an ingress replica's process."""
 
+_Name = tuple[str, str, int, bytes]
 
 UPLOADS = frozenset({"/v1/files"})
 """Paths whose bodies the application reads piece by piece, and sees for itself when the client leaves."""
 SEEN = 16_384
 """Bodies that are recognised without being parsed; about 300 bytes each."""
 _ID = REQUEST_ID_HEADER.encode()
-_TENANT = TENANT_HEADER.encode()
 _UNWATCHED = b"x-request-disconnect-disabled"
 """Ray's: while it watches for a client that leaves, it reads the whole body into memory, however slowly the application takes it."""
 
@@ -46,15 +48,16 @@ _UNWATCHED = b"x-request-disconnect-disabled"
 class HitPath:
     """Answers generation requests that need no waiting. `parsers`: by path. Belongs to an event loop."""
 
-    def __init__(self, pipeline: Pipeline, exchanges: Exchanges, parsers: Mapping[str, Parser]) -> None:
+    def __init__(self, pipeline: Pipeline, exchanges: Exchanges, parsers: Mapping[str, Parser], door: Door) -> None:
         self.parsers = parsers
+        self._door = door
         self._pipeline = pipeline
         self._exchanges = exchanges
         self._limit = pipeline.config.ingress.max_body_bytes
         self._max_reading = pipeline.config.ingress.max_ongoing_requests
         self._reading = 0
         self._routes = {path: f"POST {path}" for path in parsers}
-        self._seen: OrderedDict[tuple[str, str, bytes], Asked] = OrderedDict()
+        self._seen: OrderedDict[_Name, Asked] = OrderedDict()
 
     async def answer(self, scope: Message, receive: Receive, send: Send) -> Receive | None:
         """None: it is answered. Else what the application is to receive; `scope` says what is known already."""
@@ -62,13 +65,19 @@ class HitPath:
         headers = dict(scope["headers"])
         if len(headers) != len(scope["headers"]):  # a header that stands twice is not for here to judge
             return receive
+        try:
+            principal = self._door.at_once(headers)
+        except ApiError:
+            principal = None
+        if principal is None:  # the application finds out who it is before it reads the body
+            return receive
         messages = await self._body(scope, receive, headers)
         if not messages or messages[-1]["type"] != "http.request" or messages[-1].get("more_body"):
             return _replayed(messages, receive)
         body = b"".join(message.get("body", b"") for message in messages)
         request_id = request_id_of(headers.get(_ID))
         try:
-            ready = self._ready(scope, headers, body, request_id, started)
+            ready = self._ready(scope, headers, principal, body, request_id, started)
         except Exception:  # the application fails as well, and knows how to say so
             return _replayed(messages, receive)
         if ready is None:
@@ -81,15 +90,17 @@ class HitPath:
             self._exchanges.ended(self._routes[scope["path"]], exchange)
         return None
 
-    def _ready(self, scope: Message, headers: Mapping[bytes, bytes], body: bytes, request_id: str, started: float) -> ReadyReply | None:
+    def _ready(
+        self, scope: Message, headers: Mapping[bytes, bytes], principal: Principal, body: bytes, request_id: str, started: float
+    ) -> ReadyReply | None:
         """The reply, if this process has it; a body that was seen before is not parsed. Without a reply, what was found out is left in the
         scope. May raise.
         """
-        name = None if b"cache-control" in headers else self._name(scope, headers, body)
+        name = None if b"cache-control" in headers else self._name(scope, principal, body)
         asked = None if name is None else self._seen.get(name)
         if asked is not None and (ready := self._pipeline.at_hand(asked, request_id)):
             return ready
-        arrival = self._pipeline.arrive(self.parsers[scope["path"]](body), caller_of(Headers(scope=scope), request_id))
+        arrival = self._pipeline.arrive(self.parsers[scope["path"]](body), caller_of(Headers(scope=scope), request_id, principal))
         asked = arrival.asked
         if asked is not None and (ready := self._pipeline.at_hand(asked, request_id)):
             if name is not None:
@@ -99,13 +110,11 @@ class HitPath:
         scope["headers"] = [header for header in scope["headers"] if header[0] != _ID] + [(_ID, request_id.encode())]  # Serve echoes it
         return None
 
-    def _name(self, scope: Message, headers: Mapping[bytes, bytes], body: bytes) -> tuple[str, str, bytes]:
-        """All that a key is made of, where no header speaks of the cache."""
-        tenant = headers.get(_TENANT)
-        namespace = self._pipeline.authenticator.namespace(None if tenant is None else tenant.decode("latin-1"))
-        return scope["path"], namespace, hashlib.sha256(body).digest()
+    def _name(self, scope: Message, principal: Principal, body: bytes) -> _Name:
+        """All that a cache key is made of, where no header speaks of the cache, and who may be given what it names."""
+        return scope["path"], principal.tenant, principal.stamp, hashlib.sha256(body).digest()
 
-    def _remember(self, name: tuple[str, str, bytes], asked: Asked) -> None:
+    def _remember(self, name: _Name, asked: Asked) -> None:
         self._seen[name] = asked
         if len(self._seen) > SEEN:
             self._seen.popitem(last=False)

@@ -21,15 +21,18 @@ from deployments.errors import DeploymentError
 from deployments.private_app import LOAD_PATH
 from deployments.replica_client import Call
 from deployments.replicas import Replica
+from serve_app.admin_routes import AdminRoutes, NoKeysRoutes
 from serve_app.cache_routes import CacheRoutes
 from serve_app.cache_transfer import CacheTransferRoutes
 from serve_app.document_calls import DocumentCalls
-from serve_app.endpoint import Endpoint, Handler, HttpRequest, Upload
+from serve_app.door import KeyDoor, OpenDoor
+from serve_app.endpoint import Endpoint, Handler, HttpRequest, Refuse, Upload
 from serve_app.errors import ApiError, InvalidRequestError, MethodError, NotFoundError, to_api_error
 from serve_app.exchanges import Exchanges
 from serve_app.files import FileRoutes
+from serve_app.keyring.watch import Keyring
 from serve_app.modelcache.routes import PATH as MODELCACHE
-from serve_app.modelcache.routes import ModelCacheRoutes
+from serve_app.modelcache.routes import ModelCacheRoutes, refuse
 from serve_app.modelcache.service import ModelCacheService
 from serve_app.modelcache.websocket import ModelCacheSocket
 from serve_app.openai.requests import EmbeddingRequest, Parser, parse_chat, parse_completion, parse_embedding
@@ -37,7 +40,7 @@ from serve_app.parts import Parts
 from serve_app.pipeline import Pipeline
 from serve_app.relay import read_answer
 from serve_app.replies import Reply, json_reply
-from serve_app.tenants import caller_of, tenant_of
+from serve_app.tenants import Principal, caller_of
 from serve_app.vector_store_files import VectorStoreFileRoutes
 from serve_app.vector_stores import VectorStoreRoutes
 
@@ -55,33 +58,32 @@ class OpenAIRoutes:
         async def handler(request: HttpRequest) -> Reply:
             arrival = request.arrival
             if arrival is None:
-                arrival = self._pipeline.arrive(parse(request.body), caller_of(request.headers, request.id))
+                arrival = self._pipeline.arrive(parse(request.body), caller_of(request.headers, request.id, request.principal))
             return await self._pipeline.answer(arrival)
 
         return handler
 
     async def models(self, request: HttpRequest) -> Reply:
-        return json_reply({"object": "list", "data": await self._models()})
+        return json_reply({"object": "list", "data": await self._models(request.principal)})
 
     async def model(self, request: HttpRequest) -> Reply:
-        for model in await self._models():
+        for model in await self._models(request.principal):
             if model["id"] == request.path_params["model"]:
                 return json_reply(model)
         raise NotFoundError("The model does not exist.", param="model", code="model_not_found")
 
-    async def _models(self) -> list[dict[str, Any]]:
-        """The engine's own list, which says what kind of engine it is, and the encoder."""
+    async def _models(self, principal: Principal) -> list[dict[str, Any]]:
+        """The engine's own list, which says what kind of engine it is, and the encoder; of these, what the key may ask for."""
         answer = await self._pipeline.client.send(Call("GET", "/v1/models", {}), self._pipeline.directory.replicas)
         served = msgspec.json.decode(await read_answer(answer))["data"]
         shown = [{key: value for key, value in model.items() if key not in ("permission", "root", "parent")} for model in served]
         encoder = {"id": self._pipeline.config.embedding.name, "object": "model", "created": self._created, "owned_by": "mygo"}
-        return [*shown, encoder]
+        return [model for model in (*shown, encoder) if principal.may_ask(model["id"])]
 
     async def embeddings(self, request: HttpRequest) -> Reply:
         asked = parse_embedding(request.body)
         config = self._pipeline.config.embedding
-        self._pipeline.authenticator.namespace(tenant_of(request.headers))  # refuses a name that is none
-        if asked.model != config.name:
+        if asked.model != config.name or not request.principal.may_ask(config.name):
             raise NotFoundError("The model does not exist, or it does not make embeddings.", param="model", code="model_not_found")
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         if not all(texts):
@@ -151,6 +153,9 @@ class OperationsRoutes:
             return {"id": replica.id, "error": to_api_error(error).code}
 
     async def metrics(self, request: HttpRequest) -> Reply:
+        """Of all tenants: where there are keys, an administrator's is needed."""
+        if request.principal.key_id:
+            request.principal.require_admin()
         return Reply(200, {}, "text/plain; version=0.0.4; charset=utf-8", await self._scrape())
 
 
@@ -167,6 +172,8 @@ class ByMethod:
 
 PARSERS: Mapping[str, Parser] = {"/v1/chat/completions": parse_chat, "/v1/completions": parse_completion}
 """The routes that generate, and what reads their bodies."""
+OPEN = frozenset({"/healthz", "/readyz", "/welcome"})
+"""Routes that need no key: those of probes, and ModelCache's greeting."""
 
 
 def create_app(
@@ -175,13 +182,17 @@ def create_app(
     scrape: Callable[[], Awaitable[bytes]],
     modelcache: ModelCacheService | None = None,
     exchanges: Exchanges | None = None,
+    keyring: Keyring | None = None,
 ) -> Starlette:
-    """`parts`: those that the ingress waits for; `scrape`: the application's metrics as text."""
+    """`parts`: those that the ingress waits for; `scrape`: the application's metrics as text; `keyring`: None where there are no keys."""
     limit = pipeline.config.ingress.max_body_bytes
     exchanges = exchanges or Exchanges(pipeline.metrics)
 
-    def route(path: str, methods: Mapping[str, Handler | Upload]) -> list[Route]:
-        by_method = {method: Endpoint(f"{method} {path}", handler, limit, exchanges) for method, handler in methods.items()}
+    door = KeyDoor(keyring) if keyring else OpenDoor()
+
+    def route(path: str, methods: Mapping[str, Handler | Upload], shape: Refuse | None = None) -> list[Route]:
+        asked = None if path in OPEN else door
+        by_method = {method: Endpoint(f"{method} {path}", handler, limit, exchanges, asked, shape) for method, handler in methods.items()}
         return [Route(path, ByMethod(by_method), methods=list(methods))]
 
     openai, operations = OpenAIRoutes(pipeline), OperationsRoutes(pipeline, parts, scrape)
@@ -201,14 +212,15 @@ def create_app(
         FileRoutes(documents).table(),
         CacheRoutes(pipeline).table(),
         CacheTransferRoutes(pipeline).table(),
+        AdminRoutes(keyring).table() if keyring else NoKeysRoutes().table(),
     ]
     for table in tables:
         for path, methods in table.items():
             routes += route(path, methods)
     if modelcache:
-        for path, methods in ModelCacheRoutes(modelcache, pipeline.authenticator).table().items():
-            routes += route(path, methods)
-        routes.append(WebSocketRoute(MODELCACHE, ModelCacheSocket(modelcache, pipeline.authenticator, limit, pipeline.metrics)))
+        for path, methods in ModelCacheRoutes(modelcache).table().items():
+            routes += route(path, methods, refuse)
+        routes.append(WebSocketRoute(MODELCACHE, ModelCacheSocket(modelcache, door, limit, pipeline.metrics)))
     return Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})
 
 

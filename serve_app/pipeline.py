@@ -28,7 +28,7 @@ from serve_app.relay import read_answer, relay, send
 from serve_app.renewal import Renewals
 from serve_app.replies import JSON_TYPE, SSE_TYPE, Ready, ReadyReply, Reply
 from serve_app.services import DocumentService, EmbeddingService
-from serve_app.tenants import Authenticator, Caller
+from serve_app.tenants import Caller, Namespaces, Principal
 from serve_app.tiers import CacheTiers, Lookup
 
 _NOT_FOR_CLIENTS = frozenset({"kv_transfer_params", "ec_transfer_params"})
@@ -68,7 +68,7 @@ class Pipeline:
     """One for each ingress replica."""
 
     config: AppConfig
-    authenticator: Authenticator
+    namespaces: Namespaces
     tiers: CacheTiers
     embedding: EmbeddingService
     documents: DocumentService | None
@@ -86,8 +86,8 @@ class Pipeline:
 
     def arrive(self, request: Generation, caller: Caller) -> Arrival:
         """What comes before any waiting. Raises as `generate` does."""
-        namespace = self.authenticator.namespace(caller.tenant)  # 1
-        self._admit(request)  # 2
+        namespace = self.namespaces.of(caller.tenant)  # 1
+        self._admit(request, caller.principal)  # 2
         lookup = None if request.retrieval else self.tiers.lookup(request, caller, namespace)
         return Arrival(request, caller, namespace, lookup)
 
@@ -147,8 +147,8 @@ class Pipeline:
         sent = await send(self.client, self.routing, request, caller, lookup.namespace)  # 6, 7, 8
         return await relay(request, sent, self.tiers, lookup)  # 8, 9
 
-    def _admit(self, request: Generation) -> None:
-        if request.model != self.config.llm.model.name:
+    def _admit(self, request: Generation, principal: Principal) -> None:
+        if request.model != self.config.llm.model.name or not principal.may_ask(request.model):
             served = self.config.llm.model.name
             raise NotFoundError(f"The model does not exist here; the one that answers is {served}.", param="model", code="model_not_found")
         limit = min((replica.max_model_len for replica in self.directory.replicas), default=None)

@@ -1,4 +1,4 @@
-"""Who a request is from. Until there are keys, the tenant is a header, on loopback addresses only."""
+"""Who a request is from, as the rest of the application sees it, and the namespaces that tenants' names become."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from functools import lru_cache
 from starlette.datastructures import Headers
 
 from cache.keys import namespace_of
-from serve_app.errors import InvalidRequestError
+from serve_app.errors import ForbiddenError, InvalidRequestError
+from serve_app.keyring.settings import CacheUse, Limits, Role, TenantSettings
 
 TENANT_HEADER = "x-mygo-tenant"
 DEFAULT_TENANT = "default"
@@ -17,40 +18,67 @@ _NAME = re.compile(r"[A-Za-z0-9._@:-]{1,128}\Z")
 
 
 @dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a request is from, and what it may do."""
+
+    tenant: str = DEFAULT_TENANT
+    key_id: str = ""
+    """Empty where there are no keys."""
+    role: Role = "user"
+    models: frozenset[str] | None = None
+    """Names that it may ask for. None: all."""
+    cache: CacheUse = "on"
+    limits: Limits = Limits()  # noqa: RUF009  # frozen
+    """The key's own."""
+    shared: TenantSettings = TenantSettings()  # noqa: RUF009  # frozen
+    """What all of the tenant's keys have together."""
+    stamp: int = 0
+    """Another one whenever something of this may have changed: what is remembered of an older one is not to be used."""
+
+    def may_ask(self, model: str) -> bool:
+        return self.models is None or model in self.models
+
+    def require_admin(self) -> None:
+        """Raises `ForbiddenError`."""
+        if self.role != "admin":
+            raise ForbiddenError("This is for keys with the role admin.", code="admin_required")
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """What a request's headers say."""
 
     request_id: str
-    tenant: str | None
+    principal: Principal = Principal()  # frozen
     no_store: bool = False
     no_cache: bool = False
 
     @property
-    def name(self) -> str:
-        """The tenant's name, also of a request that gives none."""
-        return name_of(self.tenant)
+    def tenant(self) -> str:
+        return self.principal.tenant
 
 
-def tenant_of(headers: Headers) -> str | None:
-    """Raises `InvalidRequestError` when a request names two."""
-    named = headers.getlist(TENANT_HEADER)
-    if len(named) > 1:
-        raise InvalidRequestError(f"The header {TENANT_HEADER} must be given once.", param=TENANT_HEADER)
-    return named[0] if named else None
-
-
-def caller_of(headers: Headers, request_id: str) -> Caller:
-    """Raises `InvalidRequestError` when a request names two tenants."""
+def caller_of(headers: Headers, request_id: str, principal: Principal) -> Caller:
     directives = {part.strip().lower() for line in headers.getlist("cache-control") for part in line.split(",")}
-    return Caller(request_id, tenant_of(headers), "no-store" in directives, "no-cache" in directives)
+    return Caller(request_id, principal, "no-store" in directives, "no-cache" in directives)
+
+
+def check_name(name: str) -> str:
+    """A tenant's name. Raises `InvalidRequestError` for one that is none, without repeating it."""
+    if not _NAME.match(name):
+        raise InvalidRequestError(
+            f"The header {TENANT_HEADER} must have 1 to 128 letters, digits, or characters of . _ @ : -", param=TENANT_HEADER
+        )
+    return name
 
 
 def name_of(tenant: str | None) -> str:
+    """The tenant's name, also of a request that gives none."""
     return DEFAULT_TENANT if tenant is None else tenant
 
 
-class Authenticator:
-    """Turns a request's headers into its namespace: below this, nothing sees the tenant's name.
+class Namespaces:
+    """Turns tenants' names into namespaces: below this, nothing sees a name.
 
     Environments (production, staging, ...) that share stores and secret have namespaces of their own.
     """
@@ -60,17 +88,13 @@ class Authenticator:
         self._environment = environment
         self._known = lru_cache(MAX_REMEMBERED)(self._namespace)
 
-    def namespace(self, tenant: str | None) -> str:
-        """Raises `InvalidRequestError` for a name that is none."""
-        return self._known(name_of(tenant))
+    def of(self, name: str) -> str:
+        """A tenant's. Raises `InvalidRequestError` for a name that is none."""
+        return self._known(name)
 
     def group(self, name: str) -> str:
         """The namespace of what a group of tenants shares."""
         return namespace_of(self._secret, f"{self._environment}/group/{name}")
 
     def _namespace(self, name: str) -> str:
-        if not _NAME.match(name):
-            raise InvalidRequestError(
-                f"The header {TENANT_HEADER} must have 1 to 128 letters, digits, or characters of . _ @ : -", param=TENANT_HEADER
-            )
-        return namespace_of(self._secret, f"{self._environment}/{name}")  # no name has a slash
+        return namespace_of(self._secret, f"{self._environment}/{check_name(name)}")  # no name has a slash

@@ -36,6 +36,7 @@ log = logging.getLogger("ray.serve")
 
 LOOKUP_TIMEOUT_S = 2.0
 """A cache that answers later than this is slower than no cache."""
+_ONLY_EXACT = Policy(mode="off")
 FAILED: Final = object()
 """What a lookup gives that failed: it has been counted already."""
 
@@ -120,8 +121,9 @@ class CacheTiers:
 
     def lookup(self, request: Generation, caller: Caller, namespace: str) -> Lookup:
         """What needs no more than the exact tier. Raises `KeyFormatError`."""
-        mode, config = request.cache.mode, self._of_tenant.get(caller.name, self._config)
-        cacheable = is_cacheable(request)
+        mode, config = request.cache.mode, self._of_tenant.get(caller.tenant, self._config)
+        allowed = caller.principal.cache
+        cacheable = allowed != "off" and is_cacheable(request)
         return Lookup(
             namespace=namespace,
             key=exact_key(namespace, request.kind, {**key_material(request), "mygo_model": self._model_identity}),
@@ -131,7 +133,7 @@ class CacheTiers:
             ttl_s=min(request.cache.ttl_s or config.ttl_s, config.ttl_s),
             request=request,
             tags=tuple(dict.fromkeys(request.cache.tags)),
-            policy=self._policies.get(caller.name, self._policy),
+            policy=_ONLY_EXACT if allowed == "exact" else self._policies.get(caller.tenant, self._policy),
             soft_ttl_s=config.soft_ttl_s,
         )
 

@@ -1,6 +1,7 @@
 """Entries in a SQL database: SQLite by default, MySQL and its kin."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Select, delete, func, insert, select, update
@@ -8,22 +9,24 @@ from sqlalchemy import Connection, Select, delete, func, insert, select, update
 from cache.database import Database
 from cache.entry import Entry, Vector
 from cache.errors import StoreError
+from cache.migrate import migrate
 from cache.stores import lookups, outbox
 from cache.stores.base import ALL, Candidate, Change, Collected, EntryInfo, Filter, Known, Quota, Stats, model_scope, tag_scope
 from cache.stores.garbage import collect, evict, is_exceeded
-from cache.stores.migrate import migrate
 from cache.stores.rows import end, raise_epoch
 from cache.stores.schema import DEAD, LIVE, PENDING, entries, epochs, tags
 from cache.stores.servable import SERVABLE, UNEXPIRED
 from cache.stores.value import value
 from cache.vectors.base import VectorRecord
 
+MIGRATIONS = Path(__file__).parent / "migrations"
+
 
 def open_database(url: str) -> Database:
     """The database behind an SQLAlchemy URL, with the stores' tables as they are today. Raises `StoreError`."""
     # With synchronous=NORMAL a power cut may cost the last entries, never the file.
     database = Database(url, StoreError, ("synchronous=NORMAL",))
-    migrate(database)
+    migrate(database, MIGRATIONS, "mygo-migrations")
     return database
 
 

@@ -29,7 +29,10 @@ POLL_S = 0.02
 
 
 class ChannelServer:
-    """Serves an application to those who know the secret, on an OS-chosen port of `host`, in the running event loop."""
+    """Serves an application to those who know the secret, on an OS-chosen port of `host`, in the running event loop.
+
+    `host`: empty for the address by which Ray's other nodes reach this one.
+    """
 
     def __init__(self, app: ASGIApp, host: str, secret: bytes, grace_s: float = CANCEL_GRACE_S) -> None:
         """`grace_s`: how long the application may take to end by itself when a client has left. Raises `ChannelError` without a secret."""
@@ -41,6 +44,7 @@ class ChannelServer:
         self.peers: set[_Peer] = set()
         self.strangers: dict[_Peer, None] = {}
         """The oldest first."""
+        host = host or _node_address()
         self._socket = _listen(host)
         self._server: asyncio.Server | None = None
         name = f"[{host}]" if ":" in host else host
@@ -247,6 +251,13 @@ class _Answer:
 
     def failed(self) -> None:
         self._peer.write(frame(Kind.FAILED, self._number))
+
+
+def _node_address() -> str:
+    import ray
+
+    address: str = ray.util.get_node_ip_address()
+    return address
 
 
 def _listen(host: str) -> socket.socket:

@@ -1,4 +1,4 @@
-"""What Alembic runs: migrations on the connection that `retrieval.migrate` gives it."""
+"""What Alembic runs: migrations on the connection that `cache.migrate` gives it."""
 
 from alembic import context
 

@@ -57,6 +57,11 @@ def query_blocked(model: str) -> Response:
     return 200, _query_body(105, _blocked(model))
 
 
+def refused(status: int, words: str) -> Response:
+    """Of who may not use the cache, by an HTTP status."""
+    return status, bad_request(words)[1]
+
+
 def bad_request(words: str = "bad request") -> Response:
     return 400, _query_body(400, words)
 

@@ -27,7 +27,7 @@ from cache.stores.schema import MAX_MODEL_CHARS
 from serve_app.modelcache.backend import BackendError, Hit, Message, QueryRecord
 from serve_app.modelcache.keytext import Question, key_text, question_of
 from serve_app.services import CacheService, EmbeddingService
-from serve_app.tenants import Authenticator, name_of
+from serve_app.tenants import Namespaces, name_of
 
 PREFIX, REGISTERED = "modelcache:", "modelcache-model:"
 """Of the models of kept answers, and of the entries that only say that there is such a model."""
@@ -50,13 +50,13 @@ class SharedCacheBackend:
         self,
         cache: CacheService,
         embedding: EmbeddingService,
-        authenticator: Authenticator,
+        namespaces: Namespaces,
         config: CacheConfig,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._cache = cache
         self._embedding = embedding
-        self._authenticator = authenticator
+        self._namespaces = namespaces
         self._config = config
         self._clock = clock
 
@@ -64,7 +64,7 @@ class SharedCacheBackend:
         question = question_of(messages)
         if question.blank:
             return None
-        namespace, policy = self._authenticator.namespace(tenant), self._policy(tenant)
+        namespace, policy = self._namespaces.of(name_of(tenant)), self._policy(tenant)
         text = self._comparable(question) if policy.mode in ("verified", "static") else None
         key, place = _keys(namespace, model, question)
         known = await self._cache.find(namespace, key, place, text)
@@ -77,7 +77,7 @@ class SharedCacheBackend:
         return _hit(found.entry, found.decision.similarity or 0.0) if found.entry else None
 
     async def insert(self, tenant: str | None, model: str, items: Sequence[tuple[Sequence[Message], str]]) -> list[str]:
-        namespace = self._authenticator.namespace(tenant)
+        namespace = self._namespaces.of(name_of(tenant))
         epoch = await self._cache.epoch(namespace)
         ttl_s = self._config.of(name_of(tenant)).ttl_s
         entries = [self._answer(namespace, model, epoch, ttl_s, messages, answer) for messages, answer in items]
@@ -93,13 +93,13 @@ class SharedCacheBackend:
         return [entry.id for entry in entries]
 
     async def delete(self, tenant: str | None, model: str, ids: Sequence[str]) -> int:
-        namespace = self._authenticator.namespace(tenant)
+        namespace = self._namespaces.of(name_of(tenant))
         found = await self._page(namespace, Filter(_column(PREFIX, model), ids=list(ids)), "", len(ids))
         deleted: int = await self._cache.call("delete", namespace, [each.id for each in found])
         return deleted
 
     async def truncate(self, tenant: str | None, model: str) -> int | None:
-        namespace, name = self._authenticator.namespace(tenant), _column(PREFIX, model)
+        namespace, name = self._namespaces.of(name_of(tenant)), _column(PREFIX, model)
         count, after = 0, ""
         while page := await self._page(namespace, Filter(name), after, PAGE):
             count, after = count + len(page), page[-1].id
@@ -110,7 +110,7 @@ class SharedCacheBackend:
         return count
 
     async def register(self, tenant: str | None, model: str) -> bool:
-        namespace = self._authenticator.namespace(tenant)
+        namespace = self._namespaces.of(name_of(tenant))
         used = await self._page(namespace, Filter(_column(PREFIX, model)), "", 1)
         return await self._register(namespace, model) and not used
 
@@ -119,7 +119,7 @@ class SharedCacheBackend:
 
     def _line(self, record: QueryRecord) -> LoggedQuery:
         entry_id, similarity = (record.hit.id, record.hit.similarity) if record.hit else (None, None)
-        namespace, outcome = self._authenticator.namespace(record.tenant), "hit" if record.hit else str(record.error_code)
+        namespace, outcome = self._namespaces.of(name_of(record.tenant)), "hit" if record.hit else str(record.error_code)
         model = record.model[:MAX_MODEL_CHARS]
         return LoggedQuery(namespace, model, self._clock(), outcome, record.seconds, record.query, entry_id, similarity)
 

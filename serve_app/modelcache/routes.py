@@ -2,15 +2,13 @@
 
 from urllib.parse import parse_qsl
 
-from starlette.datastructures import Headers
-
 from serve_app.endpoint import Handler, HttpRequest
 from serve_app.errors import ApiError
 from serve_app.modelcache import bodies
 from serve_app.modelcache.bodies import Response
 from serve_app.modelcache.service import ModelCacheService
 from serve_app.replies import Reply, json_reply
-from serve_app.tenants import Authenticator, tenant_of
+from serve_app.tenants import Principal
 
 PATH = "/modelcache"
 WELCOME = b"hello, modelcache!"
@@ -19,9 +17,8 @@ WELCOME = b"hello, modelcache!"
 class ModelCacheRoutes:
     """Thin: each is one call of the service."""
 
-    def __init__(self, service: ModelCacheService, authenticator: Authenticator) -> None:
+    def __init__(self, service: ModelCacheService) -> None:
         self._service = service
-        self._authenticator = authenticator
 
     def table(self) -> dict[str, dict[str, Handler]]:
         multimodal: dict[str, Handler] = {"GET": self.multimodal, "POST": self.multimodal}
@@ -42,18 +39,20 @@ class ModelCacheRoutes:
         return _reply(bodies.bad_request("The multimodal cache is not available here; /modelcache keeps texts."))
 
     async def _answer(self, request: HttpRequest, body: bytes) -> Reply:
-        try:
-            tenant = tenant_in(request.headers, self._authenticator)
-        except ApiError as error:
-            return _reply(bodies.bad_request(error.message))
-        return _reply(await self._service.handle(tenant, body, request.id))
+        if refused := refusal_of(request.principal):
+            return _reply(refused)
+        return _reply(await self._service.handle(request.principal.tenant, body, request.id))
 
 
-def tenant_in(headers: Headers, authenticator: Authenticator) -> str | None:
-    """The tenant that the cache knows the request's sender by. Raises `InvalidRequestError` for a name that is none."""
-    tenant = tenant_of(headers)
-    authenticator.namespace(tenant)
-    return tenant
+def refusal_of(principal: Principal) -> Response | None:
+    """What a key is told that may not use a cache: this protocol has nothing else."""
+    return None if principal.cache == "on" else bodies.refused(403, "This key may not use the semantic cache.")
+
+
+def refuse(error: ApiError) -> Reply:
+    """What does not reach this protocol's handlers, in its own shape."""
+    status, body = bodies.refused(error.status, error.message)
+    return json_reply(body, status, dict(error.headers))
 
 
 def _reply(response: Response) -> Reply:

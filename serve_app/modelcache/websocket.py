@@ -7,18 +7,18 @@ import uuid
 from typing import Any
 
 import msgspec
-from starlette.datastructures import Headers
 
 from deployments.engines.base import Message, Receive, Send
+from serve_app.door import Door, RawHeaders
 from serve_app.endpoint import ClientDisconnectedError
-from serve_app.errors import ApiError
+from serve_app.errors import ApiError, KeyringError
 from serve_app.metrics import Metrics
 from serve_app.modelcache import bodies
 from serve_app.modelcache.bodies import Body, Response
 from serve_app.modelcache.protocol import NotJsonError, decode
-from serve_app.modelcache.routes import PATH, tenant_in
+from serve_app.modelcache.routes import PATH, refusal_of
 from serve_app.modelcache.service import ModelCacheService
-from serve_app.tenants import Authenticator
+from serve_app.tenants import Principal
 
 log = logging.getLogger("ray.serve")
 
@@ -39,13 +39,13 @@ class ModelCacheSocket:
     def __init__(
         self,
         service: ModelCacheService,
-        authenticator: Authenticator,
+        door: Door,
         max_frame_bytes: int,
         metrics: Metrics,
         max_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
         self._service = service
-        self._authenticator = authenticator
+        self._door = door
         self._max_frame_bytes = max_frame_bytes
         self._metrics = metrics
         self._max_in_flight = max_in_flight
@@ -53,27 +53,30 @@ class ModelCacheSocket:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         await receive()  # the request to connect
         try:
-            tenant = tenant_in(Headers(scope=scope), self._authenticator)
-        except ApiError:
+            principal = await self._door.principal(scope["headers"])
+        except (ApiError, KeyringError):
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
             return
-        connection = _Connection(tenant, send, asyncio.Semaphore(self._max_in_flight))
+        connection = _Connection(principal, send, asyncio.Semaphore(self._max_in_flight))
         try:
             await send({"type": "websocket.accept"})
-            await self._serve(connection, receive)
+            await self._serve(connection, scope["headers"], receive)
         except* (ClientDisconnectedError, OSError):
             pass
+        except* (ApiError, KeyringError):
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
         finally:
             if connection.open:
                 self._metrics.disconnected(ROUTE)
 
-    async def _serve(self, connection: "_Connection", receive: Receive) -> None:
+    async def _serve(self, connection: "_Connection", headers: RawHeaders, receive: Receive) -> None:
         """A frame is read before there is room for it: so the client's leaving is seen while all places are taken."""
         async with asyncio.TaskGroup() as group:
             while True:
                 message = await receive()
                 if message["type"] == "websocket.disconnect":
                     raise ClientDisconnectedError
+                connection.principal = await self._door.principal(headers)  # the key may have been revoked since
                 await connection.room.acquire()
                 connection.requests += 1
                 group.create_task(self._exchange(connection, message, f"{connection.id}.{connection.requests}"))
@@ -81,7 +84,7 @@ class ModelCacheSocket:
     async def _exchange(self, connection: "_Connection", message: Message, request_id: str) -> None:
         started = time.perf_counter()
         connection.open += 1
-        status, frame = await self._answer(connection.tenant, message, request_id)
+        status, frame = await self._answer(connection.principal, message, request_id)
         await connection.send(frame)
         connection.open -= 1
         connection.room.release()
@@ -89,7 +92,7 @@ class ModelCacheSocket:
         self._metrics.request(ROUTE, status, "", duration, duration)
         log.info("request", extra={"id": request_id, "path": ROUTE, "status": status, "duration_ms": round(duration * 1000, 2)})
 
-    async def _answer(self, tenant: str | None, message: Message, request_id: str) -> tuple[int, bytes]:
+    async def _answer(self, principal: Principal, message: Message, request_id: str) -> tuple[int, bytes]:
         try:
             envelope = self._envelope(message)
         except NotJsonError:
@@ -97,7 +100,9 @@ class ModelCacheSocket:
         asked = envelope.get("requestId")
         if asked in _EMPTY or envelope.get("payload") in _EMPTY:
             return _bare(bodies.bad_request(), asked)
-        status, body = await self._service.handle(tenant, envelope["payload"], request_id)
+        if refused := refusal_of(principal):
+            return _bare(refused, asked)
+        status, body = await self._service.handle(principal.tenant, envelope["payload"], request_id)
         if status != 200:
             return _bare((status, body), asked)
         return status, msgspec.json.encode({"requestId": asked, "result": body})
@@ -115,8 +120,8 @@ class ModelCacheSocket:
 class _Connection:
     """One client. `open`: requests without an answer; `requests`: how many there were."""
 
-    def __init__(self, tenant: str | None, send: Send, room: asyncio.Semaphore) -> None:
-        self.tenant = tenant
+    def __init__(self, principal: Principal, send: Send, room: asyncio.Semaphore) -> None:
+        self.principal = principal
         self.room = room
         self.id = uuid.uuid4().hex
         self.requests = 0

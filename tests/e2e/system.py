@@ -1,6 +1,8 @@
 """The application that the end-to-end tests talk to."""
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,16 @@ class System(Application):
     @property
     def is_simulated(self) -> bool:
         return bool(self.args["llm"]["engine"]["type"] == "simulated")
+
+    def mygo(self, *arguments: str) -> str:
+        """What a command of `mygo` about this application writes to stdout. The first two arguments are its name."""
+        command = [sys.executable, "-m", "serve_app.cli", *arguments[:2], str(self.config), *arguments[2:]]
+        done = subprocess.run(command, env={**os.environ, **self._env}, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout
+
+    def key(self, tenant: str, *settings: str) -> dict[str, str]:
+        """The headers of a client with a new key."""
+        return {"authorization": f"Bearer {self.mygo('keys', 'create', '--tenant', tenant, *settings).strip()}"}
 
     def replicas(self) -> list[dict[str, Any]]:
         replicas: list[dict[str, Any]] = self.http.get("/readyz").json()["replicas"]

@@ -1,6 +1,7 @@
-"""Two ingress processes and two before the stores, which are MariaDB and Milvus: `config.production.yaml` on the simulated engine."""
+"""Two ingress processes and two before the stores, which are MariaDB and Milvus, and keys: `config.production.yaml`, simulated engines."""
 
 import asyncio
+import json
 import re
 import secrets
 import time
@@ -18,6 +19,8 @@ SIMULATED = {"model": {"name": "mygo-sim"}, "engine": {"type": "simulated"}, "re
 AT_ONCE = 200
 LATE_S = 1.0
 """How long after an invalidation another process may still give what it has in memory."""
+REVOKED_S = 5.0
+"""How long after its revocation a key may still be good somewhere."""
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +31,16 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     system = System(ROOT / "config.production.yaml", tmp_path_factory.mktemp("production"), {"llm": SIMULATED}, env)
     try:
         system.wait_ready()
+        system.http.headers.update(system.key("ops", "--role", "admin"))
         yield system
     finally:
         system.stop()
 
 
 @pytest.fixture
-def tenant() -> dict[str, str]:
-    return {"x-mygo-tenant": f"test-{secrets.token_hex(8)}"}
+def tenant(system: System) -> dict[str, str]:
+    """The headers of a tenant's client."""
+    return system.key(f"test-{secrets.token_hex(8)}")
 
 
 def question(text: str) -> dict[str, Any]:
@@ -90,3 +95,35 @@ def test_what_one_process_keeps_the_other_finds(system: System, tenant: dict[str
     poll("all are found", 20, lambda: all(ask(system, tenant, text).headers["x-mygo-cache"] == "exact" for text in texts))
     reworded = [text.replace("What is", "what's").removesuffix("?") for text in texts]
     assert {ask(system, tenant, text).headers["x-mygo-cache"] for text in reworded} == {"semantic"}
+
+
+def test_a_revoked_key_is_let_in_nowhere(system: System) -> None:
+    headers = system.key("acme")
+    key_id = headers["authorization"].split("_")[1]
+    text = "What is a key?"
+    for _ in range(30):  # both know it
+        ask(system, headers, text)
+    system.mygo("keys", "revoke", key_id)
+    revoked = time.monotonic()
+    while time.monotonic() < revoked + REVOKED_S + 2:
+        began = time.monotonic()
+        status = httpx.post(f"{system.url}/v1/chat/completions", json=question(text), headers=headers, timeout=60).status_code
+        assert began < revoked + REVOKED_S or status == 401, f"{status}, {began - revoked:.2f} s after the revocation"
+    assert [each["action"] for each in json.loads(system.mygo("keys", "audit", "--json", "--limit", "1"))] == ["key.revoke"]
+
+
+def test_an_administrator_makes_keys_over_http_and_both_ingresses_know_them(system: System) -> None:
+    made = system.http.post("/v1/admin/keys", json={"tenant": "acme", "models": ["mygo-sim"]}).json()
+    headers = {"authorization": f"Bearer {made['key']}"}
+    assert {ask(system, headers, "What is new?").status_code for _ in range(10)} == {200}
+    assert httpx.get(f"{system.url}/v1/admin/keys", headers=headers).status_code == 403
+    assert httpx.get(f"{system.url}/v1/models").status_code == 401
+    assert system.http.delete(f"/v1/admin/keys/{made['id']}").json()["state"] == "revoked"
+
+
+def test_keys_stand_in_no_log_and_no_table(system: System) -> None:
+    headers = system.key("acme")
+    ask(system, headers, "What is in the logs?")
+    secret = headers["authorization"].split("_")[2]
+    assert secret not in system.session_logs()
+    assert secret not in system.log.read_text(errors="replace")

@@ -5,10 +5,11 @@ from typing import Any
 
 import msgspec
 
+from serve_app.keyring.settings import CacheUse
 from serve_app.openai import sse
 from serve_app.openai.requests import Generation, parse_chat, parse_completion
 from serve_app.replies import Reply
-from serve_app.tenants import Caller
+from serve_app.tenants import DEFAULT_TENANT, Caller, Principal
 from tests.serve_app.fakes import MODEL, World
 
 
@@ -20,8 +21,8 @@ def completion(prompt: str = "A cache is", **fields: Any) -> Generation:
     return parse_completion(json.dumps({"model": MODEL, "prompt": prompt, **fields}).encode())
 
 
-def caller(tenant: str | None = None, **directives: bool) -> Caller:
-    return Caller("r-1", tenant, **directives)
+def caller(tenant: str = DEFAULT_TENANT, *, cache: CacheUse = "on", **directives: bool) -> Caller:
+    return Caller("r-1", Principal(tenant, cache=cache), **directives)
 
 
 async def bytes_of(reply: Reply) -> bytes:

@@ -33,7 +33,7 @@ from serve_app.learning import Learner
 from serve_app.openai import sse
 from serve_app.pipeline import Pipeline
 from serve_app.renewal import Renewals
-from serve_app.tenants import Authenticator
+from serve_app.tenants import Namespaces
 from serve_app.tiers import CacheTiers
 from serve_app.uses import Uses
 from tests.serve_app.recorded import RecordedMetrics
@@ -331,7 +331,7 @@ class World:
         )
         self.pipeline = Pipeline(
             config=self.config,
-            authenticator=Authenticator(SECRET, self.config.environment),
+            namespaces=Namespaces(SECRET, self.config.environment),
             tiers=tiers,
             embedding=self.embedding,
             documents=self.retrieval if self.config.retrieval.enabled else None,

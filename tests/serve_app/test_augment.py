@@ -131,13 +131,13 @@ async def test_what_fits_is_not_counted() -> None:
 async def test_documents_of_a_group_are_computed_under_the_groups_salt(stores: list[str], salt: str | None) -> None:
     world = world_with(Documents(hits("of the group"), scope="shared"))
     await world.pipeline.generate(chat(retrieval={"vector_store_ids": stores}), caller())
-    assert sent(world)["cache_salt"] == (salt or world.pipeline.authenticator.namespace(None))
+    assert sent(world)["cache_salt"] == (salt or world.pipeline.namespaces.of("default"))
 
 
 async def test_a_chat_that_got_no_documents_of_a_group_stays_its_tenants() -> None:
     world = world_with(Documents([], scope="shared"))
     await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["group_1"]}), caller())
-    assert sent(world)["cache_salt"] == world.pipeline.authenticator.namespace(None)
+    assert sent(world)["cache_salt"] == world.pipeline.namespaces.of("default")
 
 
 @pytest.mark.parametrize(("fields", "is_planned"), [({}, True), ({"truncate_prompt_tokens": 9}, False)])
@@ -161,7 +161,7 @@ async def test_an_answer_from_a_groups_documents_is_its_tenants_own() -> None:
     request = chat(retrieval={"vector_store_ids": ["group_1"]})
     assert (await ask(world, request))[0] == "miss"
     assert (await ask(world, request))[0] == "exact"
-    reply = await world.pipeline.generate(request, replace(caller(), tenant="other"))
+    reply = await world.pipeline.generate(request, caller("other"))
     assert reply.headers["x-mygo-cache"] == "miss"
 
 

@@ -14,12 +14,12 @@ from cache.semantic import AUDITED_S
 from cache.stores.base import Candidate
 from serve_app.ingress import create_app
 from serve_app.parts import Parts
-from serve_app.tenants import Authenticator
+from serve_app.tenants import Namespaces
 from tests.cache.worlds import STATIC, CacheWorld
 from tests.serve_app.fakes import CANARY, MODEL, SECRET, World
 
 NO_AUDITS = {"audited": 0, "wrong": 0, "share_low": 0.0, "share_high": 1.0}
-ADA = Authenticator(SECRET, "production").namespace("ada")
+ADA = Namespaces(SECRET, "production").of("ada")
 BOB = {"x-mygo-tenant": "bob"}
 
 

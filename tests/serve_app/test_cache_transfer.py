@@ -21,14 +21,14 @@ from serve_app.ingress import create_app
 from serve_app.modelcache.cache_backend import SharedCacheBackend
 from serve_app.openai.answers import from_json
 from serve_app.parts import Parts
-from serve_app.tenants import Authenticator
+from serve_app.tenants import Namespaces
 from tests.cache.entries import make_entry
 from tests.cache.worlds import CacheWorld
 from tests.serve_app.asking import text_of
 from tests.serve_app.fakes import CANARY, MODEL, SECRET, TEXT, World, make_world, whole
 
-AUTHENTICATOR = Authenticator(SECRET, "production")
-ADA = AUTHENTICATOR.namespace("ada")
+NAMESPACES = Namespaces(SECRET, "production")
+ADA = NAMESPACES.of("ada")
 BOB = {"x-mygo-tenant": "bob"}
 QUESTION, ANSWER = "What is a cache?", "A place for answers. 🙂"
 LINE: dict[str, Any] = {"text": QUESTION, "answer": ANSWER, "model": MODEL}
@@ -170,7 +170,7 @@ async def fill(http: httpx.AsyncClient, world: World, kept: CacheWorld) -> None:
     await ask(http, world, messages=[{"role": "user", "content": "What is the weather today?"}])
     await http.post("/v1/completions", json={"model": MODEL, "prompt": "A cache is"})
     await world.keeper.drain()
-    backend = SharedCacheBackend(world.cache, world.embedding, AUTHENTICATOR, world.config.cache, world.clock)
+    backend = SharedCacheBackend(world.cache, world.embedding, NAMESPACES, world.config.cache, world.clock)
     await backend.insert("ada", "m", [([{"role": "user", "content": "Why?"}], "Because.")])
 
 
@@ -195,7 +195,7 @@ async def test_an_export_brings_everything_back(http: httpx.AsyncClient, world: 
     assert [(await ask(http, world, messages=messages))[0] for messages in (CHAT["messages"], french)] == ["exact"] * 2
     assert (await http.post("/v1/completions", json={"model": MODEL, "prompt": "A cache is"})).headers["x-mygo-cache"] == "exact"
     assert len(world.replicas.calls) == calls
-    backend = SharedCacheBackend(world.cache, world.embedding, AUTHENTICATOR, world.config.cache, world.clock)
+    backend = SharedCacheBackend(world.cache, world.embedding, NAMESPACES, world.config.cache, world.clock)
     hit = await backend.query("ada", "m", [{"role": "user", "content": "please, why"}])
     assert hit is not None
     assert (hit.answer, hit.query) == ("Because.", "user: Why?")

@@ -69,7 +69,10 @@ WRONG_VALUES = [
     ({"cache": {"database_url": "postgresql://x"}}, "cache.database_url", "a secret", "sqlite:, mysql+pymysql:"),
     ({"cache": {"vector_url": "milvu://x"}}, "cache.vector_url", "a secret", "milvus:"),
     ({"retrieval": {"index": {"url": "milvu://x"}}}, "retrieval.index.url", "a secret", "milvus:"),
-    ({"auth": {"mode": "keys"}}, "auth.mode", "'keys'", "'none'"),
+    ({"auth": {"mode": "keyss"}}, "auth.mode", "'keyss'", "'none' or 'keys'"),
+    ({"auth": {"mode": "keys", "open_to_all": True}}, "auth", "open_to_all is for mode none", "mode"),
+    ({"auth": {"database_url": "postgres:"}}, "auth.database_url", "a secret", "sqlite:"),
+    ({"auth": {"grace_s": 1}}, "auth.grace_s", "1", "5"),
     ({"llm": {"engine": {"type": "vlm"}}}, "llm.engine", "vlm", "'vllm', 'simulated'"),
     ({"llm": {"engine": {"args": {}}}}, "llm.engine", "{'args': {}}", "type"),
     ({"llm": {"engine": {"type": "simulated", "kv_blocks": 0}}}, "llm.engine.kv_blocks", "0", "greater than or equal to 1"),
@@ -181,3 +184,8 @@ def test_without_keys_loopback_addresses_are_allowed(host: str) -> None:
 def test_without_keys_no_other_machine_may_reach_the_application(host: str | None) -> None:
     with pytest.raises(ConfigError, match=r"^http_options\.host: got .*127\.0\.0\.1"):
         require_safe_exposure(AppConfig(), host)
+
+
+@pytest.mark.parametrize("auth", [{"mode": "keys"}, {"mode": "none", "open_to_all": True}])
+def test_with_keys_or_if_it_is_said_twice_any_address_is_allowed(auth: dict[str, Any]) -> None:
+    require_safe_exposure(load_config({"auth": auth}), "0.0.0.0")  # noqa: S104

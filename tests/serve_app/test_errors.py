@@ -9,6 +9,8 @@ from deployments.errors import EngineDeadError, NoReplicaError, ReplicaLostError
 from retrieval.errors import DocumentError, QueryError, StorageError, UnknownFileError, UnknownStoreError, UnknownUploadError
 from serve_app.errors import (
     ApiError,
+    AuthenticationError,
+    ForbiddenError,
     InvalidRequestError,
     MethodError,
     NotFoundError,
@@ -63,6 +65,8 @@ def test_which_of_several_is_missing_is_said_if_it_may_be_an_id(id_: str, said: 
 
 STATUSES: list[tuple[type[ApiError], int, str]] = [
     (InvalidRequestError, 400, "invalid_request_error"),
+    (AuthenticationError, 401, "invalid_request_error"),
+    (ForbiddenError, 403, "invalid_request_error"),
     (NotFoundError, 404, "invalid_request_error"),
     (MethodError, 405, "invalid_request_error"),
     (TooLargeError, 413, "invalid_request_error"),
@@ -80,4 +84,4 @@ def test_an_answer_is_its_own_answer(kind: type[ApiError], status: int, type_: s
 
 
 def test_those_who_may_try_again_are_told_when() -> None:
-    assert {kind.__name__ for kind, _, _ in STATUSES if "retry-after" in kind.headers} == {"UnavailableError"}
+    assert {kind.__name__ for kind, _, _ in STATUSES if "retry-after" in kind.with_headers} == {"UnavailableError"}

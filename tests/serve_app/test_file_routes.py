@@ -35,9 +35,9 @@ def world() -> World:
 
 @pytest.fixture
 def tier(world: World, tmp_path: Path) -> RetrievalTier:
-    authenticator = world.pipeline.authenticator
-    members = frozenset(authenticator.namespace(name) for name in (None, "mate"))
-    groups = {"team": Group(authenticator.group("team"), members)}
+    namespaces = world.pipeline.namespaces
+    members = frozenset(namespaces.of(name) for name in ("default", "mate"))
+    groups = {"team": Group(namespaces.group("team"), members)}
     tier = make_tier(tmp_path, groups=groups, files={"max_bytes": LIMIT, "max_uploads": 3})
     world.pipeline = replace(world.pipeline, documents=LocalRetrieval(tier))
     return tier
@@ -190,7 +190,7 @@ async def test_a_slow_client_is_no_silent_one(world: World, tmp_path: Path) -> N
     request = HttpRequest("/v1/files", {}, Headers({"content-type": "multipart/form-data; boundary=b"}), b"", "id")
     reply = await FileRoutes(DocumentCalls(world.pipeline), clock).create(request, pieces())
     assert isinstance(reply.body, bytes)
-    assert tier.files.read_file(world.pipeline.authenticator.namespace(None), json.loads(reply.body)["id"], 0, 100) == b"12345678"
+    assert tier.files.read_file(world.pipeline.namespaces.of("default"), json.loads(reply.body)["id"], 0, 100) == b"12345678"
     tier.close()
 
 
@@ -275,12 +275,12 @@ async def test_a_group_shares_a_collection_and_nobody_else_sees_it(http: httpx.A
 async def test_the_scopes_of_a_search(http: httpx.AsyncClient, world: World, tier: RetrievalTier) -> None:
     shared = (await http.post("/v1/vector_stores", json={"group": "team"})).json()["id"]
     own = (await http.post("/v1/vector_stores", json={})).json()["id"]
-    authenticator = world.pipeline.authenticator
-    namespace = authenticator.namespace(None)
+    namespaces = world.pipeline.namespaces
+    namespace = namespaces.of("default")
     assert world.pipeline.documents
     result = await world.pipeline.documents.search(namespace, SearchRequest([own, shared], ["q"], 1))
-    assert result.scopes == {own: namespace, shared: authenticator.group("team")}
-    assert authenticator.group("team") not in (namespace, authenticator.namespace("team"))
+    assert result.scopes == {own: namespace, shared: namespaces.group("team")}
+    assert namespaces.group("team") not in (namespace, namespaces.of("team"))
 
 
 async def test_a_chat_is_given_what_its_filters_let_through(http: httpx.AsyncClient, tier: RetrievalTier) -> None:
@@ -331,7 +331,7 @@ async def test_a_deleted_file_breaks_off_its_answer(http: httpx.AsyncClient, tie
 
 async def test_too_many_uploads_at_once(world: World, http: httpx.AsyncClient, tier: RetrievalTier) -> None:
     for _ in range(2):
-        tier.files.begin_upload(world.pipeline.authenticator.namespace(None))
+        tier.files.begin_upload(world.pipeline.namespaces.of("default"))
     response = await http.post("/v1/files", data=FORM, files={"file": ("a.txt", b"x")})
     assert (response.status_code, error_of(response)["code"]) == (503, "busy")
     assert response.headers["retry-after"]

@@ -11,6 +11,7 @@ import pytest
 
 from deployments.engines.base import Message, Receive, Send
 from serve_app import endpoint, front
+from serve_app.door import OpenDoor
 from serve_app.epochs import AHEAD_S, FRESH_S
 from serve_app.exchanges import Exchanges
 from serve_app.front import Front, HitPath
@@ -45,7 +46,7 @@ class Through:
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     world = make_world(ingress={"max_body_bytes": LIMIT})
-    monkeypatch.setattr(Front, "hit_path", HitPath(world.pipeline, Exchanges(world.metrics), PARSERS))
+    monkeypatch.setattr(Front, "hit_path", HitPath(world.pipeline, Exchanges(world.metrics), PARSERS, OpenDoor()))
     yield world
     await world.keeper.stop()
     await world.uses.stop()
@@ -119,7 +120,7 @@ async def test_what_was_read_is_not_read_again(http: httpx.AsyncClient, through:
         return parse_chat(body)
 
     monkeypatch.setitem(PARSERS, PATH, parse)
-    monkeypatch.setattr(Front, "hit_path", HitPath(world.pipeline, Exchanges(world.metrics), PARSERS))
+    monkeypatch.setattr(Front, "hit_path", HitPath(world.pipeline, Exchanges(world.metrics), PARSERS, OpenDoor()))
     behind = Through(world)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(behind.whole), base_url="http://test") as client:
         await ask(client)
@@ -247,7 +248,7 @@ async def test_a_cache_that_does_not_say_the_epoch_ends_the_hits(http: httpx.Asy
 
 async def test_an_old_answer_is_renewed_by_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
     world = make_world(cache={"ttl_s": 100.0, "soft_ttl_s": 50.0})
-    monkeypatch.setattr(Front, "hit_path", HitPath(world.pipeline, Exchanges(world.metrics), PARSERS))
+    monkeypatch.setattr(Front, "hit_path", HitPath(world.pipeline, Exchanges(world.metrics), PARSERS, OpenDoor()))
     through = Through(world)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(through.whole), base_url="http://test") as http:
         await ask(http)
@@ -278,7 +279,7 @@ async def test_a_damaged_answer_is_a_miss(http: httpx.AsyncClient, through: Thro
 
 async def test_the_exact_tier_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     world = make_world(cache={"exact": {"enabled": False}, "semantic": {"enabled": False}})
-    monkeypatch.setattr(Front, "hit_path", HitPath(world.pipeline, Exchanges(world.metrics), PARSERS))
+    monkeypatch.setattr(Front, "hit_path", HitPath(world.pipeline, Exchanges(world.metrics), PARSERS, OpenDoor()))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(Through(world).whole), base_url="http://test") as http:
         assert [(await ask(http)).headers["x-mygo-cache"] for _ in range(3)] == ["miss"] * 3
     await world.keeper.stop()

@@ -128,7 +128,7 @@ async def test_documents_are_part_of_the_key_and_of_the_prompt(world: World) -> 
     prompts = [body["messages"][0]["content"] for body in world.replicas.bodies]
     assert ["A replica is a copy." in prompts[0], "A replica is one of several." in prompts[1]] == [True, True]
     assert all(prompt.endswith("What is a cache?") for prompt in prompts)
-    namespace = world.pipeline.authenticator.namespace(None)
+    namespace = world.pipeline.namespaces.of("default")
     assert world.retrieval.calls[0] == (namespace, SearchRequest(["vs_1", "vs_2"], ["What is a cache?"], 3))
 
 

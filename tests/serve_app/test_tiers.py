@@ -35,7 +35,7 @@ async def test_a_hit_says_what_the_miss_said(world: World, make: Any, first_stre
 async def test_a_hit_looks_like_an_answer_of_now(world: World) -> None:
     await ask(world, chat())
     world.clock.now += 60
-    reply = await world.pipeline.generate(chat(), Caller("r-2", None))
+    reply = await world.pipeline.generate(chat(), Caller("r-2"))
     answer = msgspec.json.decode(await bytes_of(reply))
     assert (answer["id"], answer["created"], answer["usage"]) == ("chatcmpl-r-2", int(NOW) + 60, USAGE)
     assert reply.media_type == "application/json"

@@ -14,7 +14,7 @@ TENANTS = {
 
 async def test_each_tenant_has_its_own_rules() -> None:
     world = make_world(cache={"ttl_s": 100.0, "semantic": {"mode": "shadow"}, "tenants": TENANTS})
-    look = {name: world.pipeline.tiers.lookup(chat(), caller(name), "a1") for name in ("careful", "exact", "brief", "other", None)}
+    look = {name: world.pipeline.tiers.lookup(chat(), caller(name), "a1") for name in ("careful", "exact", "brief", "other", "default")}
     assert [each.policy.mode for each in look.values()] == [
         "static",
         "off",
@@ -25,7 +25,7 @@ async def test_each_tenant_has_its_own_rules() -> None:
     assert (look["careful"].policy.min_probability, look["careful"].policy.budget.share) == (0.99, 0.001)
     assert [each.ttl_s for each in look.values()] == [100.0, 100.0, 10.0, 100.0, 100.0]
     assert [each.soft_ttl_s for each in look.values()] == [None, None, 5.0, None, None]
-    assert (look[None].policy.audit_share, look["other"].policy.audit_share) == (0.5, 0.02)
+    assert (look["default"].policy.audit_share, look["other"].policy.audit_share) == (0.5, 0.02)
     for each in look.values():
         world.pipeline.tiers.ask(each)
     assert [each.text is None for each in look.values()] == [False, True, False, False, False]

@@ -8,15 +8,14 @@ import httpx
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
+from serve_app.door import Door, OpenDoor
 from serve_app.endpoint import Endpoint
 from serve_app.exchanges import Exchanges
 from serve_app.ingress import ByMethod
 from serve_app.modelcache.fake import MemoryBackend
-from serve_app.modelcache.routes import PATH, ModelCacheRoutes
+from serve_app.modelcache.routes import PATH, ModelCacheRoutes, refuse
 from serve_app.modelcache.service import ModelCacheService
 from serve_app.modelcache.websocket import ModelCacheSocket
-from serve_app.tenants import Authenticator
-from tests.serve_app.fakes import SECRET
 from tests.serve_app.recorded import RecordedMetrics
 
 Json = dict[str, Any]
@@ -77,18 +76,19 @@ class Server:
     metrics: RecordedMetrics = field(default_factory=RecordedMetrics)
     blocked: tuple[str, ...] = ()
     max_in_flight: int = 4
+    door: Door = field(default_factory=OpenDoor)
 
     def __post_init__(self) -> None:
         self.service = ModelCacheService(self.backend, self.metrics, self.blocked, SetClock())
-        authenticator = Authenticator(SECRET, "production")
-        self.socket = ModelCacheSocket(self.service, authenticator, LIMIT, self.metrics, self.max_in_flight)
-        self.app = Starlette(routes=[*self._rest(authenticator), WebSocketRoute(PATH, self.socket)])
+        self.socket = ModelCacheSocket(self.service, self.door, LIMIT, self.metrics, self.max_in_flight)
+        self.app = Starlette(routes=[*self._rest(), WebSocketRoute(PATH, self.socket)])
 
-    def _rest(self, authenticator: Authenticator) -> list[BaseRoute]:
+    def _rest(self) -> list[BaseRoute]:
         routes: list[BaseRoute] = []
-        for path, methods in ModelCacheRoutes(self.service, authenticator).table().items():
+        for path, methods in ModelCacheRoutes(self.service).table().items():
             endpoints = {
-                method: Endpoint(f"{method} {path}", handler, LIMIT, Exchanges(self.metrics)) for method, handler in methods.items()
+                method: Endpoint(f"{method} {path}", handler, LIMIT, Exchanges(self.metrics), self.door, refuse)
+                for method, handler in methods.items()
             }
             routes.append(Route(path, ByMethod(endpoints), methods=list(methods)))
         return routes

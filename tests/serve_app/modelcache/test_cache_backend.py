@@ -22,14 +22,14 @@ from serve_app.modelcache.backend import BackendError, Hit, QueryRecord
 from serve_app.modelcache.cache_backend import SharedCacheBackend
 from serve_app.modelcache.service import ModelCacheService
 from serve_app.parts import Parts
-from serve_app.tenants import Authenticator
+from serve_app.tenants import Namespaces
 from tests.cache.databases import empty_mariadb, sqlite_store
 from tests.cache.worlds import CacheWorld
 from tests.serve_app.fakes import SECRET, make_world
 from tests.serve_app.modelcache.asking import ANSWER, insert, query
 
 EMBEDDER = HashedWordsEmbedder()
-AUTHENTICATOR = Authenticator(SECRET, "production")
+NAMESPACES = Namespaces(SECRET, "production")
 
 
 class LocalCache:
@@ -80,7 +80,7 @@ def world(tmp_path: Path) -> CacheWorld:
 def backend(world: CacheWorld) -> SharedCacheBackend:
     tenants = {mode: {"mode": mode} for mode in ("off", "shadow")}
     config = CacheConfig.model_validate({"ttl_s": 1000, "max_answer_bytes": 1000, "semantic": {"max_text_chars": 100}, "tenants": tenants})
-    return SharedCacheBackend(LocalCache(world), LocalEmbedding(), AUTHENTICATOR, config, world.clock)
+    return SharedCacheBackend(LocalCache(world), LocalEmbedding(), NAMESPACES, config, world.clock)
 
 
 def asks(text: str, system: str | None = None) -> list[dict[str, Any]]:
@@ -161,7 +161,7 @@ async def test_queries_are_logged(backend: SharedCacheBackend, world: CacheWorld
     hit = Hit("id-1", "user: Why?", "Because.", 0.9)
     record = QueryRecord(None, "m", 103, "x", None, 0.25, "user: Why?")
     await backend.log([record, replace(record, tenant="ada"), replace(record, model="m" * 1000, error_code=0, hit=hit)])
-    lines, _ = world.cache._parts.queries.page(AUTHENTICATOR.namespace(None), 0, 9)
+    lines, _ = world.cache._parts.queries.page(NAMESPACES.of("default"), 0, 9)
     assert [(line.outcome, line.query, line.seconds, line.entry_id, line.similarity) for line in lines] == [
         ("103", "user: Why?", 0.25, None, None),
         ("hit", "user: Why?", 0.25, "id-1", 0.9),
@@ -186,7 +186,7 @@ async def test_every_name_is_a_partition(named: SharedCacheBackend) -> None:
 def named(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SharedCacheBackend]:
     store = sqlite_store(tmp_path) if request.param == "sqlite" else empty_mariadb()
     world = CacheWorld(tmp_path, MemoryIndex(EMBEDDER.dimension), store=store)
-    yield SharedCacheBackend(LocalCache(world), LocalEmbedding(), AUTHENTICATOR, CacheConfig(), world.clock)
+    yield SharedCacheBackend(LocalCache(world), LocalEmbedding(), NAMESPACES, CacheConfig(), world.clock)
     store.close()
 
 
@@ -197,7 +197,7 @@ async def test_a_model_is_known_as_long_as_it_is_used(backend: SharedCacheBacken
     world.clock.now += 200
     world.cache.collect()
     assert [await answer(backend, text) for text in ("One?", "Two?")] == [None, "2"]
-    namespace = AUTHENTICATOR.namespace(None)
+    namespace = NAMESPACES.of("default")
     world.cache.delete(namespace, [each.id for each in world.cache.page(namespace, Filter(), "", 9) if each.id != later])
     assert await backend.truncate(None, "m") == 1
     assert await backend.truncate(None, "m") == 0
