@@ -148,8 +148,14 @@ class RoutingConfig(Section):
     repeat: Annotated[float, Field(ge=0)] = 6.0
     """That penalty, in multiples of the seconds that it takes to compute; the requests that used the prefix lately share it. 0: none."""
     reorder_window: Annotated[int, Field(ge=0, le=1000)] = 0
-    """While every replica has prefills to do, requests wait, and those of which most is cached go first; none is overtaken by more than so
-    many others. 0: none waits here."""
+    """Of a tenant's requests that wait, those of which most is cached go first; none is overtaken by more than so many others of its."""
+    fair: bool = True
+    """While every replica has prefills to do, requests wait here, and the tenant that has had the least goes first (tokens to be computed,
+    and those expected of answers, by the tenants' weights). False: engines serve in order of arrival."""
+    max_waiting: Annotated[int, Field(ge=1)] = 1024
+    """Requests that may wait in one ingress; more are refused (503)."""
+    max_wait_s: Annotated[float, Field(gt=0)] = 30.0
+    """What would wait for longer, as fast as the queue moves, is refused when it comes. A request may say less (`x-mygo-max-wait`)."""
     max_blocks: Annotated[int, Field(ge=1000)] = 8_000_000
     """KV blocks that one ingress knows of, over all replicas."""
     self_check: bool = True

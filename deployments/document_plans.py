@@ -12,7 +12,7 @@ from deployments.head_start import HeadStart, call_of
 from deployments.rendering import DocumentChat, Renderer
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
-from deployments.turns import Turnstile
+from deployments.turns import Charged, Flow, Turnstile
 from deployments.watchers import RoutingWatcher
 from retrieval.eviction import hints
 from retrieval.order import displacement
@@ -45,14 +45,14 @@ class DocumentPlans:
         self.gate = Gate()
 
     async def plan(
-        self, keys: BlockKeys, replicas: Sequence[Replica], salt: str, is_whole: bool, chat: DocumentChat
-    ) -> tuple[Plan, Call, Mapping[str, Replica]] | None:
+        self, keys: BlockKeys, replicas: Sequence[Replica], salt: str, is_whole: bool, chat: DocumentChat, flow: Flow
+    ) -> tuple[Plan, Call, Mapping[str, Replica], Charged | None] | None:
         """A plan, whose first replica is reserved, what is to be sent there, and replicas by id. None: it cannot be made."""
         pieces = await self._renderer.pieces(replicas, chat)
         if pieces is None:
             return None
         root = keys.root(salt)
-        async with self._turnstile.turn(len(pieces), lambda: self._planner.cached(keys, root, pieces, chat.ranks)):
+        async with self._turnstile.turn(flow, len(pieces), lambda: self._planner.cached(keys, root, pieces, chat.ranks)) as charged:
             by_id = {replica.id: replica for replica in self._directory.replicas}  # rendering took a moment
             if not by_id:
                 return None
@@ -65,7 +65,7 @@ class DocumentPlans:
         if chat.head_start:
             self._watcher.head_start(used, wasted)
         call = with_tokens(replicas[0], chat.ordered(plan.order), plan.tokens, self._hints(plan))
-        return plan, call, by_id
+        return plan, call, by_id, charged
 
     async def head_start(self, keys: BlockKeys, replicas: Sequence[Replica], salt: str, chat: DocumentChat) -> HeadStart | None:
         """None: it would not pay, or cannot be made."""

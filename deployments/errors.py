@@ -8,6 +8,7 @@ DeploymentError
 │   ├── SilentError       it has said nothing for too long
 │   └── OversizeError     this end was given more than a frame may hold
 ├── NoReplicaError        no replica takes the request
+├── QueueFullError        the request would wait for too long
 └── ReplicaLostError      a replica broke off its answer
     └── SilentReplicaError   it has said nothing for too long
 """
@@ -43,6 +44,16 @@ class OversizeError(ChannelError):
 
 class NoReplicaError(DeploymentError):
     """No replica takes the request."""
+
+
+class QueueFullError(DeploymentError):
+    """The request would wait for too long: `retry_after_s` is when it may be worth coming again, `is_own` says that its own tenant's
+    requests fill the queue."""
+
+    def __init__(self, retry_after_s: float, *, is_own: bool) -> None:
+        super().__init__("the queue is full")
+        self.retry_after_s = retry_after_s
+        self.is_own = is_own
 
 
 class ReplicaLostError(DeploymentError):

@@ -30,6 +30,10 @@ STOP_MARGIN_S = 30
 log = logging.getLogger("ray.serve")
 
 
+LOOPBACK = "127.0.0.1"
+"""Where engines publish their KV events, which hold tenants' tokens: only the replica itself reads them."""
+
+
 def create_engine(config: LlmConfig, host: str) -> Engine:
     """The engine that the configuration names. Heavy imports happen here, and only those that are needed."""
     if isinstance(config.engine, SimulatedEngineConfig):
@@ -48,7 +52,7 @@ class LlmReplica:
         """`model`: the identity of what it serves."""
         self._config = config
         self._model = model
-        self._engine = create_engine(config, host)
+        self._engine = create_engine(config, LOOPBACK)
         await self._engine.start()
         self._feed = KvFeed(self._engine, prefix_seed(secret))
         self._feed.start()
@@ -65,6 +69,7 @@ class LlmReplica:
             "reuses_tokens": self._engine.reuses_tokens,
             "model": self._model,
             "control_tokens": tuple(self._engine.control_tokens),
+            "max_running": self._engine.max_running,
         }
 
     async def record_autoscaling_stats(self) -> dict[str, float]:

@@ -28,6 +28,8 @@ class Replica:
     """The identity of what it serves: see `serve_app.identity`."""
     control_tokens: tuple[str, ...] = ()
     """See `Engine.control_tokens`."""
+    max_running: int = 1 << 30
+    """Requests that its engine works on at once."""
 
     @classmethod
     def from_metadata(cls, replica_id: str, metadata: dict[str, Any]) -> "Replica":
@@ -39,6 +41,7 @@ class Replica:
             metadata.get("reuses_tokens", False),
             metadata.get("model", ""),
             tuple(metadata.get("control_tokens", ())),
+            metadata.get("max_running", 1 << 30),
         )
 
 

@@ -17,7 +17,7 @@ from deployments.rendering import DocumentChat, Renderer
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.reports import INGRESS_HEADER, WORK_HEADER
-from deployments.turns import BACKLOG_S, Turnstile
+from deployments.turns import BACKLOG_S, Charged, Flow, TurnLimits, Turnstile
 from deployments.warming import HotPrefix, Warmer
 from deployments.watchers import NoWatcher, RoutingWatcher
 from retrieval.order import Order
@@ -28,6 +28,7 @@ _CHARACTERS_A_TOKEN = 4
 """Of English, where tokens are not counted."""
 _WORTH = 2.0
 """A prompt is rendered if the prefill that may be saved takes so many times longer."""
+_NOBODYS = Flow()
 _HOT = 2.0
 """Requests for a prefix, lately, from which on it is worth computing beforehand elsewhere."""
 
@@ -44,6 +45,7 @@ class Ranking:
     """Of the chat's documents; None: by rank."""
     _routed: Routed | None = None
     _follows_head_start: bool = False
+    _charged: Charged | None = None
 
     @property
     def predicted(self) -> int | None:
@@ -64,8 +66,10 @@ class Ranking:
             self._routed.prefilled()
             self._routing.turnstile.wake()
 
-    def found(self, cached: int, prompt_tokens: int) -> None:
-        """What the engine says it found in its cache. Predictions are held against it."""
+    def found(self, cached: int, prompt_tokens: int, answer_tokens: int) -> None:
+        """What the engine says it found in its cache, and has computed. Predictions are held against it."""
+        if self._charged:
+            self._charged.correct(prompt_tokens - cached + answer_tokens)
         if self.predicted is not None:
             self._routing.observe(self.predicted, cached, prompt_tokens, self._follows_head_start)
 
@@ -104,7 +108,8 @@ class Routing:
         self.router = Router(self._policy, self.profile, PrefixIndex(config.max_blocks), 1, clock)
         self.warmer = Warmer(client, self.router)
         self._renderer = Renderer(client, clock)
-        self.turnstile = Turnstile(config.reorder_window, self._has_room)
+        limits = TurnLimits(config.fair, config.reorder_window, config.max_waiting, config.max_wait_s)
+        self.turnstile = Turnstile(limits, self._has_room, clock)
         self._documents = DocumentPlans(self.router, self._renderer, directory, client, self.turnstile, self._watcher, name)
         self.gate = self._documents.gate
 
@@ -113,35 +118,40 @@ class Routing:
         """Predictions are near what engines find; else requests are spread by load alone."""
         return not self._drift.alarm
 
-    async def rank(self, call: Call, salt: str, characters: int, is_whole: bool, chat: DocumentChat | None = None) -> Ranking:
+    async def rank(
+        self, call: Call, salt: str, characters: int, is_whole: bool, chat: DocumentChat | None = None, flow: Flow = _NOBODYS
+    ) -> Ranking:
         """`call`: the request as the engine will get it; `characters`: of its prompt; `is_whole`: its answer comes in one piece;
-        `chat`: the same request, if its documents may be put in another order."""
+        `chat`: the same request, if its documents may be put in another order; `flow`: whose turn it takes. Raises `QueueFullError`."""
         replicas = self._directory.replicas
         if not replicas:
             return Ranking([], call, self)
-        if chat and self._may_plan(replicas) and (planned := await self._planned(replicas, salt, is_whole, chat)):
+        if chat and self._may_plan(replicas) and (planned := await self._planned(replicas, salt, is_whole, chat, flow)):
             return planned
         tokens = await self._renderer.prompt(replicas, call) if self._is_worth_it(replicas[0], characters) else None
         prompt = self._prompt(replicas[0].block_size, tokens, salt, characters, is_whole)
         if tokens is not None and len(tokens):
             call = with_tokens(replicas[0], call, tokens)
-        async with self.turnstile.turn(prompt.tokens, lambda: max(self.router.cached(prompt, [replica.id for replica in replicas]))):
+        async with self.turnstile.turn(
+            flow, prompt.tokens, lambda: max(self.router.cached(prompt, [replica.id for replica in replicas]))
+        ) as charged:
             by_id = {replica.id: replica for replica in self._directory.replicas}  # rendering took a moment
             if not by_id:
                 return Ranking([], call, self)
             routed = self.router.route(prompt, list(by_id))
         if tokens is not None:
             self._remember(routed, tokens, salt)
-        return Ranking([by_id[name] for name in routed.replicas], call, self, _routed=routed)
+        return Ranking([by_id[name] for name in routed.replicas], call, self, _routed=routed, _charged=charged)
 
-    async def _planned(self, replicas: Sequence[Replica], salt: str, is_whole: bool, chat: DocumentChat) -> Ranking | None:
+    async def _planned(self, replicas: Sequence[Replica], salt: str, is_whole: bool, chat: DocumentChat, flow: Flow) -> Ranking | None:
         """None: the documents stay in the order of their ranks."""
-        found = await self._documents.plan(self._keys_of(replicas[0].block_size), replicas, salt, is_whole, chat)
+        found = await self._documents.plan(self._keys_of(replicas[0].block_size), replicas, salt, is_whole, chat, flow)
         if found is None:
             return None
-        plan, call, by_id = found
+        plan, call, by_id, charged = found
         self._remember(plan.routed, plan.tokens, salt)
-        return Ranking([by_id[name] for name in plan.routed.replicas], call, self, plan.order, plan.routed, chat.head_start is not None)
+        ranked = [by_id[name] for name in plan.routed.replicas]
+        return Ranking(ranked, call, self, plan.order, plan.routed, chat.head_start is not None, charged)
 
     def _remember(self, routed: Routed, tokens: Tokens, salt: str) -> None:
         """What is asked for often is what a new replica needs first."""
@@ -197,7 +207,11 @@ class Routing:
     def _has_room(self) -> bool:
         """Also where there is no replica: nobody waits for one here."""
         now, replicas = self.router.clock(), self._directory.replicas
-        return not replicas or any(self.router.ledger(replica.id).backlog_s(now) <= BACKLOG_S for replica in replicas)
+        return not replicas or any(self._takes_more(replica, now) for replica in replicas)
+
+    def _takes_more(self, replica: Replica, now: float) -> bool:
+        ledger = self.router.ledger(replica.id)
+        return ledger.backlog_s(now) <= BACKLOG_S and ledger.ongoing < replica.max_running
 
     def observe(self, predicted: int, cached: int, tokens: int, follows_head_start: bool = False) -> None:
         self._watcher.prediction(predicted, cached, tokens)

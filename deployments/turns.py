@@ -1,75 +1,180 @@
-"""Holds requests back while every replica has prefills to do, so that those of which most is cached can go first."""
+"""The queue before the engines: requests wait here while every replica has enough to do, and leave in a fair order.
+
+Engines serve in order of arrival; so whoever sends ten times as much would have ten times as much. Here the tenant that has had the least
+goes first (`cache/prefix/fair.py`), of its requests those of which most is cached, if `window` allows. What waits here has not chosen its
+replica yet, and what would wait for too long is refused when it comes.
+"""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
-from cache.prefix.turns import Turns
+from cache.prefix.fair import FairQueue
+from deployments.errors import QueueFullError
 
 BACKLOG_S = 0.1
 """Of predicted prefill on a replica that needs no more for now: a step or two of an engine."""
 LOOK_S = BACKLOG_S / 2
 """How often, while requests wait, is looked for room that nobody tells of: a prefill that is over by prediction, or another ingress's."""
+RATE_S = 5.0
+"""The pace of the queue is that of the last seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Whose a request is, and what its turn goes by."""
+
+    name: str = ""
+    weight: float = 1.0
+    max_waiting: int | None = None
+    """Requests of this flow that may wait at once."""
+    priority: int = 0
+    """Within the flow, the lowest goes first."""
+    output_tokens: float = 0.0
+    """Expected of its answer."""
+    max_wait_s: float = math.inf
+    """It is not worth its while to wait for longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnLimits:
+    """Of one ingress."""
+
+    is_fair: bool = True
+    """False: nobody waits, unless `window` says so."""
+    window: int = 0
+    """See `cache.prefix.turns.Turns`."""
+    max_waiting: int = 1024
+    max_wait_s: float = math.inf
 
 
 class Turnstile:
     """Of one ingress, in its event loop."""
 
-    def __init__(self, window: int, has_room: Callable[[], bool]) -> None:
-        """`window`: see `Turns`; 0: nobody waits. `has_room`: whether a replica could begin soon."""
-        self._window = window
-        self._turns = Turns[asyncio.Future[None]](window)
+    def __init__(self, limits: TurnLimits, has_room: Callable[[], bool], clock: Callable[[], float]) -> None:
+        """`has_room`: whether a replica could begin soon; `clock` gives seconds that never go back."""
+        self._limits = limits
+        self._queue = FairQueue[asyncio.Future[None]](limits.window)
         self._has_room = has_room
+        self._pace = Pace(clock)
         self._passing = 0
         """Requests whose turn it is, and that have not chosen a replica yet."""
         self._look: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._turns)
+        return len(self._queue)
 
     @asynccontextmanager
-    async def turn(self, tokens: int, cached: Callable[[], int]) -> AsyncIterator[None]:
-        """Waits for this request's turn, and has the others wait until it has chosen its replica."""
-        if not self._window:
-            yield
+    async def turn(self, flow: Flow, tokens: int, cached: Callable[[], int]) -> "AsyncIterator[Charged | None]":
+        """Waits for this request's turn, and has the others wait until it has chosen its replica. `tokens`: of its prompt; `cached`: those
+        of them that are. Gives what its flow was charged, if turns are taken at all. Raises `QueueFullError`.
+        """
+        if not (self._limits.is_fair or self._limits.window):
+            yield None
             return
-        if len(self._turns) or self._passing or not self._has_room():
-            held = cached()
-            await self._wait(held, tokens - held)
+        held = cached()
+        cost = max(tokens - held, 0) + flow.output_tokens
+        if len(self._queue) or self._passing or not self._has_room():
+            self.check(flow)
+            await self._wait(flow, cost, held, tokens - held)
         else:
             self._passing += 1
+            self._queue.passed(flow.name, flow.weight, cost)
         try:
-            yield
+            yield Charged(self, flow, cost)
         finally:
             self._passing -= 1
             self.wake()
 
-    async def _wait(self, cached: int, computed: int) -> None:
+    def check(self, flow: Flow) -> None:
+        """Raises `QueueFullError` if a request that comes now would not be taken."""
+        own = self._queue.waiting(flow.name)
+        if flow.max_waiting is not None and own >= flow.max_waiting:
+            raise QueueFullError(self._wait_s(flow), is_own=True)
+        wait_s = self._wait_s(flow)
+        if len(self._queue) >= self._limits.max_waiting or wait_s > min(flow.max_wait_s, self._limits.max_wait_s):
+            raise QueueFullError(wait_s, is_own=False)
+
+    def charge(self, flow: Flow, tokens: float) -> None:
+        """What a request has cost beyond what was expected; it may be negative."""
+        self._queue.charge(flow.name, flow.weight, tokens)
+
+    def _wait_s(self, flow: Flow) -> float:
+        """0 while the pace is not known."""
+        return self._queue.wait_cost(flow.name, flow.weight) * self._pace.seconds_per_token
+
+    async def _wait(self, flow: Flow, cost: float, cached: int, computed: int) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turns.add(future, cached, computed)
+        if not len(self._queue):
+            self._pace.begin()
+        self._queue.add(future, flow.name, flow.weight, cost, priority=flow.priority, cached=cached, computed=computed)
         self._look_later()
         try:
             await future
         except asyncio.CancelledError:
-            self._turns.remove(future)
+            self._queue.remove(future)
             if future.done() and not future.cancelled():  # its turn had come
                 self._passing -= 1
                 self.wake()
             raise
 
     def wake(self) -> None:
-        """A replica may have room. To be called when a prefill has ended."""
-        while len(self._turns) and not self._passing and self._has_room():
-            future = self._turns.pop()
+        """A replica may have room. To be called when a prefill has ended, or a request."""
+        while len(self._queue) and not self._passing and self._has_room():
+            future, cost = self._queue.pop()
             if not future.done():  # else it is cancelled, and its task has not run since
+                self._pace.add(cost)
                 self._passing += 1
                 future.set_result(None)
 
     def _look_later(self) -> None:
-        if self._look is None and len(self._turns):
+        if self._look is None and len(self._queue):
             self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_now)
 
     def _look_now(self) -> None:
         self._look = None
         self.wake()
         self._look_later()
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """What a request was expected to cost."""
+
+    turnstile: Turnstile
+    flow: Flow
+    tokens: float
+
+    def correct(self, tokens: float) -> None:
+        """What it has cost. To be called once."""
+        self.turnstile.charge(self.flow, tokens - self.tokens)
+
+
+class Pace:
+    """How fast a queue moves while something waits in it."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since = clock()
+        self._seconds = 0.0
+        self._tokens = 0.0
+
+    @property
+    def seconds_per_token(self) -> float:
+        """Of the last seconds in which something waited; 0: that has not been seen yet."""
+        if not self._tokens:
+            return 0.0
+        return (self._seconds + max(0.0, self._clock() - self._since - RATE_S)) / self._tokens
+
+    def begin(self) -> None:
+        """Something waits from now on: the time before does not count."""
+        self._since = self._clock()
+
+    def add(self, tokens: float) -> None:
+        """Something has left."""
+        now = self._clock()
+        passed = now - self._since
+        keep = math.exp(-passed / RATE_S)
+        self._seconds, self._tokens, self._since = self._seconds * keep + passed, self._tokens * keep + tokens, now

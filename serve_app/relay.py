@@ -171,7 +171,7 @@ async def _stream(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lo
 def _compare(ranking: Ranking, usage: sse.Usage | None) -> None:
     """The prediction with what the engine found."""
     if usage and usage.cached_tokens is not None:
-        ranking.found(usage.cached_tokens, usage.prompt_tokens)
+        ranking.found(usage.cached_tokens, usage.prompt_tokens, usage.completion_tokens)
 
 
 async def read_answer(answer: Answer | Sent, limit: int | None = None) -> bytes:

@@ -67,6 +67,10 @@ class Engine(Protocol):
         """Longest prompt and answer together, in tokens. Available after `start`."""
 
     @property
+    def max_running(self) -> int:
+        """Requests that it works on at once; more wait in it. Available after `start`."""
+
+    @property
     def control_tokens(self) -> Sequence[str]:
         """Texts that its tokenizer takes for control tokens, as far as `retrieval.prompt` does not know them. Available after `start`."""
 

@@ -52,6 +52,10 @@ class VllmEngine:
         return int(self._llm.model_config.max_model_len)
 
     @property
+    def max_running(self) -> int:
+        return int(self._llm.vllm_config.scheduler_config.max_num_seqs)
+
+    @property
     def control_tokens(self) -> Sequence[str]:
         tokenizer = self._llm.renderer.tokenizer
         added = getattr(tokenizer, "added_tokens_decoder", None) or {}

@@ -14,6 +14,7 @@ class Usage(msgspec.Struct):
     """What an engine counted of one request."""
 
     prompt_tokens: int = 0
+    completion_tokens: int = 0
     prompt_tokens_details: _Details | None = None
 
     @property

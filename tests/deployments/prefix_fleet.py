@@ -105,7 +105,7 @@ class Ingress:
             ranking.end()
         usage = json.loads(raw)["usage"]
         cached = usage["prompt_tokens_details"]["cached_tokens"]
-        ranking.found(cached, usage["prompt_tokens"])
+        ranking.found(cached, usage["prompt_tokens"], usage["completion_tokens"])
         return answer.replica, ranking.predicted, cached
 
 

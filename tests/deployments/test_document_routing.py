@@ -218,7 +218,7 @@ async def test_what_a_head_start_has_computed_is_found_by_the_request() -> None:
         assert (replica, ranking.order) == (computing.id, (0, 1, 2))
         assert found >= 8 * SLOW.block_size
         for _ in range(40):
-            ranking.found((ranking.predicted or 0) + 300, 1000)
+            ranking.found((ranking.predicted or 0) + 300, 1000, 1)
         assert ingress.routing.is_trusted
         await eventually(lambda: not any(node.engine.load().ongoing for node in nodes))
         assert ingress.routing.gate.wasted == 0

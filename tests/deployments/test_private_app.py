@@ -24,6 +24,7 @@ class FakeEngine:
     reuses_tokens = False
     control_tokens: Sequence[str] = ()
     max_model_len = 100
+    max_running = 8
 
     def __init__(self) -> None:
         self.status = 200

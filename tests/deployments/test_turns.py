@@ -2,22 +2,28 @@
 
 import asyncio
 
-from deployments.turns import Turnstile
+import pytest
+
+from deployments.errors import QueueFullError
+from deployments.turns import Flow, Pace, TurnLimits, Turnstile
+
+NOBODYS = Flow()
 
 
 class Gatekeeper:
-    def __init__(self, window: int = 8) -> None:
+    def __init__(self, limits: TurnLimits = TurnLimits(window=8)) -> None:  # noqa: B008  # frozen
         self.room = False
+        self.now = 0.0
         self.went: list[str] = []
-        self.turnstile = Turnstile(window, lambda: self.room)
+        self.turnstile = Turnstile(limits, lambda: self.room, lambda: self.now)
 
-    async def go(self, name: str, cached: int) -> None:
-        async with self.turnstile.turn(100, lambda: cached):
+    async def go(self, name: str, cached: int, flow: Flow = NOBODYS) -> None:
+        async with self.turnstile.turn(flow, 100, lambda: cached):
             self.went.append(name)
             self.room = False
 
-    async def begin(self, name: str, cached: int = 0) -> "asyncio.Task[None]":
-        task = asyncio.create_task(self.go(name, cached))
+    async def begin(self, name: str, cached: int = 0, flow: Flow = NOBODYS) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self.go(name, cached, flow))
         await asyncio.sleep(0)
         return task
 
@@ -44,8 +50,8 @@ async def test_room_that_nobody_tells_of_is_found() -> None:
     assert keeper.went == ["a"]
 
 
-async def test_nobody_waits_without_a_window() -> None:
-    keeper = Gatekeeper(window=0)
+async def test_where_turns_need_not_be_fair_nobody_waits() -> None:
+    keeper = Gatekeeper(TurnLimits(is_fair=False))
     await keeper.go("a", 0)
     assert keeper.went == ["a"]
 
@@ -102,3 +108,107 @@ async def test_who_is_cancelled_in_the_moment_in_which_others_are_woken_holds_up
     assert keeper.went == ["b"]
     keeper.room = True
     await asyncio.wait_for(keeper.go("c", 0), 5)
+
+
+# Fairness
+
+
+async def test_tenants_take_turns() -> None:
+    keeper = Gatekeeper(TurnLimits())
+    greedy, modest = Flow("greedy"), Flow("modest")
+    tasks = [await keeper.begin(f"greedy {number}", flow=greedy) for number in range(4)]
+    tasks += [await keeper.begin(f"modest {number}", flow=modest) for number in range(2)]
+    for _ in tasks:
+        await keeper.one_more()
+    await asyncio.gather(*tasks)
+    assert keeper.went == ["greedy 0", "modest 0", "greedy 1", "modest 1", "greedy 2", "greedy 3"]
+
+
+async def test_what_is_counted_is_what_is_computed_and_answered() -> None:
+    keeper = Gatekeeper(TurnLimits())
+    long, cached = Flow("long", output_tokens=100), Flow("cached")
+    tasks = [await keeper.begin(f"long {number}", 0, long) for number in range(2)]
+    tasks += [await keeper.begin(f"cached {number}", 50, cached) for number in range(5)]
+    for _ in tasks:
+        await keeper.one_more()
+    await asyncio.gather(*tasks)
+    assert keeper.went.index("long 1") == 5  # 200 tokens are four times 50
+
+
+async def test_an_answer_that_was_longer_than_expected_is_charged_later() -> None:
+    keeper = Gatekeeper(TurnLimits())
+    one, other = Flow("one"), Flow("other")
+    tasks = [await keeper.begin(f"{flow.name} {number}", flow=flow) for flow in (one, other) for number in range(2)]
+    keeper.turnstile.charge(one, 150.0)
+    for _ in tasks:
+        await keeper.one_more()
+    await asyncio.gather(*tasks)
+    assert keeper.went == ["other 0", "other 1", "one 0", "one 1"]
+
+
+# Bounds
+
+
+async def full(keeper: Gatekeeper, flow: Flow = NOBODYS) -> QueueFullError:
+    with pytest.raises(QueueFullError) as caught:
+        await asyncio.wait_for(keeper.go("late", 0, flow), 5)
+    return caught.value
+
+
+async def test_a_flow_may_have_no_more_waiting_than_it_may() -> None:
+    keeper = Gatekeeper(TurnLimits())
+    few = Flow("few", max_waiting=2)
+    tasks = [await keeper.begin("few", flow=few) for _ in range(2)]
+    assert (await full(keeper, few)).is_own
+    tasks.append(await keeper.begin("other", flow=Flow("other")))
+    for _ in tasks:
+        await keeper.one_more()
+    await asyncio.gather(*tasks)
+    assert sorted(keeper.went) == ["few", "few", "other"]
+
+
+async def test_all_together_have_a_bound() -> None:
+    keeper = Gatekeeper(TurnLimits(max_waiting=2))
+    tasks = [await keeper.begin(name, flow=Flow(name)) for name in "ab"]
+    assert not (await full(keeper, Flow("c"))).is_own
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    keeper.room = True
+    await asyncio.wait_for(keeper.go("d", 0), 5)
+
+
+async def test_what_would_wait_for_too_long_is_refused_when_it_comes() -> None:
+    """The queue moves by 100 tokens a second, as has been seen."""
+    keeper = Gatekeeper(TurnLimits(max_wait_s=3.5))
+    tasks = [await keeper.begin(str(number)) for number in range(3)]
+    for _ in range(2):
+        keeper.now += 1.0
+        await keeper.one_more()
+    tasks += [await keeper.begin(str(number)) for number in range(3)]  # four wait now
+    error = await full(keeper)
+    assert error.retry_after_s == pytest.approx(4.0)
+    assert not error.is_own
+    assert (await full(keeper, Flow(max_wait_s=0.5))).retry_after_s == pytest.approx(4.0)
+    tasks.append(await keeper.begin("other", flow=Flow("other")))  # a tenant of which nothing waits is next
+    for _ in range(6):
+        await keeper.one_more()
+    await asyncio.gather(*tasks)
+
+
+def test_the_pace_is_that_of_the_last_seconds_and_slows_down_when_nothing_moves() -> None:
+    now = [0.0]
+    pace = Pace(lambda: now[0])
+    assert pace.seconds_per_token == 0.0
+    for _ in range(50):
+        now[0] += 1.0
+        pace.add(100.0)
+    assert pace.seconds_per_token == pytest.approx(0.01)
+    now[0] += 100.0
+    assert pace.seconds_per_token > 0.1
+    pace.begin()
+    assert pace.seconds_per_token == pytest.approx(0.01)
+    for _ in range(50):
+        now[0] += 4.0
+        pace.add(100.0)
+    assert pace.seconds_per_token == pytest.approx(0.04, rel=0.01)

@@ -58,6 +58,10 @@ class SimulatedEngine:
         return self.config.block_size
 
     @property
+    def max_running(self) -> int:
+        return self.config.max_running
+
+    @property
     def max_model_len(self) -> int:
         return self.config.max_model_len
 

@@ -1,0 +1,135 @@
+"""Whose turn it is when requests of several tenants wait: the tenant's that has had the least so far.
+
+Virtual token counters (Sheng et al., OSDI 2024, arXiv 2401.00588), with weights: each flow's counter rises by the cost of what is sent on
+of it, over its weight, and the least counter is next. A flow that begins to wait is lifted to the least counter of those that wait, so
+that nobody saves up what it did not use. Of two flows that wait all the time, weighted costs differ by two requests at most. Deficit
+round robin gives the same, but counters can be corrected later, when it is known what a request has cost, and those of several queues
+added up.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from cache.prefix.turns import Turns
+
+T = TypeVar("T", bound=Hashable)
+
+MAX_IDLE = 10_000
+"""Counters that are kept of flows of which nothing waits."""
+
+
+@dataclass(slots=True)
+class _Flow(Generic[T]):
+    weight: float
+    counter: float
+    turns: dict[int, Turns[T]] = field(default_factory=dict)
+    """By priority; none is empty."""
+    number: int = 0
+    cost: float = 0.0
+    """Of all that waits of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    flow: str
+    priority: int
+    cost: float
+
+
+class FairQueue(Generic[T]):
+    """Items that wait, each once, of flows by their names. Costs are in tokens, weights above 0."""
+
+    def __init__(self, window: int) -> None:
+        """`window`: by how many younger ones of its flow an item may be overtaken, see `Turns`."""
+        self._window = window
+        self._flows: dict[str, _Flow[T]] = {}
+        """Those of which something waits."""
+        self._idle: OrderedDict[str, float] = OrderedDict()
+        """Counters of others."""
+        self._waiting: dict[T, _Waiting] = {}
+        self._level = 0.0
+        """The counter of the flow whose turn was last, before it was charged."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def waiting(self, flow: str) -> int:
+        """Items of one flow."""
+        found = self._flows.get(flow)
+        return found.number if found else 0
+
+    def weights(self) -> dict[str, float]:
+        """Of the flows of which something waits."""
+        return {name: flow.weight for name, flow in self._flows.items()}
+
+    def add(self, item: T, flow: str, weight: float, cost: float, *, priority: int = 0, cached: float = 0.0, computed: float = 1.0) -> None:
+        """`priority`: within the flow, the lowest is next; `cached`, `computed`: see `Turns.add`."""
+        found = self._flows.get(flow)
+        if found is None:
+            found = self._flows[flow] = _Flow(weight, max(self._idle.pop(flow, 0.0), self._least()))
+        found.weight = weight
+        found.turns.setdefault(priority, Turns(self._window)).add(item, cached, computed)
+        found.number += 1
+        found.cost += cost
+        self._waiting[item] = _Waiting(flow, priority, cost)
+
+    def remove(self, item: T) -> None:
+        """It waits no longer, and costs nothing. Unknown items are ignored."""
+        waiting = self._waiting.get(item)
+        if waiting is not None:
+            self._flows[waiting.flow].turns[waiting.priority].remove(item)
+            self._left(item)
+
+    def passed(self, flow: str, weight: float, cost: float) -> None:
+        """As if something had been added and popped at once, which is right where nothing waits."""
+        counter = max(self._idle.get(flow, 0.0), self._level)
+        self._level = counter
+        self._rest(flow, counter + cost / weight)
+
+    def pop(self) -> tuple[T, float]:
+        """Whose turn it is, and what its flow is charged. Raises `LookupError` if nobody waits."""
+        if not self._flows:
+            raise LookupError("nobody waits")
+        flow = min(self._flows.values(), key=lambda each: each.counter)
+        self._level = flow.counter
+        item = flow.turns[min(flow.turns)].pop()
+        cost = self._waiting[item].cost
+        flow.counter += cost / flow.weight
+        self._left(item)
+        return item, cost
+
+    def charge(self, flow: str, weight: float, cost: float) -> None:
+        """What a flow has had elsewhere, or other than was expected when it was its turn; then it may be negative."""
+        found = self._flows.get(flow)
+        if found is not None:
+            found.counter += cost / weight
+        else:
+            self._rest(flow, self._idle.get(flow, self._level) + cost / weight)
+
+    def wait_cost(self, flow: str, weight: float) -> float:
+        """What is sent on before an item that `flow` adds now: what waits of it, and what others have by their weights meanwhile."""
+        own = self._flows.get(flow)
+        before = own.cost if own else 0.0
+        return before + sum(min(each.cost, before * each.weight / weight) for name, each in self._flows.items() if name != flow)
+
+    def _least(self) -> float:
+        return min((flow.counter for flow in self._flows.values()), default=self._level)
+
+    def _left(self, item: T) -> None:
+        waiting = self._waiting.pop(item)
+        flow = self._flows[waiting.flow]
+        flow.number -= 1
+        flow.cost -= waiting.cost
+        if not len(flow.turns[waiting.priority]):
+            del flow.turns[waiting.priority]
+        if not flow.turns:
+            del self._flows[waiting.flow]
+            self._rest(waiting.flow, flow.counter)
+
+    def _rest(self, flow: str, counter: float) -> None:
+        self._idle[flow] = counter
+        self._idle.move_to_end(flow)
+        if len(self._idle) > MAX_IDLE:
+            self._idle.popitem(last=False)

@@ -1,0 +1,165 @@
+"""Rates, tokens and concurrency of tenants and keys, in one ingress process."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from serve_app.admission.bucket import Bucket
+from serve_app.errors import RateLimitError
+from serve_app.keyring.settings import Limits
+from serve_app.tenants import Principal
+
+MAX_REMEMBERED = 10_000
+"""Tenants and keys. Those that were idle for longest are forgotten, and begin anew."""
+BUSY_RETRY_S = 1.0
+"""When to come again, where nobody knows when a running request ends."""
+_WORDS = {"requests": "requests a minute", "tokens": "tokens a minute", "concurrency": "requests at once"}
+
+
+@dataclass(slots=True)
+class _Meter:
+    """What one tenant, or one key, has had."""
+
+    whose: str
+    limits: Limits = Limits()  # noqa: RUF009  # frozen
+    buckets: dict[str, Bucket] = field(default_factory=dict)
+    """Of `requests` and `tokens`, where they are limited."""
+    running: int = 0
+
+    def follow(self, limits: Limits, now: float) -> None:
+        """The limits may have been changed."""
+        self.limits = limits
+        for kind, limit in (("requests", limits.requests_per_minute), ("tokens", limits.tokens_per_minute)):
+            if limit is None:
+                self.buckets.pop(kind, None)
+            elif kind not in self.buckets:
+                self.buckets[kind] = Bucket(limit, now)
+            elif self.buckets[kind].limit != limit:
+                self.buckets[kind].resize(limit, now)
+
+    def take(self, kind: str, amount: float, now: float) -> None:
+        if kind in self.buckets:
+            self.buckets[kind].take(amount, now)
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A request that was taken. `end` is to be called in every case; twice is harmless."""
+
+    meters: tuple[_Meter, ...]
+    expected: float
+    """Tokens that were taken for it beforehand."""
+    headers: dict[str, str]
+    """OpenAI's, of what is left; empty where nothing is limited."""
+    clock: Callable[[], float]
+    is_over: bool = False
+
+    def used(self, tokens: int) -> None:
+        """What engines have computed for it, which counts instead of what was expected."""
+        now = self.clock()
+        for meter in self.meters:
+            meter.take("tokens", tokens - self.expected, now)
+        self.expected = 0.0
+
+    def end(self) -> None:
+        """What was expected is given back if nothing was used."""
+        if self.is_over:
+            return
+        self.is_over = True
+        if self.expected:
+            self.used(0)
+        for meter in self.meters:
+            meter.running -= 1
+
+
+class Limiter:
+    """`unless_said`: limits of a tenant where its own say nothing. `clock` gives seconds that never go back."""
+
+    def __init__(self, unless_said: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._unless_said = unless_said
+        self._clock = clock
+        self._meters: OrderedDict[str, _Meter] = OrderedDict()
+
+    def enter(self, principal: Principal, expected: float) -> Ticket:
+        """`expected`: tokens of the prompt and the answer. Raises `RateLimitError`; then nothing was taken."""
+        now = self._clock()
+        meters = self._meters_of(principal, now)
+        headers = _headers(meters, now)
+        for meter in meters:
+            _check(meter, expected, now, headers)
+        for meter in meters:
+            meter.take("requests", 1, now)
+            meter.take("tokens", expected, now)
+            meter.running += 1
+        return Ticket(meters, expected, _headers(meters, now), self._clock)
+
+    def _meters_of(self, principal: Principal, now: float) -> tuple[_Meter, ...]:
+        shared = _merged(principal.shared.limits, self._unless_said)
+        meters = [self._meter(f"tenant {principal.tenant}", "your tenant", shared, now)]
+        if principal.key_id:
+            meters.append(self._meter(f"key {principal.key_id}", "this key", principal.limits, now))
+        return tuple(meters)
+
+    def _meter(self, name: str, whose: str, limits: Limits, now: float) -> _Meter:
+        found = self._meters.get(name)
+        if found is None:
+            found = self._meters[name] = _Meter(whose)
+            self._make_room()
+        if found.limits is not limits:
+            found.follow(limits, now)
+        self._meters.move_to_end(name)
+        return found
+
+    def _make_room(self) -> None:
+        while len(self._meters) > MAX_REMEMBERED:
+            name = next((name for name, meter in self._meters.items() if not meter.running), None)
+            if name is None:
+                return
+            del self._meters[name]
+
+
+def _check(meter: _Meter, expected: float, now: float, headers: dict[str, str]) -> None:
+    if meter.limits.concurrency is not None and meter.running >= meter.limits.concurrency:
+        raise _refusal(meter, "concurrency", meter.limits.concurrency, BUSY_RETRY_S, headers)
+    for kind, amount in (("requests", 1.0), ("tokens", max(expected, 1.0))):
+        bucket = meter.buckets.get(kind)
+        if bucket is not None and (wait_s := bucket.wait_s(amount, now)) > 0:
+            raise _refusal(meter, kind, bucket.limit, wait_s, headers)
+
+
+def _refusal(meter: _Meter, kind: str, limit: int, wait_s: float, headers: dict[str, str]) -> RateLimitError:
+    message = f"Rate limit reached: {meter.whose} may have {limit} {_WORDS[kind]}."
+    return RateLimitError(message, kind="tokens" if kind == "tokens" else "requests", retry_after_s=wait_s, headers=headers)
+
+
+@lru_cache(MAX_REMEMBERED)
+def _merged(limits: Limits, unless_said: Limits) -> Limits:
+    """Field by field. Of equal ones the same object, so that meters see cheaply that nothing has changed."""
+    said = {
+        name: value if (value := getattr(limits, name)) is not None else getattr(unless_said, name) for name in Limits.__struct_fields__
+    }
+    return Limits(**said)
+
+
+def _headers(meters: tuple[_Meter, ...], now: float) -> dict[str, str]:
+    """Of each kind, those of the meter that has least left."""
+    headers: dict[str, str] = {}
+    for kind in ("requests", "tokens"):
+        buckets = [meter.buckets[kind] for meter in meters if kind in meter.buckets]
+        if not buckets:
+            continue
+        nearest = min(buckets, key=lambda bucket: bucket.level(now))
+        headers[f"x-ratelimit-limit-{kind}"] = str(nearest.limit)
+        headers[f"x-ratelimit-remaining-{kind}"] = str(max(0, int(nearest.level(now))))
+        headers[f"x-ratelimit-reset-{kind}"] = _duration(nearest.full_s(now))
+    return headers
+
+
+def _duration(seconds: float) -> str:
+    """As OpenAI writes it: `6m0s`, `1.2s`, `20ms`."""
+    if seconds < 1:
+        return f"{round(seconds * 1000)}ms"
+    minutes, rest = divmod(seconds, 60)
+    return f"{int(minutes)}m{round(rest)}s" if minutes else f"{round(rest, 3):g}s"
