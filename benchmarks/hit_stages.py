@@ -13,6 +13,8 @@ from deployments.engines.base import Message
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.routing import Routing
 from serve_app.access_log import BatchedAccessLog
+from serve_app.admission.gate import Admission
+from serve_app.admission.limiter import Limiter
 from serve_app.config import load_config
 from serve_app.door import OpenDoor
 from serve_app.exchanges import Exchange, Exchanges
@@ -20,6 +22,7 @@ from serve_app.flights import Flights
 from serve_app.front import HitPath
 from serve_app.ingress import PARSERS
 from serve_app.keeper import Keeper
+from serve_app.keyring.settings import Limits
 from serve_app.learning import Learner
 from serve_app.openai import answers
 from serve_app.openai.requests import parse_chat
@@ -138,6 +141,7 @@ def _pipeline(silent: Any) -> Pipeline:
         metrics=silent,
         learner=learner,
         renewals=Renewals(silent, silent),
+        admission=Admission(Limiter(Limits())),
     )
 
 

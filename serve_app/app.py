@@ -22,6 +22,8 @@ from deployments.retrieval import Retrieval, calls_of_retrieval, retrieval_deplo
 from deployments.routing import Routing
 from retrieval.scopes import Group
 from serve_app.access_log import beside_serve_log
+from serve_app.admission.gate import Admission
+from serve_app.admission.limiter import Limiter
 from serve_app.config import AppConfig, is_loopback, load_config, require_safe_exposure
 from serve_app.door import KeyDoor, OpenDoor
 from serve_app.exchanges import Exchanges, log_each
@@ -88,6 +90,7 @@ class Ingress:
             metrics=metrics,
             learner=self._learner,
             renewals=self._renewals,
+            admission=Admission(Limiter(config.limits.limits())),
         )
         backend = SharedCacheBackend(remote_cache, encoder, self._pipeline.namespaces, config.cache)
         modelcache = config.modelcache

@@ -12,6 +12,7 @@ from deployments.channel.frames import MAX_PAYLOAD
 from deployments.config import EmbeddingConfig, LlmConfig, RoutingConfig
 from retrieval.config import RetrievalConfig
 from serve_app.errors import ConfigError
+from serve_app.keyring.settings import Limits
 
 
 class AuthConfig(Section):
@@ -33,6 +34,21 @@ class AuthConfig(Section):
         if self.open_to_all and self.mode != "none":
             raise ValueError("open_to_all is for mode none")
         return self
+
+
+class LimitsConfig(Section):
+    """What a tenant may have, where nothing else is said of it (`mygo tenants change`). Unset: no limit."""
+
+    requests_per_minute: Annotated[int, Field(ge=0)] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=0)] | None = None
+    """Of prompts and answers, as engines count them."""
+    concurrency: Annotated[int, Field(ge=0)] | None = None
+    """Requests that are answered at the same time."""
+    queue: Annotated[int, Field(ge=0)] | None = None
+    """Requests that wait for an engine at the same time."""
+
+    def limits(self) -> Limits:
+        return Limits(**self.model_dump())
 
 
 class IngressConfig(Section):
@@ -70,6 +86,7 @@ class AppConfig(Section):
     """What `serve_app.app:build` receives as `args`."""
 
     auth: AuthConfig = AuthConfig()
+    limits: LimitsConfig = LimitsConfig()
     ingress: IngressConfig = IngressConfig()
     llm: LlmConfig = LlmConfig()
     routing: RoutingConfig = RoutingConfig()

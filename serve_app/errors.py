@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from cache.errors import CacheError, KeyFormatError
-from deployments.errors import DeploymentError, NoReplicaError, ReplicaLostError
+from deployments.errors import DeploymentError, NoReplicaError, QueueFullError, ReplicaLostError
 from retrieval.errors import BusyError, InputError, OversizeError, RetrievalError, UnknownError, UnknownUploadError
 from retrieval.wording import sentence
 
@@ -105,8 +105,8 @@ class RateLimitError(ApiError):
     status = 429
     type = "requests"
 
-    def __init__(self, message: str, *, kind: str, retry_after_s: float, headers: Mapping[str, str]) -> None:
-        super().__init__(message, code="rate_limit_exceeded", headers={**headers, "retry-after": str(max(1, math.ceil(retry_after_s)))})
+    def __init__(self, message: str, *, kind: str, retry_after_s: float, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, code="rate_limit_exceeded", headers={**(headers or {}), "retry-after": _whole_seconds(retry_after_s)})
         self.kind = kind
 
     def body(self) -> dict[str, Any]:
@@ -126,6 +126,14 @@ class UpstreamError(ApiError):
     type = "server_error"
 
 
+MAX_RETRY_S = 3600
+
+
+def _whole_seconds(seconds: float) -> str:
+    """For `Retry-After`."""
+    return str(math.ceil(min(max(seconds, 1), MAX_RETRY_S)))
+
+
 _KINDS = {"vector_store_id": "vector store", "file_id": "file", "batch_id": "batch of files"}
 """What the ids of `UnknownError` name."""
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -137,6 +145,11 @@ def to_api_error(error: Exception) -> ApiError:
     match error:
         case ApiError():
             return error
+        case QueueFullError() if error.is_own:
+            return RateLimitError("Too many of your tenant's requests wait already.", kind="requests", retry_after_s=error.retry_after_s)
+        case QueueFullError():
+            retry_after = {"retry-after": _whole_seconds(error.retry_after_s)}
+            return UnavailableError("Too many requests wait for an engine. Try again later.", code="overloaded", headers=retry_after)
         case NoReplicaError():
             return UnavailableError("No replica can take the request now. Try again.", code="no_replica")
         case ReplicaLostError():

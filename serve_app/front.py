@@ -98,17 +98,28 @@ class HitPath:
         """
         name = None if b"cache-control" in headers else self._name(scope, principal, body)
         asked = None if name is None else self._seen.get(name)
-        if asked is not None and (ready := self._pipeline.at_hand(asked, request_id)):
+        if asked is not None and (ready := self._taken(asked, principal, request_id)):
             return ready
         arrival = self._pipeline.arrive(self.parsers[scope["path"]](body), caller_of(Headers(scope=scope), request_id, principal))
         asked = arrival.asked
-        if asked is not None and (ready := self._pipeline.at_hand(asked, request_id)):
+        if asked is not None and (ready := self._taken(asked, principal, request_id)):
             if name is not None:
                 self._remember(name, asked)
             return ready
         scope[ARRIVED] = Arrived(request_id, started, arrival)
         scope["headers"] = [header for header in scope["headers"] if header[0] != _ID] + [(_ID, request_id.encode())]  # Serve echoes it
         return None
+
+    def _taken(self, asked: Asked, principal: Principal, request_id: str) -> ReadyReply | None:
+        """None also for a request that its tenant may not make now: the application says so."""
+        pipeline = self._pipeline
+        if pipeline.admission.is_free(principal):
+            return pipeline.at_hand(asked, request_id)
+        headers = pipeline.admission.hit(principal) if pipeline.is_at_hand(asked) else None
+        ready = None if headers is None else pipeline.at_hand(asked, request_id)
+        if ready is not None and headers is not None:
+            ready.headers.extend((name.encode(), value.encode()) for name, value in headers.items())
+        return ready
 
     def _name(self, scope: Message, principal: Principal, body: bytes) -> _Name:
         """All that a cache key is made of, where no header speaks of the cache, and who may be given what it names."""

@@ -22,6 +22,7 @@ from deployments.private_app import LOAD_PATH
 from deployments.replica_client import Call
 from deployments.replicas import Replica
 from serve_app.admin_routes import AdminRoutes, NoKeysRoutes
+from serve_app.admission.expected import CHARACTERS_A_TOKEN
 from serve_app.cache_routes import CacheRoutes
 from serve_app.cache_transfer import CacheTransferRoutes
 from serve_app.document_calls import DocumentCalls
@@ -53,6 +54,8 @@ class OpenAIRoutes:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._created = int(time.time())
+        self._dimension: int | None = None
+        """Of embeddings; None until somebody has asked for it."""
 
     def generate(self, parse: Parser) -> Handler:
         async def handler(request: HttpRequest) -> Reply:
@@ -88,14 +91,21 @@ class OpenAIRoutes:
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         if not all(texts):
             raise InvalidRequestError("input must not contain empty strings.", param="input", code="invalid_value")
-        embedded = await self._pipeline.embedding.embed(texts)
-        return json_reply(_embedding_body(asked, config.name, embedded))
+        ticket = self._pipeline.admission.take(request.principal, sum(map(len, texts)) / CHARACTERS_A_TOKEN)
+        try:
+            if asked.dimensions is not None and self._dimension is None:
+                self._dimension = len((await self._pipeline.embedding.embed_one("x")).vector)
+            if asked.dimensions not in (None, self._dimension):
+                message = f"dimensions: this model's embeddings have {self._dimension}."
+                raise InvalidRequestError(message, param="dimensions", code="invalid_value")
+            embedded = await self._pipeline.embedding.embed(texts)
+            ticket.used(sum(each.tokens for each in embedded))
+        finally:
+            ticket.end()
+        return json_reply(_embedding_body(asked, config.name, embedded), headers=ticket.headers)
 
 
 def _embedding_body(asked: EmbeddingRequest, model: str, embedded: list[Embedded]) -> dict[str, Any]:
-    dimension = len(embedded[0].vector)
-    if asked.dimensions not in (None, dimension):
-        raise InvalidRequestError(f"dimensions: this model's embeddings have {dimension}.", param="dimensions", code="invalid_value")
     tokens = sum(each.tokens for each in embedded)
     data = [
         {"object": "embedding", "index": index, "embedding": _encode(each.vector, asked.encoding_format)}

@@ -15,6 +15,7 @@ from cache.entry import Entry
 from deployments.replica_client import ReplicaClient
 from deployments.replicas import ReplicaDirectory
 from deployments.routing import Routing
+from serve_app.admission.gate import Admission, Admitted
 from serve_app.augment import Augmenter
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidRequestError, NotFoundError
@@ -78,6 +79,7 @@ class Pipeline:
     metrics: Metrics
     learner: Learner
     renewals: Renewals
+    admission: Admission
     clock: Callable[[], float] = time.time
 
     async def generate(self, request: Generation, caller: Caller) -> Reply:
@@ -90,6 +92,9 @@ class Pipeline:
         self._admit(request, caller.principal)  # 2
         lookup = None if request.retrieval else self.tiers.lookup(request, caller, namespace)
         return Arrival(request, caller, namespace, lookup)
+
+    def is_at_hand(self, asked: Asked) -> bool:
+        return self.tiers.at_hand(asked.namespace, asked.key) is not None
 
     def at_hand(self, asked: Asked, request_id: str) -> ReadyReply | None:
         """3, as far as this process knows the answer. None: `answer` goes on from there."""
@@ -109,19 +114,27 @@ class Pipeline:
 
     async def answer(self, arrival: Arrival) -> Reply:
         """The rest of the request's life."""
+        admitted = self.admission.enter(arrival.request, arrival.caller, arrival.namespace)  # 2
+        try:
+            return admitted.ends_with(await self._admitted(arrival, admitted))
+        except BaseException:
+            admitted.end()
+            raise
+
+    async def _admitted(self, arrival: Arrival, admitted: Admitted) -> Reply:
         if arrival.request.retrieval is None:
-            return await self._answered(arrival)
+            return await self._answered(arrival, admitted)
         augmenter = Augmenter(self.config.retrieval, self.documents, self.directory, self.routing)
         request = await augmenter.augmented(arrival.request, arrival.request.retrieval, arrival.caller, arrival.namespace)  # 5
         retrieved = request.retrieved
         try:
-            reply = await self._answered(replace(arrival, request=request))
+            reply = await self._answered(replace(arrival, request=request), admitted)
         finally:
             if retrieved and retrieved.head_start:
                 self.routing.leave(retrieved.head_start)
         return cited(reply, retrieved.hits if retrieved else (), arrival.request.retrieval.citations)
 
-    async def _answered(self, arrival: Arrival) -> Reply:
+    async def _answered(self, arrival: Arrival, admitted: Admitted) -> Reply:
         request, caller, namespace, lookup = arrival.request, arrival.caller, arrival.namespace, arrival.lookup
         if lookup is None:
             lookup = self.tiers.lookup(request, caller, namespace)
@@ -131,10 +144,11 @@ class Pipeline:
             self._renew(request, caller, lookup, entry)
             return reply
         with lookup.ticket:
-            return await self._compute(request, caller, lookup)
+            return await self._compute(request, caller, lookup, admitted)
 
-    async def _compute(self, request: Generation, caller: Caller, lookup: Lookup) -> Reply:
+    async def _compute(self, request: Generation, caller: Caller, lookup: Lookup, admitted: Admitted) -> Reply:
         """For all equal requests that are in flight, if this one leads them."""
+        self.routing.turnstile.check(admitted.flow)  # under overload a refusal must not cost what a search does
         hit = await self.tiers.semantic(lookup)  # 4
         if hit and (reply := self._replay(request, caller, hit.entry, "semantic", hit.similarity)):
             self._audit(request, caller, lookup)
@@ -144,8 +158,8 @@ class Pipeline:
         entry = await self.tiers.claim(lookup)
         if entry and (reply := self._replay(request, caller, entry, "exact", 1.0)):
             return reply
-        sent = await send(self.client, self.routing, request, caller, lookup.namespace)  # 6, 7, 8
-        return await relay(request, sent, self.tiers, lookup)  # 8, 9
+        sent = await send(self.client, self.routing, request, caller, lookup.namespace, admitted.flow)  # 6, 7, 8
+        return await relay(request, sent, self.tiers, lookup, admitted.used)  # 8, 9
 
     def _admit(self, request: Generation, principal: Principal) -> None:
         if request.model != self.config.llm.model.name or not principal.may_ask(request.model):
@@ -187,7 +201,8 @@ class Pipeline:
         """The engine's answer as one piece, whatever the client asked for."""
         body = {key: value for key, value in request.body.items() if key not in ("stream", "stream_options")}
         whole = replace(request, stream=False, include_usage=False, body=body)
-        return await read_answer(await send(self.client, self.routing, whole, caller, namespace))
+        flow = self.admission.flow(whole, caller, namespace, is_background=True)
+        return await read_answer(await send(self.client, self.routing, whole, caller, namespace, flow))
 
     def _replay(self, request: Generation, caller: Caller, entry: Entry, tier: str, similarity: float) -> Reply | None:
         """None for an answer that was damaged in the store: a doubt, and so a miss."""

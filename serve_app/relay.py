@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from deployments.rendering import DocumentChat
 from deployments.replica_client import Answer, Call, ReplicaClient
 from deployments.replicas import Replica
 from deployments.routing import Ranking, Routing
+from deployments.turns import Flow
 from retrieval.prompt import blocks, insert, labels, ranking
 from serve_app.errors import ApiError, to_api_error
 from serve_app.openai import answers, engine_errors, sse
@@ -21,6 +22,7 @@ from serve_app.replies import JSON_TYPE, SSE_TYPE, Reply
 from serve_app.tenants import Caller
 from serve_app.tiers import CacheTiers, Lookup
 
+Used = Callable[[sse.Usage], None]
 log = logging.getLogger("ray.serve")
 
 MAX_ERROR_BYTES = 64 * 1024
@@ -57,10 +59,10 @@ class Sent:
             await self.answer.close()
 
 
-async def send(client: ReplicaClient, routing: Routing, request: Generation, caller: Caller, namespace: str) -> Sent:
-    """The answer of the best replica that gives one. Raises `ApiError` for the engine's errors, and `DeploymentError`."""
+async def send(client: ReplicaClient, routing: Routing, request: Generation, caller: Caller, namespace: str, flow: Flow) -> Sent:
+    """The answer of the best replica that gives one, at its turn. Raises `ApiError` for the engine's errors, and `DeploymentError`."""
     call, salt, chat = engine_request(request, caller, namespace)
-    ranking = await routing.rank(call, salt, request.prompt_characters, not request.stream, chat)  # 6, 7
+    ranking = await routing.rank(call, salt, request.prompt_characters, not request.stream, chat, flow)  # 6, 7
     try:
         answer = await client.send(ranking.call, ranking.replicas, ranking.asking)
         if answer.status >= 400:
@@ -126,8 +128,8 @@ async def _exact_length(
         return error
 
 
-async def relay(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lookup) -> Reply:
-    """The reply that carries a replica's answer; once that is complete, it is kept."""
+async def relay(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lookup, used: Used) -> Reply:
+    """The reply that carries a replica's answer; once that is complete, it is kept. `used` is told what the engine has counted."""
     headers = {**request.headers, "x-mygo-cache": "miss" if lookup.read else "bypass", "x-mygo-replica": sent.answer.replica}
     if sent.ranking.predicted is not None:
         headers["x-mygo-predicted-cached-tokens"] = str(sent.ranking.predicted)
@@ -139,15 +141,15 @@ async def relay(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Look
             lookup.ticket.left()
             await sent.close()
 
-        return Reply(200, headers, SSE_TYPE, _stream(request, sent, tiers, lookup), close)
+        return Reply(200, headers, SSE_TYPE, _stream(request, sent, tiers, lookup, used), close)
     raw = await read_answer(sent)
-    _compare(sent.ranking, sse.usage_of(raw))
+    _compare(sent.ranking, sse.usage_of(raw), used)
     tiers.keep(lookup, answers.from_json, raw)
     lookup.ticket.ended()
     return Reply(200, headers, JSON_TYPE, raw)
 
 
-async def _stream(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lookup) -> AsyncIterator[bytes]:
+async def _stream(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lookup, used: Used) -> AsyncIterator[bytes]:
     """The replica's bytes as they come; what is kept is read from a copy, once the last one is there."""
     copy = sse.StreamCopy(tiers.copy_limit(lookup))
     events = sse.WholeEvents(drop_usage=not request.include_usage)
@@ -157,7 +159,7 @@ async def _stream(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lo
                 tiers.keep(lookup, answers.from_stream, copy.raw)
             if whole := events.feed(chunk):
                 yield whole
-        _compare(sent.ranking, events.usage)
+        _compare(sent.ranking, events.usage, used)
         lookup.ticket.ended()
     except ReplicaLostError as error:
         log.warning("replica lost in the middle of a stream", extra={"replica": sent.answer.replica})
@@ -168,8 +170,10 @@ async def _stream(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lo
         await sent.close()
 
 
-def _compare(ranking: Ranking, usage: sse.Usage | None) -> None:
-    """The prediction with what the engine found."""
+def _compare(ranking: Ranking, usage: sse.Usage | None, used: Used) -> None:
+    """What was expected with what the engine has counted."""
+    if usage:
+        used(usage)
     if usage and usage.cached_tokens is not None:
         ranking.found(usage.cached_tokens, usage.prompt_tokens, usage.completion_tokens)
 

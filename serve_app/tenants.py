@@ -11,9 +11,11 @@ from serve_app.errors import ForbiddenError, InvalidRequestError
 from serve_app.keyring.settings import CacheUse, Limits, Role, TenantSettings
 
 TENANT_HEADER = "x-mygo-tenant"
+MAX_WAIT_HEADER = "x-mygo-max-wait"
 DEFAULT_TENANT = "default"
 MAX_REMEMBERED = 10_000
 """Tenants whose namespace is not computed anew for each request."""
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?\Z")
 _NAME = re.compile(r"[A-Za-z0-9._@:-]{1,128}\Z")
 
 
@@ -52,6 +54,8 @@ class Caller:
     principal: Principal = Principal()  # frozen
     no_store: bool = False
     no_cache: bool = False
+    max_wait_s: float | None = None
+    """It is not worth its while to wait for an engine for longer."""
 
     @property
     def tenant(self) -> str:
@@ -59,8 +63,17 @@ class Caller:
 
 
 def caller_of(headers: Headers, request_id: str, principal: Principal) -> Caller:
+    """Raises `InvalidRequestError`."""
     directives = {part.strip().lower() for line in headers.getlist("cache-control") for part in line.split(",")}
-    return Caller(request_id, principal, "no-store" in directives, "no-cache" in directives)
+    return Caller(request_id, principal, "no-store" in directives, "no-cache" in directives, _seconds(headers.get(MAX_WAIT_HEADER)))
+
+
+def _seconds(given: str | None) -> float | None:
+    if given is None:
+        return None
+    if not _SECONDS.match(given):
+        raise InvalidRequestError(f"The header {MAX_WAIT_HEADER} must be a number of seconds.", param=MAX_WAIT_HEADER)
+    return float(given)
 
 
 def check_name(name: str) -> str:

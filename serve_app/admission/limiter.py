@@ -15,6 +15,7 @@ MAX_REMEMBERED = 10_000
 """Tenants and keys. Those that were idle for longest are forgotten, and begin anew."""
 BUSY_RETRY_S = 1.0
 """When to come again, where nobody knows when a running request ends."""
+_NONE = Limits()
 _WORDS = {"requests": "requests a minute", "tokens": "tokens a minute", "concurrency": "requests at once"}
 
 
@@ -85,7 +86,7 @@ class Limiter:
     def enter(self, principal: Principal, expected: float) -> Ticket:
         """`expected`: tokens of the prompt and the answer. Raises `RateLimitError`; then nothing was taken."""
         now = self._clock()
-        meters = self._meters_of(principal, now)
+        meters = () if self.is_free(principal) else self._meters_of(principal, now)
         headers = _headers(meters, now)
         for meter in meters:
             _check(meter, expected, now, headers)
@@ -95,9 +96,16 @@ class Limiter:
             meter.running += 1
         return Ticket(meters, expected, _headers(meters, now), self._clock)
 
+    def shared(self, principal: Principal) -> Limits:
+        """Of all its tenant's keys together."""
+        return _merged(principal.shared.limits, self._unless_said)
+
+    def is_free(self, principal: Principal) -> bool:
+        """Nothing limits it."""
+        return principal.limits == _NONE and self.shared(principal) == _NONE
+
     def _meters_of(self, principal: Principal, now: float) -> tuple[_Meter, ...]:
-        shared = _merged(principal.shared.limits, self._unless_said)
-        meters = [self._meter(f"tenant {principal.tenant}", "your tenant", shared, now)]
+        meters = [self._meter(f"tenant {principal.tenant}", "your tenant", self.shared(principal), now)]
         if principal.key_id:
             meters.append(self._meter(f"key {principal.key_id}", "this key", principal.limits, now))
         return tuple(meters)

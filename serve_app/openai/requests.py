@@ -70,6 +70,8 @@ class Sampling(msgspec.Struct, kw_only=True):
     stop: str | Annotated[list[str], Meta(max_length=16)] | None = None
     logit_bias: dict[str, float] | None = None
     user: str | None = None
+    priority: Annotated[int, Meta(ge=-1000, le=1000)] | None = None
+    """Among the tenant's own requests that wait for an engine, the lowest goes first."""
     cache_salt: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
     cache: CacheOptions | None = None
 
@@ -250,6 +252,7 @@ class Generation:
     cache: CacheOptions
     retrieval: RetrievalOptions | None
     max_tokens: int | None
+    priority: int = 0
     retrieved: Retrieved | None = None
     """The documents that `body` has in its messages, in the order of their ranks."""
 
@@ -260,6 +263,13 @@ class Generation:
             return {}
         left_out = {"x-mygo-documents-left-out": str(self.retrieved.left_out)} if self.retrieved.left_out else {}
         return {"x-mygo-documents": ",".join(hit.chunk.id for hit in self.retrieved.hits), **left_out}
+
+    @property
+    def choices(self) -> int:
+        """Answers that it asks for."""
+        prompts = self.body.get("prompt")
+        several = len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
+        return several * int(self.body.get("n", 1))
 
     @property
     def path(self) -> str:
@@ -356,6 +366,7 @@ def _generation(
         cache=request.cache or CacheOptions(),
         retrieval=retrieval,
         max_tokens=max_tokens,
+        priority=request.priority or 0,
     )
 
 

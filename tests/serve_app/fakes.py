@@ -26,6 +26,8 @@ from deployments.routing import Routing
 from retrieval.documents import Begun, Chunk, SearchHit, SearchRequest, SearchResult
 from retrieval.errors import UnknownTicketError
 from retrieval.tier import RetrievalTier
+from serve_app.admission.gate import Admission
+from serve_app.admission.limiter import Limiter
 from serve_app.config import AppConfig, load_config
 from serve_app.flights import Flights
 from serve_app.keeper import Keeper
@@ -341,6 +343,7 @@ class World:
             metrics=self.metrics,
             learner=self.learner,
             renewals=self.renewals,
+            admission=Admission(Limiter(self.config.limits.limits(), self.clock)),
             clock=self.clock,
         )
 

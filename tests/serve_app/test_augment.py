@@ -148,7 +148,7 @@ async def test_a_prompt_that_is_to_be_cut_off_is_not_joined_from_parts(
     rank, chats = world.pipeline.routing.rank, []
 
     async def seen(*args: Any) -> Any:
-        chats.append(args[-1])
+        chats.append(args[-2])
         return await rank(*args)
 
     monkeypatch.setattr(world.pipeline.routing, "rank", seen)

@@ -140,7 +140,8 @@ def test_limits_may_change_while_they_are_used(limiter: Limiter, clock: Clock) -
     refusal(limiter, may(0))
 
 
-def test_those_that_were_idle_for_longest_are_forgotten(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_that_were_idle_for_longest_are_forgotten(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    limiter = Limiter(Limits(concurrency=1), clock)
     monkeypatch.setattr("serve_app.admission.limiter.MAX_REMEMBERED", 3)
     busy = limiter.enter(Principal("busy"), 0)
     for number in range(10):
