@@ -30,13 +30,14 @@ from cache.prefix.profile import PrefillProfile
 from cache.prefix.router import LeastCost, Policy, RoundRobin
 from cache.prefix.turns import Turns
 from deployments.config import SimulatedEngineConfig
-from deployments.turns import BACKLOG_S
 from retrieval.eviction.factory import PolicyName
 from retrieval.order import Ranks, displacement
 from retrieval.planner import Pieces, Plan, Planner
 
 SYSTEMS = ("round_robin", "kv_aware_retrieval_order", "id_sorted", "greedy_order", "ours_lru", "ours_lfu", "ours")
 BLOCK = 32
+BACKLOG_S = 0.1
+"""Of predicted prefill on a replica that needs no more for now."""
 HOST_POLICIES: dict[str, PolicyName] = {"ours_lfu": "lfu", "ours": "pgdsf"}
 """What evicts blocks from the host's memory; on the device it is always the least recently used that goes, as in vLLM."""
 SLO = 5.0
@@ -98,7 +99,6 @@ class Documents:
         return int(plan.routed.replicas[0]), array("I", plan.tokens.astype(np.uint32).tobytes())
 
     def has_room(self) -> bool:
-        """As `deployments.routing` sees it."""
         now = self._clock()
         return any(self.ours.router.ledger(replica).backlog_s(now) <= BACKLOG_S for replica in self._replicas)
 

@@ -1,6 +1,7 @@
 """Where a request goes: the prefix tier's router (`cache/prefix/router.py`), fed with what replicas report, and with prompts' tokens."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from deployments.rendering import DocumentChat, Renderer
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
 from deployments.reports import INGRESS_HEADER, WORK_HEADER
-from deployments.turns import BACKLOG_S, Charged, Flow, TurnLimits, Turnstile
+from deployments.turns import Charged, Flow, TurnLimits, Turnstile
 from deployments.warming import HotPrefix, Warmer
 from deployments.watchers import NoWatcher, RoutingWatcher
 from retrieval.order import Order
@@ -109,7 +110,7 @@ class Routing:
         self.warmer = Warmer(client, self.router)
         self._renderer = Renderer(client, clock)
         limits = TurnLimits(config.fair, config.reorder_window, config.max_waiting, config.max_wait_s)
-        self.turnstile = Turnstile(limits, self._has_room, clock)
+        self.turnstile = Turnstile(limits, self._room_in, clock)
         self._documents = DocumentPlans(self.router, self._renderer, directory, client, self.turnstile, self._watcher, name)
         self.gate = self._documents.gate
 
@@ -204,14 +205,14 @@ class Routing:
             self.router.block_size = block_size
         return self._keys
 
-    def _has_room(self) -> bool:
-        """Also where there is no replica: nobody waits for one here."""
+    def _room_in(self) -> float:
+        """Seconds until a replica needs more to do. 0 also where there is no replica: nobody waits for one here."""
         now, replicas = self.router.clock(), self._directory.replicas
-        return not replicas or any(self._takes_more(replica, now) for replica in replicas)
+        return min((self._needs_more_in(replica, now) for replica in replicas), default=0.0)
 
-    def _takes_more(self, replica: Replica, now: float) -> bool:
+    def _needs_more_in(self, replica: Replica, now: float) -> float:
         ledger = self.router.ledger(replica.id)
-        return ledger.backlog_s(now) <= BACKLOG_S and ledger.ongoing < replica.max_running
+        return math.inf if ledger.ongoing >= replica.max_running else max(ledger.backlog_s(now) - self._config.ahead_s, 0.0)
 
     def observe(self, predicted: int, cached: int, tokens: int, follows_head_start: bool = False) -> None:
         self._watcher.prediction(predicted, cached, tokens)

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from cache.prefix.fair import FairQueue
 from deployments.errors import QueueFullError
 
-BACKLOG_S = 0.1
-"""Of predicted prefill on a replica that needs no more for now: a step or two of an engine."""
-LOOK_S = BACKLOG_S / 2
-"""How often, while requests wait, is looked for room that nobody tells of: a prefill that is over by prediction, or another ingress's."""
+LOOK_S = 0.05
+"""How often, at least, is looked for room while requests wait: predictions may be wrong, and other ingresses' requests end, too."""
+MIN_LOOK_S = 0.001
 RATE_S = 5.0
 """The pace of the queue is that of the last seconds."""
 
@@ -53,11 +52,11 @@ class TurnLimits:
 class Turnstile:
     """Of one ingress, in its event loop."""
 
-    def __init__(self, limits: TurnLimits, has_room: Callable[[], bool], clock: Callable[[], float]) -> None:
-        """`has_room`: whether a replica could begin soon; `clock` gives seconds that never go back."""
+    def __init__(self, limits: TurnLimits, room_in: Callable[[], float], clock: Callable[[], float]) -> None:
+        """`room_in`: seconds until a replica needs more to do, by prediction, 0 for now; `clock` gives seconds that never go back."""
         self._limits = limits
         self._queue = FairQueue[asyncio.Future[None]](limits.window)
-        self._has_room = has_room
+        self._room_in = room_in
         self._pace = Pace(clock)
         self._passing = 0
         """Requests whose turn it is, and that have not chosen a replica yet."""
@@ -76,7 +75,7 @@ class Turnstile:
             return
         held = cached()
         cost = max(tokens - held, 0) + flow.output_tokens
-        if len(self._queue) or self._passing or not self._has_room():
+        if len(self._queue) or self._passing or self._room_in() > 0:
             self.check(flow)
             await self._wait(flow, cost, held, tokens - held)
         else:
@@ -122,7 +121,7 @@ class Turnstile:
 
     def wake(self) -> None:
         """A replica may have room. To be called when a prefill has ended, or a request."""
-        while len(self._queue) and not self._passing and self._has_room():
+        while len(self._queue) and not self._passing and self._room_in() <= 0:
             future, cost = self._queue.pop()
             if not future.done():  # else it is cancelled, and its task has not run since
                 self._pace.add(cost)
@@ -131,7 +130,8 @@ class Turnstile:
 
     def _look_later(self) -> None:
         if self._look is None and len(self._queue):
-            self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_now)
+            wait_s = min(max(self._room_in(), MIN_LOOK_S), LOOK_S)
+            self._look = asyncio.get_running_loop().call_later(wait_s, self._look_now)
 
     def _look_now(self) -> None:
         self._look = None

@@ -10,6 +10,7 @@ added up.
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Generic, TypeVar
 
 from cache.prefix.turns import Turns
@@ -24,6 +25,8 @@ MAX_IDLE = 10_000
 class _Flow(Generic[T]):
     weight: float
     counter: float
+    since: int
+    """Numbers flows in the order in which they began to wait."""
     turns: dict[int, Turns[T]] = field(default_factory=dict)
     """By priority; none is empty."""
     number: int = 0
@@ -49,6 +52,7 @@ class FairQueue(Generic[T]):
         self._idle: OrderedDict[str, float] = OrderedDict()
         """Counters of others."""
         self._waiting: dict[T, _Waiting] = {}
+        self._order = count()
         self._level = 0.0
         """The counter of the flow whose turn was last, before it was charged."""
 
@@ -68,7 +72,7 @@ class FairQueue(Generic[T]):
         """`priority`: within the flow, the lowest is next; `cached`, `computed`: see `Turns.add`."""
         found = self._flows.get(flow)
         if found is None:
-            found = self._flows[flow] = _Flow(weight, max(self._idle.pop(flow, 0.0), self._least()))
+            found = self._flows[flow] = _Flow(weight, max(self._idle.pop(flow, 0.0), self._least()), next(self._order))
         found.weight = weight
         found.turns.setdefault(priority, Turns(self._window)).add(item, cached, computed)
         found.number += 1
@@ -92,7 +96,7 @@ class FairQueue(Generic[T]):
         """Whose turn it is, and what its flow is charged. Raises `LookupError` if nobody waits."""
         if not self._flows:
             raise LookupError("nobody waits")
-        flow = min(self._flows.values(), key=lambda each: each.counter)
+        flow = min(self._flows.values(), key=lambda each: (each.counter, -each.since))  # of equals, who has just come
         self._level = flow.counter
         item = flow.turns[min(flow.turns)].pop()
         cost = self._waiting[item].cost

@@ -30,13 +30,13 @@ def test_one_flow_is_in_order_of_arrival() -> None:
 
 
 def test_who_comes_late_does_not_wait_behind_all_of_another() -> None:
-    assert popped(queue_of(*[("a", 1.0)] * 5, ("b", 1.0), ("b", 1.0))) == [0, 5, 1, 6, 2, 3, 4]
+    assert popped(queue_of(*[("a", 1.0)] * 5, ("b", 1.0), ("b", 1.0))) == [5, 0, 6, 1, 2, 3, 4]
 
 
 def test_what_counts_is_tokens_not_requests() -> None:
     queue = queue_of(*[("a", 30.0)] * 2, *[("b", 10.0)] * 6)
     order = popped(queue)
-    assert [order.index(1), sum(each > 1 for each in order[: order.index(1)])] == [4, 3]
+    assert [order.index(1), sum(each > 1 for each in order[: order.index(1)])] == [5, 4]
 
 
 def test_a_flow_that_was_away_saves_nothing_up_and_owes_nothing() -> None:
@@ -60,12 +60,12 @@ def test_priorities_are_a_flows_own_affair() -> None:
 
 def test_corrections_count() -> None:
     queue = queue_of(*[("a", 10.0)] * 3, *[("b", 10.0)] * 3)
-    assert queue.pop() == (0, 10.0)
-    queue.charge("a", 1.0, 25.0)  # its answer was longer
-    assert popped(queue) == [3, 4, 5, 1, 2]
+    assert queue.pop() == (3, 10.0)
+    queue.charge("b", 1.0, 15.0)  # its answer was longer
+    assert popped(queue) == [0, 1, 2, 4, 5]
     queue = queue_of(("a", 10.0), ("b", 10.0), ("b", 10.0))
-    queue.charge("b", 1.0, -15.0)
-    assert queue.pop() == (1, 10.0)
+    queue.charge("a", 1.0, -15.0)
+    assert queue.pop() == (0, 10.0)
 
 
 def test_what_others_have_sent_of_a_flow_counts_also_while_it_does_not_wait() -> None:
@@ -84,7 +84,7 @@ def test_who_leaves_costs_nothing() -> None:
     queue.remove(0)
     queue.remove(99)
     assert (len(queue), queue.waiting("a"), queue.waiting("none")) == (2, 1, 0)
-    assert popped(queue) == [1, 2]
+    assert popped(queue) == [2, 1]
     assert queue.weights() == {}
 
 

@@ -73,7 +73,8 @@ async def test_ingresses_see_each_others_requests() -> None:
 
 async def test_a_burst_of_one_new_prompt_is_spread_once_waiting_costs_more_than_computing() -> None:
     slow = ENGINE.model_copy(update={"prefill_tokens_per_s": 2000})
-    async with nodes_of("a", "b", "c", config=slow) as nodes, ingress_of(*nodes) as ingress:
+    at_once = RoutingConfig(fair=False)  # nobody waits for the others' prefills
+    async with nodes_of("a", "b", "c", config=slow) as nodes, ingress_of(*nodes, config=at_once) as ingress:
         rankings = [await ingress.rank(f"{number} {OTHER}") for number in range(12)]
         counts = Counter(ranking.replicas[0].id for ranking in rankings)
         assert max(counts.values()) <= 5
