@@ -77,7 +77,7 @@ class Phases:
     def rows(self) -> list[Row]:
         options = self._options
         one = self._offer("all", 1.0)
-        capacity(self._application.url, MODEL, one, 16)
+        capacity(self._application.url, MODEL, one, 16, first=2 * 10**9)
         full = capacity(self._application.url, MODEL, one, 40 * options.replicas)
         say(f"{self._system}, {self._ingresses} ingresses: capacity {full:.1f} requests/s")
         b = self._offer("b", options.share * full / 2)

@@ -98,13 +98,13 @@ async def _send(session: aiohttp.ClientSession, body: bytes, offer: Offer, began
     return sent
 
 
-def capacity(url: str, model: str, offer: Offer, number: int) -> float:
-    """Requests a second that are completed when so many come at once, in portions that no queue refuses."""
+def capacity(url: str, model: str, offer: Offer, number: int, first: int = 10**9) -> float:
+    """Requests a second that are completed when so many come at once. `first`: of their numbers, which must be new to the engines."""
 
     async def all_at_once() -> float:
         async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as session:
             began = time.perf_counter()
-            done = await asyncio.gather(*(_send(session, body_of(model, offer, 10**9 + each), offer, began) for each in range(number)))
+            done = await asyncio.gather(*(_send(session, body_of(model, offer, first + each), offer, began) for each in range(number)))
             return sum(each.is_answered for each in done) / max(each.at_s + each.end_s for each in done)
 
     return asyncio.run(all_at_once())

@@ -17,6 +17,10 @@ from deployments.errors import QueueFullError
 LOOK_S = 0.05
 """How often, at least, is looked for room while requests wait: predictions may be wrong, and other ingresses' requests end, too."""
 MIN_LOOK_S = 0.001
+CREDIT_S = 1.0
+"""A tenant that has asked for less than its share may have its share of so many seconds at once."""
+KNOWN_S = 1.0
+"""So long something must have waited until the pace is known."""
 RATE_S = 5.0
 """The pace of the queue is that of the last seconds."""
 
@@ -104,10 +108,16 @@ class Turnstile:
         """0 while the pace is not known."""
         return self._queue.wait_cost(flow.name, flow.weight) * self._pace.seconds_per_token
 
+    def _credit(self, flow: Flow) -> float:
+        """None while the pace is not known."""
+        pace = self._pace.seconds_per_token
+        return CREDIT_S / pace / (self._queue.weight + flow.weight) if pace else 0.0
+
     async def _wait(self, flow: Flow, cost: float, cached: int, computed: int) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not len(self._queue):
             self._pace.begin()
+        self._queue.credit = self._credit(flow)
         self._queue.add(future, flow.name, flow.weight, cost, priority=flow.priority, cached=cached, computed=computed)
         self._look_later()
         try:
@@ -164,7 +174,7 @@ class Pace:
     @property
     def seconds_per_token(self) -> float:
         """Of the last seconds in which something waited; 0: that has not been seen yet."""
-        if not self._tokens:
+        if self._seconds < KNOWN_S or not self._tokens:
             return 0.0
         return (self._seconds + max(0.0, self._clock() - self._since - RATE_S)) / self._tokens
 

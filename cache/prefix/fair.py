@@ -1,10 +1,10 @@
 """Whose turn it is when requests of several tenants wait: the tenant's that has had the least so far.
 
 Virtual token counters (Sheng et al., OSDI 2024, arXiv 2401.00588), with weights: each flow's counter rises by the cost of what is sent on
-of it, over its weight, and the least counter is next. A flow that begins to wait is lifted to the least counter of those that wait, so
-that nobody saves up what it did not use. Of two flows that wait all the time, weighted costs differ by two requests at most. Deficit
-round robin gives the same, but counters can be corrected later, when it is known what a request has cost, and those of several queues
-added up.
+of it, over its weight, and the least counter is next. A flow that begins to wait is lifted to the least counter of those that wait, less a
+credit: so nobody saves up more than that of what it did not use. Without credit, who sends its share in bursts would wait as if there were
+only its share of the engines. Of two flows that wait all the time, weighted costs differ by two requests at most. Deficit round robin gives
+the same, but counters can be corrected later, when it is known what a request has cost, and those of several queues added up.
 """
 
 from collections import OrderedDict
@@ -54,7 +54,9 @@ class FairQueue(Generic[T]):
         self._waiting: dict[T, _Waiting] = {}
         self._order = count()
         self._level = 0.0
-        """The counter of the flow whose turn was last, before it was charged."""
+        """The highest counter of a flow whose turn it was, before it was charged."""
+        self.credit = 0.0
+        """What a flow may save up, in tokens for a weight of 1."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -64,15 +66,16 @@ class FairQueue(Generic[T]):
         found = self._flows.get(flow)
         return found.number if found else 0
 
-    def weights(self) -> dict[str, float]:
-        """Of the flows of which something waits."""
-        return {name: flow.weight for name, flow in self._flows.items()}
+    @property
+    def weight(self) -> float:
+        """Of the flows of which something waits, together."""
+        return sum(flow.weight for flow in self._flows.values())
 
     def add(self, item: T, flow: str, weight: float, cost: float, *, priority: int = 0, cached: float = 0.0, computed: float = 1.0) -> None:
         """`priority`: within the flow, the lowest is next; `cached`, `computed`: see `Turns.add`."""
         found = self._flows.get(flow)
         if found is None:
-            found = self._flows[flow] = _Flow(weight, max(self._idle.pop(flow, 0.0), self._least()), next(self._order))
+            found = self._flows[flow] = _Flow(weight, self._lifted(flow, self._least()), next(self._order))
         found.weight = weight
         found.turns.setdefault(priority, Turns(self._window)).add(item, cached, computed)
         found.number += 1
@@ -88,8 +91,8 @@ class FairQueue(Generic[T]):
 
     def passed(self, flow: str, weight: float, cost: float) -> None:
         """As if something had been added and popped at once, which is right where nothing waits."""
-        counter = max(self._idle.get(flow, 0.0), self._level)
-        self._level = counter
+        counter = self._lifted(flow, self._level)
+        self._level = max(self._level, counter)
         self._rest(flow, counter + cost / weight)
 
     def pop(self) -> tuple[T, float]:
@@ -97,7 +100,7 @@ class FairQueue(Generic[T]):
         if not self._flows:
             raise LookupError("nobody waits")
         flow = min(self._flows.values(), key=lambda each: (each.counter, -each.since))  # of equals, who has just come
-        self._level = flow.counter
+        self._level = max(self._level, flow.counter)
         item = flow.turns[min(flow.turns)].pop()
         cost = self._waiting[item].cost
         flow.counter += cost / flow.weight
@@ -117,6 +120,11 @@ class FairQueue(Generic[T]):
         own = self._flows.get(flow)
         before = own.cost if own else 0.0
         return before + sum(min(each.cost, before * each.weight / weight) for name, each in self._flows.items() if name != flow)
+
+    def _lifted(self, flow: str, least: float) -> float:
+        """The counter with which a flow begins to wait. One that nobody knows has saved up nothing."""
+        known = self._idle.pop(flow, None)
+        return least if known is None else max(known, least - self.credit)
 
     def _least(self) -> float:
         return min((flow.counter for flow in self._flows.values()), default=self._level)

@@ -49,6 +49,22 @@ def test_a_flow_that_was_away_saves_nothing_up_and_owes_nothing() -> None:
     assert max(abs(sum(1 if each % 2 else -1 for each in turns[:end])) for end in range(7)) <= 2
 
 
+def test_a_credit_is_what_a_flow_may_have_at_once_of_what_it_did_not_ask_for() -> None:
+    queue = FairQueue[int](0)
+    queue.credit = 30.0
+    queue.passed("known", 1.0, 10.0)
+    for number in range(100, 120):
+        queue.add(number, "a", 1.0, 10.0)
+    for _ in range(10):
+        queue.pop()
+    for number in range(6):
+        queue.add(number, "known", 1.0, 10.0)
+    assert [each >= 100 for each in popped(queue)[:8]] == [False, False, False, False, True, False, True, False]
+    for number in range(200, 203):
+        queue.add(number, "ab"[number % 2], 1.0, 10.0)
+    assert [queue.pop()[0] for _ in range(2)] == [201, 200]  # of whom nothing is known saves nothing up
+
+
 def test_priorities_are_a_flows_own_affair() -> None:
     queue = FairQueue[int](0)
     for number, (flow, priority) in enumerate([("a", 5), ("a", 1), ("a", 5), ("b", 9)]):
@@ -85,7 +101,7 @@ def test_who_leaves_costs_nothing() -> None:
     queue.remove(99)
     assert (len(queue), queue.waiting("a"), queue.waiting("none")) == (2, 1, 0)
     assert popped(queue) == [2, 1]
-    assert queue.weights() == {}
+    assert queue.weight == 0
 
 
 def test_how_long_a_flow_has_to_wait() -> None:
