@@ -22,6 +22,7 @@ from benchmarks import report
 from benchmarks.application import ROOT, Application
 from benchmarks.report import Row, say
 from benchmarks.tenants import Offer, capacity, counts, jain, send_all
+from deployments.config import RoutingConfig
 
 SYSTEMS = {"ours": True, "first_come": False}
 MODEL = "mygo-sim"
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--excess", type=float, default=10.0, help="times its half, what A sends")
     parser.add_argument("--prompt", type=int, default=800, help="tokens of each prompt")
     parser.add_argument("--answer", type=int, default=16, help="tokens of each answer")
+    parser.add_argument("--ahead", type=float, default=RoutingConfig().ahead_s, help="seconds of work that engines are given in advance")
     parser.add_argument("--rounds", type=int, default=1, help="each with a running application of its own")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -59,7 +61,7 @@ def measured(system: str, ingresses: int, options: argparse.Namespace, seed: int
         "ingress": {"replicas": ingresses, "max_ongoing_requests": 20_000},
         "embedding": {"source": "fake"},
         "retrieval": {"enabled": False},
-        "routing": {"fair": SYSTEMS[system]},
+        "routing": {"fair": SYSTEMS[system], "ahead_s": options.ahead},
     }
     with tempfile.TemporaryDirectory() as directory, Application(ROOT / "config.sim.yaml", Path(directory), args) as application:
         application.wait_ready()

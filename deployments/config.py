@@ -152,7 +152,7 @@ class RoutingConfig(Section):
     fair: bool = True
     """While every replica has prefills to do, requests wait here, and the tenant that has had the least goes first (tokens to be computed,
     and those expected of answers, by the tenants' weights). False: engines serve in order of arrival."""
-    ahead_s: Annotated[float, Field(ge=0)] = 0.05
+    ahead_s: Annotated[float, Field(ge=0)] = 0.02
     """Seconds of predicted prefill that a replica is given before those are done that it has. Less: who comes late waits less. More:
     engines compute more prefills in one step."""
     max_waiting: Annotated[int, Field(ge=1)] = 1024
