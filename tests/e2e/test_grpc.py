@@ -1,16 +1,20 @@
 """gRPC as `mygo serve` gives it: through HAProxy and Ray's servers, on the simulated engine."""
 
+import contextlib
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import httpx
+import psutil
 import pytest
 import yaml
 from google.protobuf.struct_pb2 import Struct
 
+from serve_app.config import is_loopback
 from serve_app.doctor import GRPC_SERVICER
 from serve_app.grpc import llm_service_pb2 as pb
 from serve_app.grpc.llm_service_pb2_grpc import LLMServiceStub
@@ -106,6 +110,39 @@ def test_engines_stop_working_for_a_client_that(leaves: str, method: str, stub: 
     poll("no running requests", ABORT_S, lambda: system.ongoing() == 0)
     assert time.monotonic() - left < ABORT_S
     assert call.code() is (grpc.StatusCode.CANCELLED if leaves == "cancels" else grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def test_rays_own_ports_answer_this_machine_only(system: System) -> None:
+    outside = node_address()
+    for name in ("Ingress", "ProxyActor"):
+        [process] = system.processes(name)
+        listening = {each.laddr.port for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
+        inside_codes = {asked(f"127.0.0.1:{port}") for port in listening}
+        outside_codes = {asked(f"{outside}:{port}") for port in listening}
+        assert grpc.StatusCode.OK in inside_codes, name
+        assert grpc.StatusCode.PERMISSION_DENIED in outside_codes, name
+        assert grpc.StatusCode.OK not in outside_codes, name
+
+
+def node_address() -> str:
+    """This machine's, as others reach it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        with contextlib.suppress(OSError):
+            sock.connect(("192.0.2.1", 9))  # sends nothing
+        address: str = sock.getsockname()[0]
+    if address == "0.0.0.0" or is_loopback(address):  # noqa: S104
+        pytest.skip("this machine has no network")
+    return address
+
+
+def asked(target: str) -> grpc.StatusCode:
+    with grpc.insecure_channel(target) as channel:
+        try:
+            LLMServiceStub(channel).ListModels(pb.ListModelsRequest(), timeout=5, metadata=[("application", "mygo")])
+        except grpc.RpcError as error:
+            code: grpc.StatusCode = error.code()
+            return code
+    return grpc.StatusCode.OK
 
 
 def test_many_calls_on_one_connection(stub: Any, system: System) -> None:

@@ -49,6 +49,7 @@ def test_every_field_of_a_chat() -> None:
         tool_choice='{"type": "function", "function": {"name": "weather"}}',
         response_format='{"type": "json_object"}',
         user="ada",
+        priority=-3,
         cache=pb.CacheOptions(mode="exact", ttl_s=60, tags=["t"]),
         retrieval=pb.RetrievalOptions(
             vector_store_ids=["vs_1"],
@@ -75,6 +76,7 @@ def test_every_field_of_a_chat() -> None:
         "tool_choice": {"type": "function", "function": {"name": "weather"}},
         "response_format": {"type": "json_object"},
         "user": "ada",
+        "priority": -3,
         "cache": {"mode": "exact", "ttl_s": 60.0, "tags": ["t"]},
         "retrieval": {
             "vector_store_ids": ["vs_1"],

@@ -11,7 +11,6 @@ import pytest
 from deployments.errors import NoReplicaError, ReplicaLostError
 from retrieval.documents import Chunk
 from serve_app.door import KeyDoor
-from serve_app.errors import RateLimitError
 from serve_app.grpc import llm_service_pb2 as pb
 from serve_app.grpc.service import is_of_this_machine
 from serve_app.keyring.settings import KeySettings
@@ -19,7 +18,7 @@ from serve_app.keyring.store import open_keyring
 from serve_app.keyring.watch import Keyring
 from tests.serve_app import asking
 from tests.serve_app.clients import ENCODER
-from tests.serve_app.fakes import MODEL, TEXT, FakeAnswer, World, eventually, make_world, streamed
+from tests.serve_app.fakes import MODEL, TEXT, FakeAnswer, World, eventually, make_world, new_text, streamed
 from tests.serve_app.grpc.served import chat, failed, served
 
 
@@ -169,17 +168,34 @@ async def test_fields_are_checked_as_over_http(stub: Any) -> None:
     assert (await failed(stub.Complete(pb.CompleteRequest(model=MODEL)))).details == "prompt is required."
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (NoReplicaError("none"), "UNAVAILABLE"),
-        (RateLimitError("Too much.", kind="requests", retry_after_s=1, headers={}), "RESOURCE_EXHAUSTED"),
-    ],
-)
-async def test_when_to_come_again(error: Exception, code: str, world: World, stub: Any) -> None:
-    world.replicas.script.append(error)
+async def test_without_a_replica_one_is_to_come_again(world: World, stub: Any) -> None:
+    world.replicas.script.append(NoReplicaError("none"))
     refused = await failed(stub.Chat(chat()))
-    assert (refused.code, refused.trailers["retry-after"]) == (code, "1")
+    assert (refused.code, refused.trailers["retry-after"]) == ("UNAVAILABLE", "1")
+
+
+@pytest.mark.parametrize("method", ["Chat", "ChatStream"])
+async def test_limits(method: str) -> None:
+    async with served(make_world(limits={"requests_per_minute": 1})) as stub:
+        taken = getattr(stub, method)(chat())
+        assert [chunk async for chunk in taken] if method == "ChatStream" else await taken
+        assert dict(await taken.trailing_metadata())["x-ratelimit-remaining-requests"] == "0"
+        refused = await failed(getattr(stub, method)(chat()))
+        assert (refused.code, refused.trailers["x-mygo-error-code"]) == ("RESOURCE_EXHAUSTED", "rate_limit_exceeded")
+        assert 1 <= int(refused.trailers["retry-after"]) <= 60
+        assert refused.trailers["x-ratelimit-limit-requests"] == "1"
+
+
+async def test_a_place_is_free_again_when_a_client_has_left() -> None:
+    world = make_world(limits={"concurrency": 1})
+    async with served(world) as stub:
+        begun(world, [*streamed(TEXT)[:2], None])
+        call = stub.ChatStream(chat())
+        await call.read()
+        assert (await failed(stub.Chat(chat(new_text())))).code == "RESOURCE_EXHAUSTED"
+        call.cancel()
+        await eventually(lambda: bool(world.metrics.left))
+        assert (await stub.Chat(chat(new_text()))).choices
 
 
 async def test_an_error_of_the_applications_own(world: World, stub: Any) -> None:
