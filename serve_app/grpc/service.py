@@ -130,20 +130,23 @@ class LLMService:
                     call.fail(failure(start.status, b"".join([piece async for piece in pieces]), headers))
                     return
                 meta: pb.Meta | None = answers.meta(headers, call.id)
-                events = sse.WholeEvents(drop_usage=False)
-                async for piece in pieces:
+                events, ended = sse.WholeEvents(drop_usage=False), False
+                async for piece in pieces:  # to the end, whatever it says: what is not read is of a client that has left
                     for payload in sse.payloads(events.feed(piece)):
-                        if payload == b"[DONE]":
-                            return
+                        if ended:
+                            continue
                         if failed := failure_in(payload):
                             call.fail(failed)
-                            return
+                        ended = failed is not None or payload == b"[DONE]"
+                        if ended:
+                            continue
                         chunk = read(payload)
                         if meta:
                             chunk.meta.CopyFrom(meta)
                             meta = None
                         yield chunk
-                call.fail(_BROKEN)
+                if not ended:
+                    call.fail(_BROKEN)
         except ChannelError:
             call.fail(_BROKEN)
 

@@ -100,6 +100,16 @@ async def test_calls_are_counted_under_their_names(world: World, stub: Any) -> N
     assert world.metrics.requests == [("gRPC Chat", 200, "miss"), ("gRPC ChatStream", 404, "")]
 
 
+async def test_a_stream_is_read_to_its_end(world: World, stub: Any) -> None:
+    begun(world, list(streamed(TEXT)))
+    assert [chunk async for chunk in stub.ChatStream(chat(new_text()))]
+    begun(world, [streamed(TEXT)[0], b'data: {"error": {"message": "Bad.", "code": 400}}\n\n'])
+    await failed(stub.ChatStream(chat(new_text())))
+    await eventually(lambda: len(world.metrics.requests) == 2)
+    assert world.metrics.requests == [("gRPC ChatStream", 200, "miss")] * 2
+    assert world.metrics.left == []
+
+
 # Who may ask
 
 
