@@ -29,6 +29,7 @@ from serve_app.door import KeyDoor, OpenDoor
 from serve_app.exchanges import Exchanges, log_each
 from serve_app.flights import Flights, SingleFlight
 from serve_app.front import ENVIRONMENT, Front, HitPath
+from serve_app.grpc.service import METHODS, LLMService
 from serve_app.identity import model_identity
 from serve_app.ingress import PARSERS, create_app
 from serve_app.keeper import Keeper
@@ -104,6 +105,8 @@ class Ingress:
         self._keyring = Keyring(open_keyring(keyring_url(config)), config.auth.grace_s) if config.auth.mode == "keys" else None
         door = KeyDoor(self._keyring) if self._keyring else OpenDoor()
         Front.hit_path = HitPath(self._pipeline, self._exchanges, PARSERS, door)
+        service = LLMService(self._pipeline, self._exchanges, door, is_local=is_loopback(http_host()))
+        vars(self).update({name: getattr(service, name) for name in METHODS})  # where Ray looks for what an RPC names
         # Ray's router tells which replicas there are once it has been asked for one.
         asking = {"llm": llm.ping.remote, "embedding": embedding.describe.remote, "cache": cache.open.remote}
         self._parts = Parts(asking | ({"retrieval": retrieval.open.remote} if retrieval else {}))

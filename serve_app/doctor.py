@@ -15,6 +15,7 @@ from serve_app.config import AppConfig, load_config, reason, require_safe_exposu
 from serve_app.errors import ConfigError
 
 IMPORT_PATH = "serve_app.app:build"
+GRPC_SERVICER = "serve_app.grpc.llm_service_pb2_grpc.add_LLMServiceServicer_to_server"
 MAX_PORT = 65535
 
 
@@ -40,7 +41,7 @@ def check_file(path: Path) -> list[str]:
         return [f"{path}: is not YAML that can be used: {' '.join(str(error).split())}"]
     if not isinstance(content, dict):
         return [f"{path}: must be a mapping with the keys http_options and applications"]
-    return [*_check_serve(content), *_check_applications(content)]
+    return [*_check_serve(content), *_check_grpc(content), *_check_applications(content)]
 
 
 def _check_serve(content: dict[str, Any]) -> Iterator[str]:
@@ -54,6 +55,24 @@ def _check_serve(content: dict[str, Any]) -> Iterator[str]:
             yield f"{'.'.join(map(str, each['loc']))}: {reason(each)}"
     except Exception as error:  # Ray's own checks stumble over values of types that they did not expect
         yield f"applications: Ray cannot read the file ({type(error).__name__}: {error}); look for an empty or misplaced list item"
+
+
+def _check_grpc(content: dict[str, Any]) -> Iterator[str]:
+    """A servicer that cannot be imported ends replicas as they start, again and again."""
+    options = content["grpc_options"] if isinstance(content.get("grpc_options"), dict) else {}
+    named = options.get("grpc_servicer_functions")
+    for index, name in enumerate(named if isinstance(named, list) else ()):
+        if not isinstance(name, str) or not callable(_imported(name)):
+            yield f"grpc_options.grpc_servicer_functions[{index}]: got {name!r}; no such function; the application's is {GRPC_SERVICER}"
+
+
+def _imported(name: str) -> Any:
+    from ray._common.utils import import_attr
+
+    try:
+        return import_attr(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
 
 
 def _unknown_keys(value: Any, schema: Any, path: str) -> Iterator[str]:

@@ -19,6 +19,7 @@ from serve_app.door import Door
 from serve_app.endpoint import ARRIVED, BODY_TIMEOUT_S, LATE, REQUEST_ID_HEADER, Arrived, declared_length, request_id_of
 from serve_app.errors import ApiError
 from serve_app.exchanges import Exchange, Exchanges
+from serve_app.grpc import ENVIRONMENT as GRPC
 from serve_app.openai.requests import Parser
 from serve_app.pipeline import Asked, Pipeline
 from serve_app.replies import ReadyReply
@@ -31,6 +32,7 @@ ENVIRONMENT = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     # With an arena for each of Ray's threads, what requests leave free is not used again: memory grows with their number.
     "MALLOC_ARENA_MAX": "1",
+    **GRPC,
 }
 """Of an ingress replica's process."""
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from serve_app import ports, session
 from serve_app.announcer import Announcer
+from serve_app.grpc import ENVIRONMENT as GRPC
 
 ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -30,6 +31,7 @@ ENVIRONMENT = {
     "RAY_SERVE_HAPROXY_LOG_TARGET": "127.0.0.1:514 sample 1:1000",
     # Ray would report to its makers.
     "RAY_USAGE_STATS_ENABLED": "0",
+    **GRPC,
 }
 HAPROXY_PORTS = {"RAY_SERVE_HAPROXY_METRICS_PORT": 9101, "RAY_SERVE_HAPROXY_STATS_PORT": 8404}
 """HAProxy's own, with Ray's defaults: two applications on one machine would collide there."""
@@ -54,10 +56,11 @@ def run(config: Path, *, dashboard: bool, verbose: bool, drain_limit_s: float) -
     """Runs the application until SIGINT or SIGTERM, then drains it. Returns the exit code: 1 when it could not start."""
     try:
         host, port = ports.read_address(config)
+        complaint = ports.complain_of_all(config)
     except ValueError as error:
         say(f"error: {error}\nwhat to do: name a Ray Serve configuration file, for example config.yaml")
         return 1
-    if complaint := ports.complain(host, port, config):
+    if complaint:
         say(complaint)
         return 1
     serve = partial(_serve, config, f"http://{host}:{port}", dashboard=dashboard, verbose=verbose, drain_limit_s=drain_limit_s)

@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 
 MAX_PORT = 65535
+RAYS_GRPC_PORT = 9000
+"""Where a file names servicers and no port."""
 
 
 def read_address(config: Path) -> tuple[str, int]:
@@ -28,6 +30,18 @@ def read_address(config: Path) -> tuple[str, int]:
     return host, port
 
 
+def read_grpc_port(config: Path) -> int | None:
+    """None: gRPC is not asked for. Raises as `read_address` does."""
+    try:
+        options = yaml.safe_load(config.read_text()).get("grpc_options") or {}
+        port = options.get("port", RAYS_GRPC_PORT) if options.get("grpc_servicer_functions") else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
+        raise ValueError(f"{config} cannot be read: {error}") from error
+    if port is not None and (not isinstance(port, int) or not 0 < port <= MAX_PORT):
+        raise ValueError(f"{config} cannot be read: grpc_options has no port that could be used")
+    return port
+
+
 def is_free(host: str, port: int) -> bool:
     """Whether a server could listen there."""
     return _why_not(host, port) is None
@@ -40,12 +54,22 @@ def any_port() -> int:
         return port
 
 
-def complain(host: str, port: int, config: Path) -> str:
-    """What is wrong with the address and what to do, a line each; empty when a server could listen there."""
+def complain_of_all(config: Path) -> str:
+    """Of the first port of a configuration file that cannot be had, as `complain` says it. Raises `ValueError` as `read_address` does."""
+    (host, port), grpc_port = read_address(config), read_grpc_port(config)
+    complaint = complain(host, port, config)
+    if complaint or grpc_port is None:
+        return complaint
+    return complain(host, grpc_port, config, "grpc_options")
+
+
+def complain(host: str, port: int, config: Path, section: str = "http_options") -> str:
+    """What is wrong with the address and what to do, a line each; empty when a server could listen there. `section`: where the file
+    has the port."""
     error = _why_not(host, port)
     if error is None:
         return ""
-    change = f"change http_options.port in {config}"
+    change = f"change {section}.port in {config}"
     if error.errno != errno.EADDRINUSE:
         return f"error: nothing can listen on {host}, port {port}: {error.strerror}\nwhat to do: change http_options in {config}"
     holders = _listeners(port)
@@ -121,7 +145,7 @@ def _command(process: Any) -> str:
 def main(config: Path) -> int:
     """A file that cannot be read is for others to complain about."""
     with contextlib.suppress(ValueError):
-        if complaint := complain(*read_address(config), config):
+        if complaint := complain_of_all(config):
             sys.stderr.write("".join(f"[mygo] {line}\n" for line in complaint.splitlines()))
             return 1
     return 0

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.doctor import IMPORT_PATH, check_file
+from serve_app.doctor import GRPC_SERVICER, IMPORT_PATH, check_file
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -35,6 +35,19 @@ def test_the_files_that_ship_are_well(name: str, monkeypatch: pytest.MonkeyPatch
 
 def test_a_good_file(tmp_path: Path) -> None:
     assert problems(tmp_path, serve_file()) == []
+
+
+@pytest.mark.parametrize("name", [f"{GRPC_SERVICER}s", "serve_app.grcp.add", "add", "serve_app.doctor.IMPORT_PATH", 7])
+def test_a_servicer_that_is_none(tmp_path: Path, name: Any) -> None:
+    named = {"grpc_servicer_functions": [GRPC_SERVICER, name]}
+    line = problems(tmp_path, serve_file(grpc_options=named))[-1]
+    assert line.startswith(f"grpc_options.grpc_servicer_functions{'[1]' if isinstance(name, str) else ''}")
+
+
+def test_grpc_as_the_files_that_ship_have_it_ready(tmp_path: Path) -> None:
+    content = re.sub(r"^# (grpc_options:|  )", r"\1", (ROOT / "config.sim.yaml").read_text(), flags=re.MULTILINE)
+    assert yaml.safe_load(content)["grpc_options"] == {"port": 9000, "grpc_servicer_functions": [GRPC_SERVICER]}
+    assert problems(tmp_path, content) == []
 
 
 MISSPELT: list[tuple[dict[str, Any], str, str]] = [

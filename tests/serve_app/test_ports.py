@@ -72,6 +72,39 @@ def test_an_address_that_cannot_be_used(options: str, tmp_path: Path) -> None:
         ports.read_address(config)
 
 
+GRPC = "http_options: {port: FREE}\ngrpc_options: {port: PORT, grpc_servicer_functions: [x]}"
+
+
+@pytest.mark.parametrize(
+    ("options", "port"),
+    [
+        ("", None),
+        ("grpc_options: {port: 9001}", None),
+        ("grpc_options: {grpc_servicer_functions: [a.b]}", 9000),
+        ("grpc_options: {grpc_servicer_functions: [a.b], port: 9001}", 9001),
+    ],
+)
+def test_the_port_of_grpc(options: str, port: int | None, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"applications: []\n{options}")
+    assert ports.read_grpc_port(config) == port
+
+
+@pytest.mark.parametrize("port", ["0", "many"])
+def test_a_port_of_grpc_that_cannot_be_used(port: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"grpc_options: {{port: {port}, grpc_servicer_functions: [a.b]}}")
+    with pytest.raises(ValueError, match="grpc_options has no port"):
+        ports.read_grpc_port(config)
+
+
+def test_a_port_of_grpc_that_is_in_use(occupied: int, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(GRPC.replace("PORT", str(occupied)).replace("FREE", str(ports.any_port())))
+    assert f"port {occupied} is in use" in ports.complain_of_all(config)
+    assert f"change grpc_options.port in {config}" in ports.complain_of_all(config)
+
+
 @pytest.mark.parametrize(("content", "code"), [("http_options: {host: 127.0.0.1, port: PORT}", 1), ("a: [", 0)])
 def test_the_program_complains_of_the_port_alone(content: str, code: int, occupied: int, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
