@@ -53,7 +53,7 @@ class Matcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a moderation model says of a text: the categories that it falls into. None: nothing is wrong with it."""
+    """What a moderation model says of a text: the categories that it falls into. Without any, nothing is wrong with it."""
 
     categories: Sequence[str] = ()
 
