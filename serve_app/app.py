@@ -25,6 +25,7 @@ from serve_app.access_log import beside_serve_log
 from serve_app.admission.gate import Admission
 from serve_app.admission.limiter import Limiter
 from serve_app.config import AppConfig, is_loopback, load_config, require_safe_exposure
+from serve_app.content.factory import make_content
 from serve_app.door import KeyDoor, OpenDoor
 from serve_app.exchanges import Exchanges, log_each
 from serve_app.flights import Flights, SingleFlight
@@ -77,6 +78,7 @@ class Ingress:
         self._client = DirectReplicaClient(directory, llm, channel, config.ingress.read_timeout_s)
         replica = serve.get_replica_context().replica_tag
         self._routing = Routing(config.routing, directory, self._client, prefix_seed(channel), replica, time.monotonic, metrics)
+        self._content = make_content(config.content, metrics)
         self._pipeline = Pipeline(
             config=config,
             namespaces=Namespaces(secret, config.environment),
@@ -92,6 +94,7 @@ class Ingress:
             learner=self._learner,
             renewals=self._renewals,
             admission=Admission(Limiter(config.limits.limits())),
+            content=self._content,
         )
         backend = SharedCacheBackend(remote_cache, encoder, self._pipeline.namespaces, config.cache)
         modelcache = config.modelcache
@@ -136,6 +139,8 @@ class Ingress:
             calls.close()
         if self._keyring:
             await self._keyring.close()
+        if self._content:
+            await self._content.close()
         self._metrics.flush()
         if self._access_log:
             self._access_log.flush()

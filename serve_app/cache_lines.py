@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 from cache.entry import Entry
 from cache.errors import KeyFormatError
 from serve_app.config import AppConfig
+from serve_app.content.guard import Guard
 from serve_app.errors import InvalidRequestError, to_api_error
 from serve_app.modelcache.cache_backend import PREFIX, REGISTERED
 from serve_app.openai.answers import completion_tokens, of_text
@@ -88,15 +89,21 @@ def write_line(entry: Entry) -> bytes:
 
 
 class LineReader:
-    """Makes entries of lines, as the tiers would keep them in one namespace at one epoch of it. They lack their vectors."""
+    """Makes entries of lines, as the tiers would keep them in one namespace at one epoch of it. They lack their vectors.
 
-    def __init__(self, config: AppConfig, tiers: CacheTiers, caller: Caller, namespace: str, epoch: int, now: float) -> None:
+    `guard`: the tenant's content rules, which they pass.
+    """
+
+    def __init__(
+        self, config: AppConfig, tiers: CacheTiers, caller: Caller, namespace: str, epoch: int, now: float, guard: Guard | None = None
+    ) -> None:
         self._config = config
         self._tiers = tiers
         self._caller = caller
         self._namespace = namespace
         self._epoch = epoch
         self._now = now
+        self._guard = guard
 
     def read(self, raw: bytes, entry_id: str) -> Entry:
         """Raises `ApiError`, whose message names the field and never its value."""
@@ -106,6 +113,8 @@ class LineReader:
             raise InvalidRequestError("The line is not a JSON object in UTF-8, or it is nested too deep.") from None
         line = check({key: each for key, each in value.items() if each is not None}, Line)
         answer = _answer(line)
+        if self._guard:
+            self._guard.imported(answer)
         entry = self._restored(line, entry_id) if line.key else self._asked(line, entry_id)
         kept = replace(entry, answer=msgspec.json.encode(answer), tokens=_tokens(line, answer))
         self._check(kept)
@@ -120,7 +129,7 @@ class LineReader:
         options = {"tags": line.tags, **({"ttl_s": line.ttl_s} if line.ttl_s else {})}
         body = {"model": line.model, "messages": [{"role": "user", "content": line.text}], "cache": options}
         try:
-            lookup = self._tiers.lookup(parse_chat(msgspec.json.encode(body)), self._caller, self._namespace)
+            lookup = self._tiers.lookup(parse_chat(msgspec.json.encode(body)), self._caller, self._namespace, self._guard)
             self._tiers.ask(lookup)
         except KeyFormatError as error:
             raise to_api_error(error) from None

@@ -70,7 +70,8 @@ class CacheTransferRoutes:
         namespace, lines = self._namespace(request), _numbered(request.body)
         epoch = await self._cache.epoch(namespace)
         pipeline, caller = self._pipeline, Caller(request.id, request.principal)
-        reader = LineReader(pipeline.config, pipeline.tiers, caller, namespace, epoch, pipeline.clock())
+        guard = pipeline.content.of(caller.tenant) if pipeline.content else None
+        reader = LineReader(pipeline.config, pipeline.tiers, caller, namespace, epoch, pipeline.clock(), guard)
         report = Report()
         for start in range(0, len(lines), IMPORT_BATCH):
             await self._import(reader, lines[start : start + IMPORT_BATCH], report)

@@ -3,6 +3,7 @@
 import difflib
 import ipaddress
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import Field, ValidationError, model_validator
@@ -11,6 +12,7 @@ from cache.config import CacheConfig, DatabaseUrl, Secret, Section
 from deployments.channel.frames import MAX_PAYLOAD
 from deployments.config import EmbeddingConfig, LlmConfig, RoutingConfig
 from retrieval.config import RetrievalConfig
+from serve_app.content.config import ContentConfig
 from serve_app.errors import ConfigError
 from serve_app.keyring.settings import Limits
 
@@ -94,6 +96,7 @@ class AppConfig(Section):
     cache: CacheConfig = CacheConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     modelcache: ModelCacheConfig = ModelCacheConfig()
+    content: ContentConfig = ContentConfig()
     data_dir: Path = Path("~/.local/share/mygo")
     """Where the embedded stores and the generated secret live."""
     environment: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] = "production"
@@ -110,7 +113,7 @@ def load_config(args: dict[str, Any]) -> AppConfig:
         raise ConfigError("\n".join(_describe(each) for each in error.errors())) from None
 
 
-_SECRET_KEYS = {"secret", "database_url", "vector_url", "url", "env"}
+_SECRET_KEYS = {"secret", "database_url", "vector_url", "url", "env", "key"}
 
 
 def _describe(error: Any) -> str:
@@ -162,11 +165,16 @@ def _siblings(loc: tuple[str | int, ...]) -> list[str]:
     section: Any = AppConfig
     for part in loc[:-1]:
         section = _step(section, str(part))
+    section = next((each for each in get_args(section) if hasattr(each, "model_fields")), section)  # a list's, or one that may be unset
     return sorted(getattr(section, "model_fields", {}))
 
 
 def _step(section: Any, part: str) -> Any:
     """The type behind a key of a section, or behind the tag of a union."""
+    if get_origin(section) in (tuple, UnionType) and _tag_of(get_args(section)[0]) is None:
+        if part.isdigit():
+            return get_args(section)[0]
+        section = next((each for each in get_args(section) if hasattr(each, "model_fields")), section)
     fields = getattr(section, "model_fields", {})
     if part in fields:
         return fields[part].annotation

@@ -32,10 +32,14 @@ class Metrics(RoutingWatcher, Protocol):
         """Times of stages of one look-up: of the semantic decision, and of what the ingress waits for (`ask_store` and so on)."""
 
     def operation(self, what: str, outcome: str) -> None:
-        """What became of work around the cache: a `flight`, a label that was to be learnt (`learn`, `audit`), a `renewal`."""
+        """What became of work around the cache: a `flight`, a label that was to be learnt (`learn`, `audit`), a `renewal`, and of
+        a text that a model judged (`moderation`)."""
 
     def write_skipped(self, reason: str) -> None:
         """An answer that could have been kept was not."""
+
+    def content(self, rule: str, action: str) -> None:
+        """A content rule was acted on. `rule`: its name in the configuration."""
 
     def disconnected(self, route: str) -> None:
         """A client left before its answer was complete."""
@@ -73,8 +77,9 @@ class RayMetrics:
         )
         self._cache = counter("mygo_cache_lookups", "Cache lookups by tier and outcome.", "tier", "outcome")
         self._stages = histogram("mygo_cache_stage_seconds", "Stages of a cache look-up.", STAGE_BUCKETS_S, "stage")
-        self._operations = counter("mygo_cache_operations", "Flights, labels and renewals by outcome.", "what", "outcome")
+        self._operations = counter("mygo_cache_operations", "Flights, labels, renewals and moderation by outcome.", "what", "outcome")
         self._skipped = counter("mygo_cache_writes_skipped", "Answers that were not kept, by reason.", "reason")
+        self._content = counter("mygo_content_matches", "Matches of content rules that were acted on.", "rule", "action")
         self._disconnected = counter("mygo_client_disconnects", "Clients that left before the end.", "path")
         self._predictions = counter("mygo_prefix_predictions", "Requests whose cached tokens were predicted, by outcome.", "outcome")
         self._prefix_tokens = counter(
@@ -112,6 +117,9 @@ class RayMetrics:
 
     def write_skipped(self, reason: str) -> None:
         self._count(self._skipped, reason)
+
+    def content(self, rule: str, action: str) -> None:
+        self._count(self._content, rule, action)
 
     def disconnected(self, route: str) -> None:
         self._count(self._disconnected, route)

@@ -18,6 +18,7 @@ from deployments.routing import Routing
 from serve_app.admission.gate import Admission, Admitted
 from serve_app.augment import Augmenter
 from serve_app.config import AppConfig
+from serve_app.content.guard import Content, Ruled
 from serve_app.errors import InvalidRequestError, NotFoundError
 from serve_app.learning import Learner
 from serve_app.metrics import Metrics
@@ -49,17 +50,21 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request that is known to be answered, and what the cache is asked for it; `lookup` is None while its documents are not known."""
+    """A request that is known to be answered, and what the cache is asked for it; `lookup` is None while its documents are not known, or
+    what content rules make of it.
+    """
 
     request: Generation
     caller: Caller
     namespace: str
     lookup: Lookup | None
+    ruled: Ruled | None = None
+    """By content rules. None: there are none for it."""
 
     @property
     def asked(self) -> Asked | None:
-        """None: no kept answer may be given."""
-        if self.lookup is None or not self.lookup.read:
+        """None: no kept answer may be given, or not at once."""
+        if self.lookup is None or not self.lookup.read or (self.ruled and self.ruled.waits):
             return None
         return Asked(self.request.kind, self.namespace, self.lookup.key, self.request.stream, self.request.include_usage)
 
@@ -81,6 +86,8 @@ class Pipeline:
     renewals: Renewals
     admission: Admission
     clock: Callable[[], float] = time.time
+    content: Content | None = None
+    """None: there are no content rules."""
 
     async def generate(self, request: Generation, caller: Caller) -> Reply:
         """The answer to a checked request. Raises what `serve_app.errors.to_api_error` understands."""
@@ -90,8 +97,14 @@ class Pipeline:
         """What comes before any waiting. Raises as `generate` does."""
         namespace = self.namespaces.of(caller.tenant)  # 1
         self._admit(request, caller.principal)  # 2
-        lookup = None if request.retrieval else self.tiers.lookup(request, caller, namespace)
-        return Arrival(request, caller, namespace, lookup)
+        ruled = self.content.check(request, caller.tenant) if self.content else None
+        if ruled is None:
+            lookup = None if request.retrieval else self.tiers.lookup(request, caller, namespace)
+            return Arrival(request, caller, namespace, lookup)
+        request = ruled.request
+        is_known = ruled.is_final and not request.retrieval
+        lookup = self.tiers.lookup(request, caller, namespace, ruled.guard) if is_known else None
+        return Arrival(request, caller, namespace, lookup, ruled)
 
     def is_at_hand(self, asked: Asked) -> bool:
         return self.tiers.at_hand(asked.namespace, asked.key) is not None
@@ -122,6 +135,8 @@ class Pipeline:
             raise
 
     async def _admitted(self, arrival: Arrival, admitted: Admitted) -> Reply:
+        if arrival.ruled:
+            arrival = replace(arrival, request=await arrival.ruled.permitted())  # 2
         if arrival.request.retrieval is None:
             return await self._answered(arrival, admitted)
         augmenter = Augmenter(self.config.retrieval, self.documents, self.directory, self.routing)
@@ -137,7 +152,7 @@ class Pipeline:
     async def _answered(self, arrival: Arrival, admitted: Admitted) -> Reply:
         request, caller, namespace, lookup = arrival.request, arrival.caller, arrival.namespace, arrival.lookup
         if lookup is None:
-            lookup = self.tiers.lookup(request, caller, namespace)
+            lookup = self.tiers.lookup(request, caller, namespace, arrival.ruled.guard if arrival.ruled else None)
         self.tiers.begin(lookup)
         entry = await self.tiers.exact(lookup) or await self.tiers.join(lookup)  # 3
         if entry and (reply := self._replay(request, caller, entry, "exact", 1.0)):
@@ -179,7 +194,7 @@ class Pipeline:
         """Has the answer that was just served computed anew now and then."""
 
         async def compute() -> bytes | None:
-            parsed = answers.from_json(await self._anew(request, caller, lookup.namespace))
+            parsed = answers.from_json(await self._anew(request, caller, lookup))
             return None if parsed is None else msgspec.json.encode(parsed)
 
         if lookup.decision is not None:
@@ -192,17 +207,18 @@ class Pipeline:
             anew = await self.tiers.to_renew(lookup)
             if anew is None:
                 return "not_needed"
-            self.tiers.keep(anew, answers.from_json, await self._anew(request, caller, lookup.namespace))
+            self.tiers.keep(anew, answers.from_json, await self._anew(request, caller, lookup))
             return "renewed"
 
         self.renewals.served(entry, lookup.key, renew)
 
-    async def _anew(self, request: Generation, caller: Caller, namespace: str) -> bytes:
+    async def _anew(self, request: Generation, caller: Caller, lookup: Lookup) -> bytes:
         """The engine's answer as one piece, whatever the client asked for."""
         body = {key: value for key, value in request.body.items() if key not in ("stream", "stream_options")}
         whole = replace(request, stream=False, include_usage=False, body=body)
-        flow = self.admission.flow(whole, caller, namespace, is_background=True)
-        return await read_answer(await send(self.client, self.routing, whole, caller, namespace, flow))
+        flow = self.admission.flow(whole, caller, lookup.namespace, is_background=True)
+        raw = await read_answer(await send(self.client, self.routing, whole, caller, lookup.namespace, flow))
+        return await lookup.guard.whole(raw) if lookup.guard else raw
 
     def _replay(self, request: Generation, caller: Caller, entry: Entry, tier: str, similarity: float) -> Reply | None:
         """None for an answer that was damaged in the store: a doubt, and so a miss."""

@@ -144,6 +144,8 @@ async def relay(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Look
         return Reply(200, headers, SSE_TYPE, _stream(request, sent, tiers, lookup, used), close)
     raw = await read_answer(sent)
     _compare(sent.ranking, sse.usage_of(raw), used)
+    if lookup.guard:
+        raw = await lookup.guard.whole(raw)
     tiers.keep(lookup, answers.from_json, raw)
     lookup.ticket.ended()
     return Reply(200, headers, JSON_TYPE, raw)
@@ -153,12 +155,21 @@ async def _stream(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lo
     """The replica's bytes as they come; what is kept is read from a copy, once the last one is there."""
     copy = sse.StreamCopy(tiers.copy_limit(lookup))
     events = sse.WholeEvents(drop_usage=not request.include_usage)
+    rules = lookup.guard.events(request) if lookup.guard else None
+    judge = lookup.guard if lookup.guard and lookup.guard.judges_answers else None
     try:
         async for chunk in sent.chunks():
-            if copy.feed(chunk):
+            if rules:
+                chunk = rules.feed(chunk)
+            is_whole = copy.feed(chunk)
+            if is_whole and judge is None:
                 tiers.keep(lookup, answers.from_stream, copy.raw)
             if whole := events.feed(chunk):
                 yield whole
+            if is_whole and judge and await judge.may_keep(copy.raw):
+                tiers.keep(lookup, answers.from_stream, copy.raw)
+            if rules and rules.is_over:
+                break  # the engine is left
         _compare(sent.ranking, events.usage, used)
         lookup.ticket.ended()
     except ReplicaLostError as error:

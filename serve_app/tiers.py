@@ -20,6 +20,7 @@ from cache.policy import Policy
 from cache.stores.base import Known
 from deployments.embedding import Embedded
 from serve_app.coalesce import Coalesced
+from serve_app.content.guard import Guard
 from serve_app.epochs import Epochs
 from serve_app.flights import ALONE, Flights, Ticket
 from serve_app.keeper import Keeper
@@ -74,6 +75,8 @@ class Lookup:
     """Its part in a computation that equal requests share."""
     deadline: float = field(default_factory=lambda: asyncio.get_running_loop().time() + LOOKUP_TIMEOUT_S)
     """On the event loop's clock: when all lookups together must have answered."""
+    guard: Guard | None = None
+    """What the answer must pass, and kept ones have passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +122,14 @@ class CacheTiers:
         self._finds = Coalesced()
         self._embeds = Coalesced()
 
-    def lookup(self, request: Generation, caller: Caller, namespace: str) -> Lookup:
+    def lookup(self, request: Generation, caller: Caller, namespace: str, guard: Guard | None = None) -> Lookup:
         """What needs no more than the exact tier. Raises `KeyFormatError`."""
         mode, config = request.cache.mode, self._of_tenant.get(caller.tenant, self._config)
         allowed = caller.principal.cache
         cacheable = allowed != "off" and is_cacheable(request)
         return Lookup(
             namespace=namespace,
-            key=exact_key(namespace, request.kind, {**key_material(request), "mygo_model": self._model_identity}),
+            key=exact_key(namespace, request.kind, {**key_material(request), **self._must_match(guard)}),
             model=request.model,
             read=cacheable and mode in ("on", "exact") and not (caller.no_cache or caller.no_store),
             write=cacheable and mode != "off" and not caller.no_store,
@@ -135,7 +138,13 @@ class CacheTiers:
             tags=tuple(dict.fromkeys(request.cache.tags)),
             policy=_ONLY_EXACT if allowed == "exact" else self._policies.get(caller.tenant, self._policy),
             soft_ttl_s=config.soft_ttl_s,
+            guard=guard,
         )
+
+    def _must_match(self, guard: Guard | None) -> dict[str, str]:
+        """What a kept answer must have in common with a request beside its fields."""
+        model = {"mygo_model": self._model_identity}
+        return {**model, "mygo_content": guard.fingerprint} if guard and guard.fingerprint else model
 
     def ask(self, lookup: Lookup) -> None:
         """Reads what the semantic tier compares, which takes as long as all else that an exact hit needs. Once. Raises `KeyFormatError`."""
@@ -148,7 +157,7 @@ class CacheTiers:
         lookup.time_sensitive = asked is not None and is_time_sensitive(asked.text)
         if asked and not lookup.time_sensitive:
             lookup.text = asked.text
-            lookup.fingerprint = fingerprint({**asked.rest, "mygo_model": self._model_identity})
+            lookup.fingerprint = fingerprint({**asked.rest, **self._must_match(lookup.guard)})
 
     def at_hand(self, namespace: str, key: str) -> Held | None:
         """The answer to this very request, if this process holds it and knows that it may be served. Waits for nothing.

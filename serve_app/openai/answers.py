@@ -10,8 +10,8 @@ from serve_app.openai.sse import DONE, event, payloads
 _OWN = ("id", "created")
 """Fields that belong to one response, not to the answer."""
 _NOT_KEPT = ("prompt_token_ids", "prompt_text", "prompt_logprobs", "kv_transfer_params", "ec_transfer_params", "metrics")
-_BROKEN_OFF = (None, "abort", "error")
-"""Finish reasons of choices that the engine did not finish."""
+_BROKEN_OFF = (None, "abort", "error", "content_filter")
+"""Finish reasons of choices that the engine did not finish, or that were not let finish."""
 
 
 class _Message(msgspec.Struct):

@@ -29,6 +29,8 @@ from retrieval.tier import RetrievalTier
 from serve_app.admission.gate import Admission
 from serve_app.admission.limiter import Limiter
 from serve_app.config import AppConfig, load_config
+from serve_app.content.base import Moderator
+from serve_app.content.factory import make_content
 from serve_app.flights import Flights
 from serve_app.keeper import Keeper
 from serve_app.learning import Learner
@@ -303,6 +305,7 @@ class World:
     clock: Clock = field(default_factory=Clock)
     steps: list[str] = field(default_factory=list)
     """The parts that were called, in order."""
+    moderator: Moderator | None = None
     metrics: RecordedMetrics = field(default_factory=RecordedMetrics)
 
     def __post_init__(self) -> None:
@@ -345,12 +348,13 @@ class World:
             renewals=self.renewals,
             admission=Admission(Limiter(self.config.limits.limits(), self.clock)),
             clock=self.clock,
+            content=make_content(self.config.content, self.metrics, self.moderator),
         )
 
 
-def make_world(**changes: Any) -> World:
+def make_world(moderator: Moderator | None = None, **changes: Any) -> World:
     """`changes`: sections of the configuration."""
-    return World(load_config({"llm": {"model": {"name": MODEL}}, **changes}))
+    return World(load_config({"llm": {"model": {"name": MODEL}}, **changes}), moderator=moderator)
 
 
 async def eventually(condition: Callable[[], bool], limit_s: float = 5.0) -> None:

@@ -15,6 +15,7 @@ class RecordedMetrics:
     staged: list[set[str]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    content_matches: list[tuple[str, str]] = field(default_factory=list)
     predictions: list[tuple[int, int, int]] = field(default_factory=list)
 
     def prediction(self, predicted: int, cached: int, prompt_tokens: int) -> None:
@@ -42,6 +43,9 @@ class RecordedMetrics:
 
     def write_skipped(self, reason: str) -> None:
         self.skipped.append(reason)
+
+    def content(self, rule: str, action: str) -> None:
+        self.content_matches.append((rule, action))
 
     def disconnected(self, route: str) -> None:
         self.left.append(route)

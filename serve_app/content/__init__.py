@@ -1,0 +1,1 @@
+"""Content rules: what may not stand in prompts and answers, by words, patterns, and a moderation model."""
