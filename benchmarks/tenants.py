@@ -25,6 +25,8 @@ class Offer:
     per_s: float
     prompt_tokens: int
     answer_tokens: int
+    max_wait_s: float | None = None
+    """For an engine, as the request says; None: as is configured."""
 
 
 @dataclass(slots=True)
@@ -84,6 +86,8 @@ async def _send(session: aiohttp.ClientSession, body: bytes, offer: Offer, began
     started = time.perf_counter()
     sent = Sent(offer.tenant, started - began)
     headers = {"x-mygo-tenant": offer.tenant, "content-type": "application/json"}
+    if offer.max_wait_s is not None:
+        headers["x-mygo-max-wait"] = str(offer.max_wait_s)
     try:
         async with session.post("/v1/chat/completions", data=body, headers=headers) as answer:
             async for chunk in answer.content.iter_any():

@@ -69,9 +69,11 @@ class Account:
         self._work = work
         self._clock = clock
 
-    def answered(self) -> None:
-        """Its first token has come."""
+    def answered(self) -> bool:
+        """Its first token has come, or another one; whether it was the first."""
+        was_prefilled = self._work.is_prefilled
         self._ledger.prefilled(self._work, self._clock())
+        return not was_prefilled
 
     def end(self) -> None:
         self._ledger.end(self._work, self._clock())

@@ -92,7 +92,7 @@ class FleetWatch:
         if report.is_snapshot or report.changes:
             self._router.apply(replica.id, report.changes, report.is_snapshot)
         activity, ledger = report.activity, self._router.ledger(replica.id)
-        ledger.others_backlog_s = activity.others_backlog_s
+        ledger.others_backlog_s, ledger.others_at = activity.others_backlog_s, self._router.clock()
         ledger.others_waiting = activity.others_waiting
         ledger.others_decoding = activity.others_decoding
         if activity.draining:

@@ -96,8 +96,8 @@ class PrivateApp:
                 message = {**message, "headers": [*message.get("headers", ()), RETRY_MARK]}
             elif message["status"] == 503:
                 message = {**message, "headers": [*message.get("headers", ()), FULL_MARK]}
-        elif account and message.get("body"):
-            account.answered()
+        elif account and message.get("body") and account.answered():
+            self._tell()
         await send(message)
 
     async def _is_dead(self) -> bool:

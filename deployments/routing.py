@@ -2,6 +2,7 @@
 
 import logging
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -212,7 +213,11 @@ class Routing:
 
     def _needs_more_in(self, replica: Replica, now: float) -> float:
         ledger = self.router.ledger(replica.id)
-        return math.inf if ledger.ongoing >= replica.max_running else max(ledger.backlog_s(now) - self._config.ahead_s, 0.0)
+        if ledger.ongoing >= replica.max_running:
+            return math.inf
+        # Where another ingress sends requests, too, chance says who is first: else it would be who has just been, and hears first of room.
+        is_shared = ledger.others_waiting + ledger.others_decoding > 0
+        return max(ledger.backlog_s(now) - self._config.ahead_s * (random.random() if is_shared else 1.0), 0.0)
 
     def observe(self, predicted: int, cached: int, tokens: int, follows_head_start: bool = False) -> None:
         self._watcher.prediction(predicted, cached, tokens)

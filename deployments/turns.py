@@ -100,6 +100,14 @@ class Turnstile:
         if len(self._queue) >= self._limits.max_waiting or wait_s > min(flow.max_wait_s, self._limits.max_wait_s):
             raise QueueFullError(wait_s, is_own=False)
 
+    def is_full(self, flow: Flow) -> bool:
+        """Whether `check` would raise."""
+        try:
+            self.check(flow)
+        except QueueFullError:
+            return True
+        return False
+
     def charge(self, flow: Flow, tokens: float) -> None:
         """What a request has cost beyond what was expected; it may be negative."""
         self._queue.charge(flow.name, flow.weight, tokens)

@@ -22,7 +22,7 @@ from serve_app.exchanges import Exchange, Exchanges
 from serve_app.grpc import ENVIRONMENT as GRPC
 from serve_app.openai.requests import Parser
 from serve_app.pipeline import Asked, Pipeline
-from serve_app.replies import ReadyReply
+from serve_app.replies import ReadyReply, refused
 from serve_app.tenants import Principal, caller_of
 
 ENVIRONMENT = {
@@ -84,7 +84,7 @@ class HitPath:
             return _replayed(messages, receive)
         if ready is None:
             return _replayed(messages, receive)
-        exchange = Exchange(request_id, started, 200, cache="exact")
+        exchange = Exchange(request_id, started, ready.status, cache="exact" if ready.status == 200 else "")
         try:
             await ready.send(send)
             exchange.first_byte_s = time.perf_counter() - started
@@ -95,8 +95,8 @@ class HitPath:
     def _ready(
         self, scope: Message, headers: Mapping[bytes, bytes], principal: Principal, body: bytes, request_id: str, started: float
     ) -> ReadyReply | None:
-        """The reply, if this process has it; a body that was seen before is not parsed. Without a reply, what was found out is left in the
-        scope. May raise.
+        """The reply, if this process has it, or a refusal; a body that was seen before is not parsed. Without a reply, what was found out
+        is left in the scope. May raise.
         """
         name = None if b"cache-control" in headers else self._name(scope, principal, body)
         asked = None if name is None else self._seen.get(name)
@@ -108,6 +108,8 @@ class HitPath:
             if name is not None:
                 self._remember(name, asked)
             return ready
+        if error := self._pipeline.refusal(arrival):
+            return refused(error, request_id)
         scope[ARRIVED] = Arrived(request_id, started, arrival)
         scope["headers"] = [header for header in scope["headers"] if header[0] != _ID] + [(_ID, request_id.encode())]  # Serve echoes it
         return None

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from cache.entry import Entry
+from deployments.errors import QueueFullError
 from deployments.replica_client import ReplicaClient
 from deployments.replicas import ReplicaDirectory
 from deployments.routing import Routing
@@ -19,7 +20,7 @@ from serve_app.admission.gate import Admission, Admitted
 from serve_app.augment import Augmenter
 from serve_app.config import AppConfig
 from serve_app.content.guard import Content, Ruled
-from serve_app.errors import InvalidRequestError, NotFoundError
+from serve_app.errors import ApiError, InvalidRequestError, NotFoundError, to_api_error
 from serve_app.learning import Learner
 from serve_app.metrics import Metrics
 from serve_app.openai import answers
@@ -106,6 +107,20 @@ class Pipeline:
         lookup = self.tiers.lookup(request, caller, namespace, ruled.guard) if is_known else None
         return Arrival(request, caller, namespace, lookup, ruled)
 
+    def refusal(self, arrival: Arrival) -> ApiError | None:
+        """Why a request is refused at once for which `at_hand` had nothing: a refusal must not cost what an answer does. None: it may be
+        answered, or refused later.
+        """
+        request, caller = arrival.request, arrival.caller
+        flow = self.admission.flow(request, caller, arrival.namespace)
+        try:
+            self.admission.check(request, caller, flow)
+            if arrival.lookup is not None and not arrival.lookup.read:  # else there may be a kept answer
+                self.routing.turnstile.check(flow)
+        except (ApiError, QueueFullError) as error:
+            return to_api_error(error)
+        return None
+
     def is_at_hand(self, asked: Asked) -> bool:
         return self.tiers.at_hand(asked.namespace, asked.key) is not None
 
@@ -154,6 +169,7 @@ class Pipeline:
         if lookup is None:
             lookup = self.tiers.lookup(request, caller, namespace, arrival.ruled.guard if arrival.ruled else None)
         self.tiers.begin(lookup)
+        lookup.is_hurried = self.routing.turnstile.is_full(admitted.flow)
         entry = await self.tiers.exact(lookup) or await self.tiers.join(lookup)  # 3
         if entry and (reply := self._replay(request, caller, entry, "exact", 1.0)):
             self._renew(request, caller, lookup, entry)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from deployments.engines.base import Send
+from serve_app.errors import ApiError
 from serve_app.openai.replay import Pieces, fill
 
 JSON_TYPE = "application/json"
@@ -56,9 +57,10 @@ class ReadyReply:
 
     headers: list[tuple[bytes, bytes]]
     body: bytes
+    status: int = 200
 
     async def send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.headers})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": self.body})
 
 
@@ -76,6 +78,13 @@ class Ready:
     def reply(self, response_id: str, created: int, request_id: str) -> ReadyReply:
         body = fill(self._pieces, response_id, created)
         return ReadyReply([*self._headers, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode())], body)
+
+
+def refused(error: ApiError, request_id: str) -> ReadyReply:
+    """An error that is sent at once."""
+    reply = json_reply(error.body(), error.status, {**error.headers, "x-request-id": request_id})
+    assert isinstance(reply.body, bytes)  # noqa: S101
+    return ReadyReply(reply.raw_headers(), reply.body, error.status)
 
 
 def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Reply:

@@ -58,6 +58,8 @@ class Lookup:
     """The question that is compared, once `CacheTiers.ask` has read it; None: not eligible for the semantic tier."""
     time_sensitive: bool = False
     """It would be eligible, but its answer is another one soon."""
+    is_hurried: bool = False
+    """It would be refused if there is no kept answer to this very request: nothing is to be computed before that is known."""
     is_asked: bool = False
     """`text`, `time_sensitive` and `fingerprint` have been read."""
     fingerprint: str = ""
@@ -296,7 +298,7 @@ class CacheTiers:
     def _embed_ahead(self, lookup: Lookup) -> None:
         """Begins while the store is asked, because most of what it is asked for is new. What is found there has no use for it."""
         text = lookup.text
-        if text is None or lookup.vector is not None:
+        if text is None or lookup.vector is not None or lookup.is_hurried:
             return
         lookup.embedding = asyncio.ensure_future(self._embeds.read(text, lambda: self._embedding.embed_one(text), LOOKUP_TIMEOUT_S))
         lookup.embedding.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # it may not be needed

@@ -49,6 +49,8 @@ class Ledger:
     settles_at: float = inf
     """When the oldest one is taken for done, if its answer comes in one piece."""
     others_backlog_s: float = 0.0
+    others_at: float = inf
+    """When that was told: what has been done of it since is not told before there is more."""
     others_waiting: int = 0
     others_decoding: int = 0
     _sample: Sample = field(default_factory=Sample)
@@ -73,7 +75,7 @@ class Ledger:
     def backlog_s(self, now: float) -> float:
         """Seconds of prefill before a request that comes now."""
         own = self.queued_s - min(now - self.since, self.oldest_s) if self.waiting else 0.0
-        return max(own, 0.0) + self.others_backlog_s
+        return max(own, 0.0) + max(self.others_backlog_s - max(now - self.others_at, 0.0), 0.0)
 
     def admit(self, work: Work, now: float) -> None:
         self.settle(now)

@@ -56,8 +56,11 @@ class Admission:
     def enter(self, request: Generation, caller: Caller, namespace: str) -> Admitted:
         """Raises `RateLimitError`."""
         flow = self.flow(request, caller, namespace)
-        expected = request.prompt_characters / CHARACTERS_A_TOKEN + flow.output_tokens
-        return Admitted(flow, self._limiter.enter(caller.principal, expected), self._lengths)
+        return Admitted(flow, self._limiter.enter(caller.principal, _expected(request, flow)), self._lengths)
+
+    def check(self, request: Generation, caller: Caller, flow: Flow) -> None:
+        """Raises `RateLimitError` if `enter` would. Nothing is taken."""
+        self._limiter.check(caller.principal, _expected(request, flow))
 
     def take(self, principal: Principal, tokens: float) -> Ticket:
         """For what no language model computes. Raises `RateLimitError`."""
@@ -87,3 +90,8 @@ class Admission:
             self._lengths.expected(namespace, request.max_tokens) * request.choices,
             math.inf if caller.max_wait_s is None else caller.max_wait_s,
         )
+
+
+def _expected(request: Generation, flow: Flow) -> float:
+    """Tokens of the prompt and the answer."""
+    return request.prompt_characters / CHARACTERS_A_TOKEN + flow.output_tokens

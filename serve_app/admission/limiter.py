@@ -83,13 +83,21 @@ class Limiter:
         self._clock = clock
         self._meters: OrderedDict[str, _Meter] = OrderedDict()
 
-    def enter(self, principal: Principal, expected: float) -> Ticket:
-        """`expected`: tokens of the prompt and the answer. Raises `RateLimitError`; then nothing was taken."""
+    def check(self, principal: Principal, expected: float) -> None:
+        """Raises `RateLimitError` if `enter` would."""
+        if self.is_free(principal):
+            return
         now = self._clock()
-        meters = () if self.is_free(principal) else self._meters_of(principal, now)
+        meters = self._meters_of(principal, now)
         headers = _headers(meters, now)
         for meter in meters:
             _check(meter, expected, now, headers)
+
+    def enter(self, principal: Principal, expected: float) -> Ticket:
+        """`expected`: tokens of the prompt and the answer. Raises `RateLimitError`; then nothing was taken."""
+        self.check(principal, expected)
+        now = self._clock()
+        meters = () if self.is_free(principal) else self._meters_of(principal, now)
         for meter in meters:
             meter.take("requests", 1, now)
             meter.take("tokens", expected, now)

@@ -57,6 +57,8 @@ def test_others_requests_lie_before_a_new_one_too(ledger: Ledger) -> None:
     ledger.others_backlog_s, ledger.others_waiting, ledger.others_decoding = 2.5, 3, 4
     admitted(ledger, 0, work(1))
     assert (ledger.backlog_s(0), ledger.backlog_s(9), ledger.ongoing) == (3.5, 2.5, 8)
+    ledger.others_at = 0.0
+    assert [ledger.backlog_s(now) for now in (0, 0.5, 2, 9)] == [3.5, 2.5, 0.5, 0]
 
 
 def test_one_that_leaves_the_queue_takes_nothing_from_what_the_oldest_has_done(ledger: Ledger) -> None:
