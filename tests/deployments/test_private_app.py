@@ -231,9 +231,10 @@ async def test_an_admission_is_told_to_other_ingresses_at_once(
     assert listeners[0].reports[-1].activity.others_waiting == 0
     request.left.set()
     await running
-    await eventually(lambda: listeners[1].reports[-1].activity.others_decoding == 0)
+    await eventually(lambda: listeners[1].reports[-1].activity.others_decoding + listeners[1].reports[-1].activity.others_waiting == 0)
     for listener in listeners:
         listener.left.set()
+    app._tell()  # or they would be seen to have left a period later
     await asyncio.gather(*watching)
 
 
