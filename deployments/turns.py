@@ -19,6 +19,8 @@ LOOK_S = 0.05
 MIN_LOOK_S = 0.001
 CREDIT_S = 1.0
 """A tenant that has asked for less than its share may have its share of so many seconds at once."""
+LATE = 2.0
+"""What has waited for so many times the longest wait waits no longer."""
 KNOWN_S = 1.0
 """So long something must have waited until the pace is known."""
 RATE_S = 5.0
@@ -129,12 +131,15 @@ class Turnstile:
         self._queue.add(future, flow.name, flow.weight, cost, priority=flow.priority, cached=cached, computed=computed)
         self._look_later()
         try:
-            await future
-        except asyncio.CancelledError:
+            async with asyncio.timeout(min(flow.max_wait_s, LATE * self._limits.max_wait_s)):
+                await future
+        except (asyncio.CancelledError, TimeoutError) as error:
             self._queue.remove(future)
             if future.done() and not future.cancelled():  # its turn had come
                 self._passing -= 1
                 self.wake()
+            if isinstance(error, TimeoutError):  # the queue has moved more slowly than it had
+                raise QueueFullError(self._wait_s(flow), is_own=False) from None
             raise
 
     def wake(self) -> None:

@@ -94,6 +94,8 @@ class Keyring:
                 await self.look()
             except KeyringError as error:
                 log.warning("the database of the keys did not answer", extra={"error": str(error)})
+            except Exception:  # whatever it is: who stops looking sees no revocation until the grace is over
+                log.exception("changes of keys could not be looked for")
             await asyncio.sleep(POLL_S)
 
     async def look(self) -> None:

@@ -197,6 +197,17 @@ async def test_what_would_wait_for_too_long_is_refused_when_it_comes() -> None:
     await asyncio.gather(*tasks)
 
 
+@pytest.mark.parametrize(("flow", "limits"), [(Flow(max_wait_s=0.02), TurnLimits()), (NOBODYS, TurnLimits(max_wait_s=0.01))])
+async def test_who_has_waited_for_too_long_waits_no_longer(flow: Flow, limits: TurnLimits) -> None:
+    keeper = Gatekeeper(limits)
+    with pytest.raises(QueueFullError):
+        await asyncio.wait_for(keeper.go("late", 0, flow), 5)
+    assert len(keeper.turnstile) == 0
+    keeper.room = True
+    await asyncio.wait_for(keeper.go("next", 0), 5)
+    assert keeper.went == ["next"]
+
+
 def test_the_pace_is_that_of_the_last_seconds_and_slows_down_when_nothing_moves() -> None:
     now = [0.0]
     pace = Pace(lambda: now[0])
