@@ -6,6 +6,7 @@ from collections.abc import Callable
 from cache.prefix.ledger import Ledger, Work
 from cache.prefix.profile import Sample
 from deployments.engines.base import Load
+from deployments.peers import FRESH_S
 from deployments.reports import Activity
 
 MAX_INGRESSES = 1024
@@ -22,6 +23,10 @@ class Accounts:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._ledgers: dict[str, Ledger] = {}
+        self._queued: dict[str, tuple[float, float]] = {}
+        """By ingress: weights of its tenants that wait, and when it said so."""
+        self._sent: dict[str, int] = {}
+        """By ingress, tokens."""
         self._admitted_s = 0.0
         self._asked_at = clock()
 
@@ -30,10 +35,21 @@ class Accounts:
         if ledger is None:
             if len(self._ledgers) >= MAX_INGRESSES:
                 self._ledgers = {name: each for name, each in self._ledgers.items() if each.ongoing}
+                self._sent = {name: each for name, each in self._sent.items() if name in self._ledgers}
             ledger = self._ledgers[ingress] = Ledger(ingress, _learn_nothing)
+        self._sent[ingress] = self._sent.get(ingress, 0) + work.new
         ledger.admit(work, self._clock())
         self._admitted_s += work.seconds
         return Account(ledger, work, self._clock)
+
+    def queue(self, ingress: str, weight: float) -> None:
+        """Weights of its tenants whose requests wait; good for `peers.FRESH_S` seconds."""
+        now = self._clock()
+        self._queued = {name: each for name, each in self._queued.items() if now - each[1] <= FRESH_S}
+        if weight > 0 and len(self._queued) < MAX_INGRESSES:
+            self._queued[ingress] = weight, now
+        else:
+            self._queued.pop(ingress, None)
 
     def prefills(self) -> tuple[float, float]:
         """Seconds of prefill that wait, of all ingresses; and those that were admitted in each second since the last call."""
@@ -58,6 +74,8 @@ class Accounts:
             sum(ledger.backlog_s(now) for ledger in others),
             sum(len(ledger.waiting) for ledger in others),
             sum(ledger.decoding for ledger in others),
+            sum(weight for name, (weight, at) in self._queued.items() if name != ingress and now - at <= FRESH_S),
+            sum(sent for name, sent in self._sent.items() if name != ingress),
         )
 
 

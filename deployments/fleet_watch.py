@@ -4,6 +4,7 @@ A replica that is stuck still accepts connections, so silence counts: one that h
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
@@ -13,9 +14,11 @@ import msgspec
 
 from cache.prefix.router import Router
 from deployments.errors import DeploymentError
+from deployments.peers import FRESH_S
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
-from deployments.reports import INGRESS_HEADER, WATCH_PATH, Report, ReportReader
+from deployments.reports import INGRESS_HEADER, QUEUE_PATH, WATCH_PATH, Report, ReportReader
+from deployments.turns import Turnstile
 from deployments.warming import Warmer
 
 log = logging.getLogger("ray.serve")
@@ -29,25 +32,33 @@ LOOK_S = 0.1
 class FleetWatch:
     """One for each ingress. `name` is this ingress's among all."""
 
-    def __init__(self, directory: ReplicaDirectory, client: ReplicaClient, router: Router, warmer: Warmer, name: str) -> None:
+    def __init__(
+        self, directory: ReplicaDirectory, client: ReplicaClient, router: Router, warmer: Warmer, turnstile: Turnstile, name: str
+    ) -> None:
         self._directory = directory
         self._client = client
         self._router = router
         self._warmer = warmer
+        self._turnstile = turnstile
         self._name = name
+        self._queued = 0.0
+        """What was told last of this ingress's queue."""
+        self._queue_told_at = float("-inf")
         self._warmed: set[str] = set()
         """Replicas that are not new."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """Of replicas that are being warmed, or whose prefixes are being rebuilt elsewhere."""
+        self._telling: set[asyncio.Task[None]] = set()
         self._listening: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         try:
             while True:
                 self._follow(self._directory.known)
+                self._tell_of_queue()
                 await asyncio.sleep(LOOK_S)
         finally:
-            for task in (*self._listening.values(), *self._tasks.values()):
+            for task in (*self._listening.values(), *self._tasks.values(), *self._telling):
                 task.cancel()
 
     def _follow(self, known: tuple[Replica, ...]) -> None:
@@ -57,9 +68,27 @@ class FleetWatch:
             self._warmed.discard(gone)
         for gone in self._router.replicas - ids:  # those too that came and went between two looks
             self._router.forget(gone)
+            self._turnstile.peers.forget(gone)
         for replica in known:
             if replica.id not in self._listening:
                 self._listening[replica.id] = asyncio.create_task(self._listen(replica))
+
+    def _tell_of_queue(self) -> None:
+        """Every replica, which tells the other ingresses: while something waits, now and then, and once when nothing does any more."""
+        weight, now = self._turnstile.weight, self._router.clock()
+        is_due = now - self._queue_told_at >= FRESH_S / 3
+        if weight != self._queued or (weight and is_due):
+            self._queued, self._queue_told_at = weight, now
+            for replica in self._directory.replicas:
+                task = asyncio.create_task(self._tell(replica, weight))
+                self._telling.add(task)
+                task.add_done_callback(self._telling.discard)
+
+    async def _tell(self, replica: Replica, weight: float) -> None:
+        call = Call("POST", QUEUE_PATH, {INGRESS_HEADER: self._name}, msgspec.json.encode(weight))
+        with contextlib.suppress(DeploymentError, TimeoutError):  # it is told again soon
+            async with asyncio.timeout(LIMIT_S):
+                await (await self._client.probe(call, replica)).close()
 
     async def _listen(self, replica: Replica) -> None:
         while True:
@@ -95,6 +124,7 @@ class FleetWatch:
         ledger.others_backlog_s, ledger.others_at = activity.others_backlog_s, self._router.clock()
         ledger.others_waiting = activity.others_waiting
         ledger.others_decoding = activity.others_decoding
+        self._turnstile.peers.told(replica.id, activity.others_queued, activity.others_sent)
         if activity.draining:
             self._directory.silence(replica.id)
             self._begin(replica, self._warmer.rebuild(replica, self._directory.replicas) if replica.id in self._warmed else None)

@@ -14,7 +14,18 @@ from deployments.accounts import Account, Accounts, read_work
 from deployments.engines.base import Engine, Message, Receive, Send
 from deployments.errors import EngineDeadError
 from deployments.kv_feed import KvFeed
-from deployments.reports import ENCODE_PATH, INGRESS_HEADER, PERIOD_S, RENDER_PATH, TARGET_HEADER, WATCH_PATH, WORK_HEADER, in_parts, pack
+from deployments.reports import (
+    ENCODE_PATH,
+    INGRESS_HEADER,
+    PERIOD_S,
+    QUEUE_PATH,
+    RENDER_PATH,
+    TARGET_HEADER,
+    WATCH_PATH,
+    WORK_HEADER,
+    in_parts,
+    pack,
+)
 
 RETRY_MARK = (b"x-mygo-retry", b"1")
 """On an answer that another replica should be asked for instead: this one is stopping, or dead."""
@@ -47,6 +58,8 @@ class PrivateApp:
             await _answer(send, 200, {**asdict(self._engine.load()), "draining": self.draining})
         elif path == WATCH_PATH:
             await self._watch(scope, receive, send)
+        elif path == QUEUE_PATH:
+            await self._hear_of_queue(scope, receive, send)
         elif path == RENDER_PATH:
             await self._render(scope, receive, send)
         elif path == ENCODE_PATH:
@@ -133,6 +146,12 @@ class PrivateApp:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PERIOD_S - _MIN_PERIOD_S):
                     await self._admitted.wait()
+
+    async def _hear_of_queue(self, scope: Message, receive: Receive, send: Send) -> None:
+        ingress = dict(scope["headers"]).get(_INGRESS, b"").decode("latin-1")
+        self._accounts.queue(ingress, msgspec.json.decode((await receive())["body"], type=float))
+        self._tell()
+        await _answer(send, 200, None)
 
     async def _render(self, scope: Message, receive: Receive, send: Send) -> None:
         """The prompt's tokens, as 32-bit numbers in this machine's order (both ends of a channel are x86 or ARM: little-endian)."""

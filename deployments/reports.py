@@ -11,6 +11,8 @@ import msgspec
 from cache.prefix.mirror import Change
 
 WATCH_PATH = "/mygo/watch"
+QUEUE_PATH = "/mygo/queue"
+"""Takes a number: weights of the tenants whose requests wait in the ingress that asks."""
 RENDER_PATH = "/mygo/render"
 ENCODE_PATH = "/mygo/encode"
 """Takes a JSON list of texts. Answers with 32-bit numbers: how many tokens each has, and then all of them."""
@@ -37,6 +39,10 @@ class Activity(msgspec.Struct, array_like=True, frozen=True):
     """Prefill before a request that comes now, of requests from other ingresses."""
     others_waiting: int = 0
     others_decoding: int = 0
+    others_queued: float = 0.0
+    """Weights of the tenants whose requests wait in other ingresses."""
+    others_sent: int = 0
+    """Tokens to be computed that other ingresses have sent here, ever."""
 
 
 class Report(msgspec.Struct, array_like=True, frozen=True):

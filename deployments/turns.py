@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 from cache.prefix.fair import FairQueue
 from deployments.errors import QueueFullError
+from deployments.peers import Peers
 
 LOOK_S = 0.05
 """How often, at least, is looked for room while requests wait: predictions may be wrong, and other ingresses' requests end, too."""
 MIN_LOOK_S = 0.001
+YIELD_S = 0.005
+"""How often it is looked whether the other ingresses, which go first, have done so."""
 CREDIT_S = 1.0
 """A tenant that has asked for less than its share may have its share of so many seconds at once."""
 LATE = 2.0
@@ -58,18 +61,24 @@ class TurnLimits:
 class Turnstile:
     """Of one ingress, in its event loop."""
 
-    def __init__(self, limits: TurnLimits, room_in: Callable[[], float], clock: Callable[[], float]) -> None:
+    def __init__(self, limits: TurnLimits, room_in: Callable[[], float], clock: Callable[[], float], peers: Peers | None = None) -> None:
         """`room_in`: seconds until a replica needs more to do, by prediction, 0 for now; `clock` gives seconds that never go back."""
         self._limits = limits
         self._queue = FairQueue[asyncio.Future[None]](limits.window)
         self._room_in = room_in
         self._pace = Pace(clock)
+        self.peers = peers or Peers(clock)
         self._passing = 0
         """Requests whose turn it is, and that have not chosen a replica yet."""
         self._look: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    @property
+    def weight(self) -> float:
+        """Of the tenants that have requests waiting, together."""
+        return self._queue.weight
 
     @asynccontextmanager
     async def turn(self, flow: Flow, tokens: int, cached: Callable[[], int]) -> "AsyncIterator[Charged | None]":
@@ -81,12 +90,13 @@ class Turnstile:
             return
         held = cached()
         cost = max(tokens - held, 0) + flow.output_tokens
-        if len(self._queue) or self._passing or self._room_in() > 0:
+        if len(self._queue) or self._passing or self._room_in() > 0 or self.peers.go_first():
             self.check(flow)
             await self._wait(flow, cost, held, tokens - held)
         else:
             self._passing += 1
             self._queue.passed(flow.name, flow.weight, cost)
+            self.peers.sent(cost, flow.weight)
         try:
             yield Charged(self, flow, cost)
         finally:
@@ -144,16 +154,18 @@ class Turnstile:
 
     def wake(self) -> None:
         """A replica may have room. To be called when a prefill has ended, or a request."""
-        while len(self._queue) and not self._passing and self._room_in() <= 0:
+        while len(self._queue) and not self._passing and self._room_in() <= 0 and not self.peers.go_first():
+            weight = self._queue.weight
             future, cost = self._queue.pop()
             if not future.done():  # else it is cancelled, and its task has not run since
                 self._pace.add(cost)
+                self.peers.sent(cost, weight)
                 self._passing += 1
                 future.set_result(None)
 
     def _look_later(self) -> None:
         if self._look is None and len(self._queue):
-            wait_s = min(max(self._room_in(), MIN_LOOK_S), LOOK_S)
+            wait_s = min(max(self._room_in(), YIELD_S if self.peers.go_first() else MIN_LOOK_S), LOOK_S)
             self._look = asyncio.get_running_loop().call_later(wait_s, self._look_now)
 
     def _look_now(self) -> None:

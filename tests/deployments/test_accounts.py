@@ -6,6 +6,7 @@ from cache.prefix.ledger import Work
 from deployments import accounts
 from deployments.accounts import Accounts, read_work, write_work
 from deployments.engines.base import Load
+from deployments.peers import FRESH_S
 
 LOAD = Load(running=3, waiting=2, kv_usage=0.5)
 
@@ -73,3 +74,23 @@ def test_work_travels_in_a_header() -> None:
 def test_a_header_that_says_nothing_is_refused(header: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         read_work(header)
+
+
+def test_what_waits_in_other_ingresses_is_told_and_forgotten() -> None:
+    now = [0.0]
+    accounts = Accounts(lambda: now[0])
+    accounts.queue("one", 2.0)
+    accounts.queue("two", 1.5)
+    assert accounts.activity("one", LOAD, False).others_queued == 1.5
+    assert accounts.activity("three", LOAD, False).others_queued == 3.5
+    accounts.queue("two", 0.0)
+    assert accounts.activity("one", LOAD, False).others_queued == 0.0
+    now[0] = FRESH_S + 0.1
+    assert accounts.activity("three", LOAD, False).others_queued == 0.0
+
+
+def test_what_other_ingresses_have_sent_is_added_up() -> None:
+    accounts = Accounts(lambda: 0.0)
+    for ingress, new in (("one", 100), ("two", 30), ("two", 5)):
+        accounts.admit(ingress, Work(7, new, 1.0)).end()
+    assert [accounts.activity(name, LOAD, False).others_sent for name in ("one", "two", "three")] == [35, 100, 135]
