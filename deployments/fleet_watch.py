@@ -125,6 +125,7 @@ class FleetWatch:
         ledger.others_waiting = activity.others_waiting
         ledger.others_decoding = activity.others_decoding
         self._turnstile.peers.told(replica.id, activity.others_queued, activity.others_sent)
+        self._turnstile.wake()
         if activity.draining:
             self._directory.silence(replica.id)
             self._begin(replica, self._warmer.rebuild(replica, self._directory.replicas) if replica.id in self._warmed else None)

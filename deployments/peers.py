@@ -22,6 +22,8 @@ class Peers:
         self._sent: dict[str, int] = {}
         self._balance = 0.0
         """What this ingress has sent, less what the others have, since both have requests waiting; in tokens for a weight of 1."""
+        self._one = 0.0
+        """About what a request adds to it."""
         self._moved_at = float("-inf")
 
     @property
@@ -45,14 +47,16 @@ class Peers:
 
     def sent(self, tokens: float, weight: float) -> None:
         """This ingress has sent a request; `weight`: of its tenants that wait, that request's included."""
-        if self.are_waiting:
-            if self._balance <= 0:
-                self._moved_at = self._clock()
-            self._balance = min(self._balance + tokens / weight, MAX_BALANCE)
+        if not self.are_waiting:
+            return
+        if self._balance <= self._one:
+            self._moved_at = self._clock()
+        self._balance = min(self._balance + tokens / weight, MAX_BALANCE)
+        self._one += (tokens / weight - self._one) / 8 if self._one else tokens / weight
 
     def go_first(self) -> bool:
-        """Whether the others do."""
-        if self._balance <= 0 or not self.are_waiting:
+        """Whether the others do: being ahead by a request is no reason, or engines would wait for the news of each."""
+        if self._balance <= 1.5 * self._one or not self.are_waiting:
             return False
         if self._clock() - self._moved_at > PATIENCE_S:
             self._balance = 0.0
