@@ -76,8 +76,8 @@ class FleetWatch:
     def _tell_of_queue(self) -> None:
         """Every replica, which tells the other ingresses: while something waits, now and then, and once when nothing does any more."""
         weight, now = self._turnstile.weight, self._router.clock()
-        is_due = now - self._queue_told_at >= FRESH_S / 3
-        if weight != self._queued or (weight and is_due):
+        is_news = (weight > 0) != (self._queued > 0)
+        if is_news or (weight > 0 and now - self._queue_told_at >= FRESH_S / 3):
             self._queued, self._queue_told_at = weight, now
             for replica in self._directory.replicas:
                 task = asyncio.create_task(self._tell(replica, weight))
