@@ -26,7 +26,7 @@ from serve_app.admission.gate import Admission
 from serve_app.admission.limiter import Limiter
 from serve_app.config import AppConfig, is_loopback, load_config, require_safe_exposure
 from serve_app.content.factory import make_content
-from serve_app.door import KeyDoor, OpenDoor
+from serve_app.door import door_of
 from serve_app.exchanges import Exchanges, log_each
 from serve_app.flights import Flights, SingleFlight
 from serve_app.front import ENVIRONMENT, Front, HitPath
@@ -106,7 +106,7 @@ class Ingress:
         self._access_log = beside_serve_log(replica)
         self._exchanges = Exchanges(metrics, self._access_log or log_each)
         self._keyring = Keyring(open_keyring(keyring_url(config)), config.auth.grace_s) if config.auth.mode == "keys" else None
-        door = KeyDoor(self._keyring) if self._keyring else OpenDoor()
+        door = door_of(self._keyring)
         Front.hit_path = HitPath(self._pipeline, self._exchanges, PARSERS, door)
         service = LLMService(self._pipeline, self._exchanges, door, is_local=is_loopback(http_host()))
         vars(self).update({name: getattr(service, name) for name in METHODS})  # where Ray looks for what an RPC names

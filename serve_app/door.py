@@ -56,6 +56,11 @@ class KeyDoor:
         return _as_named(await self._keyring.principal(text), _one(headers, _TENANT))
 
 
+def door_of(keyring: Keyring | None) -> Door:
+    """`keyring`: None where there are no keys."""
+    return KeyDoor(keyring) if keyring else OpenDoor()
+
+
 _STRANGER = Principal()
 
 

@@ -26,7 +26,7 @@ from serve_app.admission.expected import CHARACTERS_A_TOKEN
 from serve_app.cache_routes import CacheRoutes
 from serve_app.cache_transfer import CacheTransferRoutes
 from serve_app.document_calls import DocumentCalls
-from serve_app.door import KeyDoor, OpenDoor
+from serve_app.door import door_of
 from serve_app.endpoint import Endpoint, Handler, HttpRequest, Refuse, Upload
 from serve_app.errors import ApiError, InvalidRequestError, MethodError, NotFoundError, to_api_error
 from serve_app.exchanges import Exchanges
@@ -198,7 +198,7 @@ def create_app(
     limit = pipeline.config.ingress.max_body_bytes
     exchanges = exchanges or Exchanges(pipeline.metrics)
 
-    door = KeyDoor(keyring) if keyring else OpenDoor()
+    door = door_of(keyring)
 
     def route(path: str, methods: Mapping[str, Handler | Upload], shape: Refuse | None = None) -> list[Route]:
         asked = None if path in OPEN else door
