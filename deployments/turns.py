@@ -90,7 +90,7 @@ class Turnstile:
             return
         held = cached()
         cost = max(tokens - held, 0) + flow.output_tokens
-        if len(self._queue) or self._passing or self._room_in() > 0 or self.peers.go_first():
+        if self._must_wait():
             self.check(flow)
             await self._wait(flow, cost, held, tokens - held)
         else:
@@ -104,7 +104,9 @@ class Turnstile:
             self.wake()
 
     def check(self, flow: Flow) -> None:
-        """Raises `QueueFullError` if a request that comes now would not be taken."""
+        """Raises `QueueFullError` if a request that comes now would not be taken. Never where it need not wait."""
+        if not (self._limits.is_fair or self._limits.window) or not self._must_wait():
+            return
         own = self._queue.waiting(flow.name)
         if flow.max_waiting is not None and own >= flow.max_waiting:
             raise QueueFullError(self._wait_s(flow), is_own=True)
@@ -123,6 +125,9 @@ class Turnstile:
     def charge(self, flow: Flow, tokens: float) -> None:
         """What a request has cost beyond what was expected; it may be negative."""
         self._queue.charge(flow.name, flow.weight, tokens)
+
+    def _must_wait(self) -> bool:
+        return len(self._queue) > 0 or self._passing > 0 or self._room_in() > 0 or self.peers.go_first()
 
     def _wait_s(self, flow: Flow) -> float:
         """0 while the pace is not known."""

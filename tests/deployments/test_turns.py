@@ -168,6 +168,16 @@ async def test_a_flow_may_have_no_more_waiting_than_it_may() -> None:
     assert sorted(keeper.went) == ["few", "few", "other"]
 
 
+async def test_a_flow_of_which_nothing_may_wait_passes_while_there_is_room() -> None:
+    keeper = Gatekeeper(TurnLimits())
+    none = Flow("none", max_waiting=0)
+    assert keeper.turnstile.is_full(none)
+    keeper.room = True
+    keeper.turnstile.check(none)
+    await asyncio.wait_for(keeper.go("none", 0, none), 5)
+    assert (await full(keeper, none)).is_own
+
+
 async def test_all_together_have_a_bound() -> None:
     keeper = Gatekeeper(TurnLimits(max_waiting=2))
     tasks = [await keeper.begin(name, flow=Flow(name)) for name in "ab"]
