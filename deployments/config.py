@@ -121,6 +121,8 @@ class LlmConfig(Section):
     model: ModelConfig = ModelConfig()
     engine: EngineConfig = VllmEngineConfig()
     replicas: ReplicasConfig = ReplicasConfig()
+    kept_share: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    """Of a replica's KV cache, at most, for beginnings of prompts that tenants have asked to be kept. 0: none is."""
     num_cpus: Annotated[float, Field(ge=0)] = 0
     """CPUs that Ray reserves for one replica."""
     num_gpus: Annotated[float, Field(ge=0)] | None = None

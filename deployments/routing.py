@@ -147,7 +147,7 @@ class Routing:
 
     async def _planned(self, replicas: Sequence[Replica], salt: str, is_whole: bool, chat: DocumentChat, flow: Flow) -> Ranking | None:
         """None: the documents stay in the order of their ranks."""
-        found = await self._documents.plan(self._keys_of(replicas[0].block_size), replicas, salt, is_whole, chat, flow)
+        found = await self._documents.plan(self.keys_of(replicas[0].block_size), replicas, salt, is_whole, chat, flow)
         if found is None:
             return None
         plan, call, by_id, charged = found
@@ -167,7 +167,7 @@ class Routing:
         if not self.may_start_early:
             return None
         replicas = self._directory.replicas
-        return await self._documents.head_start(self._keys_of(replicas[0].block_size), replicas, salt, chat)
+        return await self._documents.head_start(self.keys_of(replicas[0].block_size), replicas, salt, chat)
 
     def leave(self, start: HeadStart) -> None:
         """To be called for each head start when its request has ended, however it has."""
@@ -197,10 +197,15 @@ class Routing:
     def _prompt(self, block_size: int, tokens: Tokens | None, salt: str, characters: int, is_whole: bool) -> Prompt:
         if tokens is None:
             return Prompt([], max(characters // _CHARACTERS_A_TOKEN, 1), is_whole)
-        keys = self._keys_of(block_size)
+        keys = self.keys_of(block_size)
         return Prompt(keys.chain(keys.root(salt), tokens), len(tokens), is_whole)
 
-    def _keys_of(self, block_size: int) -> BlockKeys:
+    async def tokens(self, call: Call) -> Tokens | None:
+        """Of a request's prompt; None if they could not be had."""
+        replicas = self._directory.replicas
+        return await self._renderer.prompt(replicas, call) if replicas else None
+
+    def keys_of(self, block_size: int) -> BlockKeys:
         if self._keys is None or self._keys.block_size != block_size:
             self._keys = BlockKeys(self._seed, block_size)
             self.router.block_size = block_size

@@ -25,6 +25,7 @@ from serve_app.admin_routes import AdminRoutes, NoKeysRoutes
 from serve_app.admission.expected import CHARACTERS_A_TOKEN
 from serve_app.cache_routes import CacheRoutes
 from serve_app.cache_transfer import CacheTransferRoutes
+from serve_app.contexts.routes import ContextRoutes, NoContextRoutes
 from serve_app.document_calls import DocumentCalls
 from serve_app.door import door_of
 from serve_app.endpoint import Endpoint, Handler, HttpRequest, Refuse, Upload
@@ -193,6 +194,7 @@ def create_app(
     modelcache: ModelCacheService | None = None,
     exchanges: Exchanges | None = None,
     keyring: Keyring | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> Starlette:
     """`parts`: those that the ingress waits for; `scrape`: the application's metrics as text; `keyring`: None where there are no keys."""
     limit = pipeline.config.ingress.max_body_bytes
@@ -223,6 +225,7 @@ def create_app(
         CacheRoutes(pipeline).table(),
         CacheTransferRoutes(pipeline).table(),
         AdminRoutes(keyring).table() if keyring else NoKeysRoutes().table(),
+        ContextRoutes(pipeline, pipeline.contexts, clock).table() if pipeline.contexts else NoContextRoutes().table(),
     ]
     for table in tables:
         for path, methods in table.items():

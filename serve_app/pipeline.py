@@ -20,6 +20,7 @@ from serve_app.admission.gate import Admission, Admitted
 from serve_app.augment import Augmenter
 from serve_app.config import AppConfig
 from serve_app.content.guard import Content, Ruled
+from serve_app.contexts.service import Contexts
 from serve_app.errors import ApiError, InvalidRequestError, NotFoundError, to_api_error
 from serve_app.learning import Learner
 from serve_app.metrics import Metrics
@@ -51,8 +52,8 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request that is known to be answered, and what the cache is asked for it; `lookup` is None while its documents are not known, or
-    what content rules make of it.
+    """A request that is known to be answered, and what the cache is asked for it; `lookup` is None while its documents are not known, the
+    context that it begins with, or what content rules make of it.
     """
 
     request: Generation
@@ -65,7 +66,7 @@ class Arrival:
     @property
     def asked(self) -> Asked | None:
         """None: no kept answer may be given, or not at once."""
-        if self.lookup is None or not self.lookup.read or (self.ruled and self.ruled.waits):
+        if self.lookup is None or not self.lookup.read or self.request.marks or (self.ruled and self.ruled.waits):
             return None
         return Asked(self.request.kind, self.namespace, self.lookup.key, self.request.stream, self.request.include_usage)
 
@@ -89,6 +90,8 @@ class Pipeline:
     clock: Callable[[], float] = time.time
     content: Content | None = None
     """None: there are no content rules."""
+    contexts: Contexts | None = None
+    """None: nothing is kept for it."""
 
     async def generate(self, request: Generation, caller: Caller) -> Reply:
         """The answer to a checked request. Raises what `serve_app.errors.to_api_error` understands."""
@@ -100,10 +103,10 @@ class Pipeline:
         self._admit(request, caller.principal)  # 2
         ruled = self.content.check(request, caller.tenant) if self.content else None
         if ruled is None:
-            lookup = None if request.retrieval else self.tiers.lookup(request, caller, namespace)
+            lookup = None if request.retrieval or request.context else self.tiers.lookup(request, caller, namespace)
             return Arrival(request, caller, namespace, lookup)
         request = ruled.request
-        is_known = ruled.is_final and not request.retrieval
+        is_known = ruled.is_final and not request.retrieval and not request.context
         lookup = self.tiers.lookup(request, caller, namespace, ruled.guard) if is_known else None
         return Arrival(request, caller, namespace, lookup, ruled)
 
@@ -152,6 +155,7 @@ class Pipeline:
     async def _admitted(self, arrival: Arrival, admitted: Admitted) -> Reply:
         if arrival.ruled:
             arrival = replace(arrival, request=await arrival.ruled.permitted())  # 2
+        arrival = replace(arrival, request=await self._begun(arrival.request, arrival.namespace))
         if arrival.request.retrieval is None:
             return await self._answered(arrival, admitted)
         augmenter = Augmenter(self.config.retrieval, self.documents, self.directory, self.routing)
@@ -163,6 +167,14 @@ class Pipeline:
             if retrieved and retrieved.head_start:
                 self.routing.leave(retrieved.head_start)
         return cited(reply, retrieved.hits if retrieved else (), arrival.request.retrieval.citations)
+
+    async def _begun(self, request: Generation, namespace: str) -> Generation:
+        """With what is kept of it."""
+        if self.contexts:
+            return self.contexts.marked(await self.contexts.begun(request, namespace), namespace)
+        if request.context:
+            raise NotFoundError("Nothing is kept here: contexts.enabled in the configuration is false.", code="no_contexts")
+        return request
 
     async def _answered(self, arrival: Arrival, admitted: Admitted) -> Reply:
         request, caller, namespace, lookup = arrival.request, arrival.caller, arrival.namespace, arrival.lookup
@@ -189,7 +201,8 @@ class Pipeline:
         entry = await self.tiers.claim(lookup)
         if entry and (reply := self._replay(request, caller, entry, "exact", 1.0)):
             return reply
-        sent = await send(self.client, self.routing, request, caller, lookup.namespace, admitted.flow)  # 6, 7, 8
+        begun = self.contexts.keeping(request, caller, lookup.namespace) if self.contexts else None
+        sent = await send(self.client, self.routing, request, caller, lookup.namespace, admitted.flow, begun)  # 6, 7, 8
         return await relay(request, sent, self.tiers, lookup, admitted.used)  # 8, 9
 
     def _admit(self, request: Generation, principal: Principal) -> None:

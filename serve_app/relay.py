@@ -23,6 +23,7 @@ from serve_app.tenants import Caller
 from serve_app.tiers import CacheTiers, Lookup
 
 Used = Callable[[sse.Usage], None]
+Begun = Callable[[str], None]
 log = logging.getLogger("ray.serve")
 
 MAX_ERROR_BYTES = 64 * 1024
@@ -42,6 +43,8 @@ class Sent:
 
     answer: Answer
     ranking: Ranking
+    begun: Begun | None = None
+    """Is told once, when the first token has come, which replica gave it: its engine holds the prompt now."""
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """See `Answer.chunks`."""
@@ -50,6 +53,8 @@ class Sent:
             if ranking:
                 ranking.answered()
                 ranking = None
+                if self.begun:
+                    self.begun(self.answer.replica)
             yield chunk
 
     async def close(self) -> None:
@@ -59,8 +64,13 @@ class Sent:
             await self.answer.close()
 
 
-async def send(client: ReplicaClient, routing: Routing, request: Generation, caller: Caller, namespace: str, flow: Flow) -> Sent:
-    """The answer of the best replica that gives one, at its turn. Raises `ApiError` for the engine's errors, and `DeploymentError`."""
+async def send(
+    client: ReplicaClient, routing: Routing, request: Generation, caller: Caller, namespace: str, flow: Flow, begun: Begun | None = None
+) -> Sent:
+    """The answer of the best replica that gives one, at its turn; `begun`: see `Sent`.
+
+    Raises `ApiError` for the engine's errors, and `DeploymentError`.
+    """
     call, salt, chat = engine_request(request, caller, namespace)
     ranking = await routing.rank(call, salt, request.prompt_characters, not request.stream, chat, flow)  # 6, 7
     try:
@@ -70,7 +80,7 @@ async def send(client: ReplicaClient, routing: Routing, request: Generation, cal
     except BaseException:
         ranking.end()
         raise
-    return Sent(answer, ranking)
+    return Sent(answer, ranking, begun)
 
 
 def engine_request(request: Generation, caller: Caller, namespace: str) -> tuple[Call, str, DocumentChat | None]:

@@ -48,6 +48,10 @@ class VllmEngine:
         return int(self._llm.vllm_config.cache_config.block_size)
 
     @property
+    def kv_blocks(self) -> int:
+        return int(self._llm.vllm_config.cache_config.num_gpu_blocks or 0)
+
+    @property
     def max_model_len(self) -> int:
         return int(self._llm.model_config.max_model_len)
 

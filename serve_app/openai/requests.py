@@ -6,8 +6,8 @@ Only what the ingress needs, or must refuse before an engine sees it, is typed h
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -18,6 +18,7 @@ from retrieval.documents import SearchHit
 from retrieval.filters import parse_filter
 from retrieval.order import Ranks
 from retrieval.wording import sentence, unknown_field
+from serve_app.contexts.asked import Mark, Reference, take_marks, take_reference
 from serve_app.errors import InvalidRequestError
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -256,9 +257,19 @@ class Generation:
     retrieved: Retrieved | None = None
     """The documents that `body` has in its messages, in the order of their ranks."""
 
+    marks: tuple[Mark, ...] = ()
+    """Up to where its prompt is to be kept."""
+    context: Reference | None = None
+    """What it begins with, if `body` does not have that in its messages yet."""
+    context_headers: Mapping[str, str] = field(default_factory=dict)
+    """What is to be said of kept contexts."""
+
     @property
     def headers(self) -> dict[str, str]:
         """What every answer to it says in its headers."""
+        return {**self._retrieval_headers(), **self.context_headers}
+
+    def _retrieval_headers(self) -> dict[str, str]:
         if not self.retrieved:
             return {}
         left_out = {"x-mygo-documents-left-out": str(self.retrieved.left_out)} if self.retrieved.left_out else {}
@@ -321,11 +332,14 @@ def _characters_of_prompt(prompt: Any) -> int:
 
 def parse_chat(body: bytes) -> Generation:
     value = parse_object(body)
+    reference = take_reference(value)
     request = check(value, ChatRequest)
+    marks = take_marks(value) if b"cache_control" in body else ()
     _refuse_file_search(request.tools or ())
     if request.retrieval and request.retrieval.filters is not None:
         parse_filter(request.retrieval.filters, "retrieval.filters")  # refused before anything is done for the request
-    return _generation("chat", value, request, request.retrieval, request.max_completion_tokens or request.max_tokens)
+    generation = _generation("chat", value, request, request.retrieval, request.max_completion_tokens or request.max_tokens)
+    return replace(generation, marks=marks, context=reference) if marks or reference else generation
 
 
 def _refuse_file_search(tools: Sequence[dict[str, Any]]) -> None:

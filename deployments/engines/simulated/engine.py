@@ -58,6 +58,10 @@ class SimulatedEngine:
         return self.config.block_size
 
     @property
+    def kv_blocks(self) -> int:
+        return self.config.kv_blocks
+
+    @property
     def max_running(self) -> int:
         return self.config.max_running
 
