@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 import ray
@@ -126,7 +127,7 @@ class Ingress:
         if not config.contexts.enabled or not config.llm.kept_share:
             return None
         kept = KeptPrefixes(self._client, directory, self._routing, time.monotonic, metrics)
-        return Contexts(open_contexts(contexts_url(config)), kept, config.contexts.tokens)
+        return Contexts(partial(open_contexts, contexts_url(config)), kept, config.contexts.tokens)
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return create_app(self._pipeline, self._parts, scrape, self._modelcache, self._exchanges, self._keyring)

@@ -11,7 +11,7 @@ from retrieval.documents import new_id
 from serve_app.contexts.asked import TAG, Metadata, seconds_of
 from serve_app.contexts.schema import MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS
 from serve_app.contexts.service import Contexts
-from serve_app.contexts.store import PREFIX, Context, Tag, over_quota
+from serve_app.contexts.store import PREFIX, Context, ContextStore, Tag, over_quota
 from serve_app.document_calls import list_reply, page_of
 from serve_app.endpoint import Handler, HttpRequest
 from serve_app.errors import InvalidRequestError, NotFoundError, QuotaError
@@ -53,7 +53,6 @@ class ContextRoutes:
     def __init__(self, pipeline: Pipeline, contexts: Contexts, clock: Callable[[], float]) -> None:
         self._pipeline = pipeline
         self._contexts = contexts
-        self._store = contexts.store
         self._clock = clock
 
     def table(self) -> dict[str, dict[str, Handler]]:
@@ -90,16 +89,16 @@ class ContextRoutes:
         await answered.close()
         said = asked.name, asked.description, asked.metadata or {}
         context = Context(new_id(PREFIX, now), namespace, asked.model, messages, tools, *said, tokens, now, end)
-        await self._contexts.call(self._store.create, context, asked.tags, most)
+        await self._contexts.call(ContextStore.create, context, asked.tags, most)
         if await self._contexts.made(context, measured) == "full":
-            await self._contexts.call(self._store.delete, namespace, context.id, now)
+            await self._contexts.call(ContextStore.delete, namespace, context.id, now)
             self._contexts.forget(context.id)
             raise QuotaError(f"No replica has room to keep {tokens} tokens more (llm.kept_share).", code="context_capacity")
         return json_reply(self._shown(context), headers=answered.headers)
 
     async def list(self, request: HttpRequest) -> Reply:
         page = page_of(request)
-        found = await self._contexts.call(self._store.page, self._namespace(request), page, self._clock())
+        found = await self._contexts.call(ContextStore.page, self._namespace(request), page, self._clock())
         return list_reply([self._shown(context) for context in found], page)
 
     async def get(self, request: HttpRequest) -> Reply:
@@ -110,23 +109,23 @@ class ContextRoutes:
         now = self._clock()
         end = None if asked.expired_at is None and asked.ttl is None else self._end(asked.expired_at, asked.ttl, now)
         where = self._namespace(request), request.path_params["cache_id"]
-        context = await self._contexts.call(self._store.change, *where, end, asked.metadata, now)
+        context = await self._contexts.call(ContextStore.change, *where, end, asked.metadata, now)
         self._contexts.changed(context)
         return json_reply(self._shown(context))
 
     async def delete(self, request: HttpRequest) -> Reply:
         context_id = request.path_params["cache_id"]
-        await self._contexts.call(self._store.delete, self._namespace(request), context_id, self._clock())
+        await self._contexts.call(ContextStore.delete, self._namespace(request), context_id, self._clock())
         self._contexts.forget(context_id)
         return json_reply({"id": context_id, "object": "context_cache_object.deleted", "deleted": True})
 
     async def set_tag(self, request: HttpRequest) -> Reply:
         asked = check(parse_object(request.body), NewTag)
-        found = await self._contexts.call(self._store.set_tag, self._namespace(request), asked.tag, asked.cache_id, self._clock())
+        found = await self._contexts.call(ContextStore.set_tag, self._namespace(request), asked.tag, asked.cache_id, self._clock())
         return json_reply(_tag(found))
 
     async def list_tags(self, request: HttpRequest) -> Reply:
-        found = await self._contexts.call(self._store.tags, self._namespace(request))
+        found = await self._contexts.call(ContextStore.tags, self._namespace(request))
         return json_reply({"object": "list", "data": [_tag(each) for each in found]})
 
     async def get_tag(self, request: HttpRequest) -> Reply:
@@ -137,15 +136,15 @@ class ContextRoutes:
 
     async def delete_tag(self, request: HttpRequest) -> Reply:
         tag = request.path_params["tag"]
-        await self._contexts.call(self._store.delete_tag, self._namespace(request), tag)
+        await self._contexts.call(ContextStore.delete_tag, self._namespace(request), tag)
         return json_reply({"tag": tag, "object": "cache_object.tag.deleted", "deleted": True})
 
     async def _tag(self, request: HttpRequest) -> Tag:
-        found: Tag = await self._contexts.call(self._store.tag, self._namespace(request), request.path_params["tag"])
+        found: Tag = await self._contexts.call(ContextStore.tag, self._namespace(request), request.path_params["tag"])
         return found
 
     async def _context(self, request: HttpRequest, context_id: str) -> Context:
-        found: Context = await self._contexts.call(self._store.get, self._namespace(request), context_id, self._clock())
+        found: Context = await self._contexts.call(ContextStore.get, self._namespace(request), context_id, self._clock())
         return found
 
     def _namespace(self, request: HttpRequest) -> str:

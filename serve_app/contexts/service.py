@@ -3,12 +3,12 @@
 import asyncio
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 from cachetools import LRUCache
@@ -24,6 +24,7 @@ from serve_app.tenants import Caller, Principal
 
 log = logging.getLogger("ray.serve")
 
+P = ParamSpec("P")
 T = TypeVar("T")
 POLL_S = 1.0
 PURGE_S = 60.0
@@ -55,11 +56,19 @@ class Contexts:
     """Belongs to an event loop, in which `run` must run. `clock` gives seconds since the epoch."""
 
     def __init__(
-        self, store: ContextStore, kept: KeptPrefixes, tokens_of_tenant: int | None, clock: Callable[[], float] = time.time
+        self,
+        open_store: Callable[[], ContextStore],
+        kept: KeptPrefixes,
+        tokens_of_tenant: int | None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`tokens_of_tenant`: that a tenant may have kept of whom nothing else is said."""
-        self.store = store
+        """`open_store`: may raise `ContextStoreError`, and is called again then. `tokens_of_tenant`: that a tenant may have kept of whom
+        nothing else is said.
+        """
         self.kept = kept
+        self._open_store = open_store
+        self._store: ContextStore | None = None
+        self._opening = threading.Lock()
         self._tokens_of_tenant = tokens_of_tenant
         self._clock = clock
         self._threads = ThreadPoolExecutor(THREADS, "contexts")
@@ -99,8 +108,8 @@ class Contexts:
         now = self._clock()
         if now - self._purged_at >= PURGE_S:
             self._purged_at = now
-            await self.call(self.store.purge, now)
-        live = await self.call(self.store.live, now)
+            await self.call(ContextStore.purge, now)
+        live = await self.call(ContextStore.live, now)
         for gone in self._ends.keys() - live.keys():
             self.forget(gone)
         for context_id, end in live.items():
@@ -108,20 +117,27 @@ class Contexts:
             if context_id in self._keys and self.kept.get(self._keys[context_id]) is None:  # its end has been put off elsewhere
                 del self._keys[context_id]
         if missing := [context_id for context_id in live if context_id not in self._keys][:100]:
-            for context in await self.call(self.store.read, missing):
+            for context in await self.call(ContextStore.read, missing):
                 await self._take_over(context)
 
-    async def call(self, work: Callable[..., T], *args: Any) -> T:
-        """What a call of the store gives. Raises what it raises, and `ContextStoreError` if it takes too long."""
+    async def call(self, work: Callable[Concatenate[ContextStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What a method of the store gives. Raises what it raises, and `ContextStoreError` if it takes too long."""
         try:
             async with asyncio.timeout(CALL_LIMIT_S):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args))
+                return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(self._opened(), *args, **kwargs))
         except TimeoutError:
             raise ContextStoreError("the database did not answer in time") from None
 
+    def _opened(self) -> ContextStore:
+        """In a thread. While the database is away, requests that ask nothing of it are answered: so it is opened when it is needed."""
+        with self._opening:
+            self._store = self._store or self._open_store()
+            return self._store
+
     async def close(self) -> None:
         self._threads.shutdown(wait=False)
-        self.store.close()
+        if self._store:
+            self._store.close()
 
     def is_held(self, context_id: str) -> bool:
         """A replica keeps it, as far as is known here."""
@@ -234,10 +250,10 @@ class Contexts:
     async def _find(self, reference: Reference, namespace: str) -> Context:
         context_id = reference.id
         if reference.tag:
-            context_id = (await self.call(self.store.tag, namespace, reference.tag)).context_id
+            context_id = (await self.call(ContextStore.tag, namespace, reference.tag)).context_id
         context, now = self._read.get(context_id), self._clock()
         if context is None or context_id not in self._ends:
-            context = await self.call(self.store.get, namespace, context_id, now)
+            context = await self.call(ContextStore.get, namespace, context_id, now)
             self._remember(context)
         if context.namespace != namespace or self._ends.get(context_id, context.expires_at) <= now:
             raise no_context()
@@ -252,7 +268,7 @@ class Contexts:
 
     async def _note(self, context: Context, end: float) -> None:
         try:
-            await self.call(self.store.change, context.namespace, context.id, end, None, self._clock())
+            await self.call(ContextStore.change, context.namespace, context.id, end, None, self._clock())
         except AppError as error:
             log.warning("a context's new end was not noted", extra={"error": type(error).__name__})
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from deployments.config import SimulatedEngineConfig
 from deployments.kept_prefixes import KeptPrefixes
 from serve_app.config import load_config
 from serve_app.contexts.service import Contexts
-from serve_app.contexts.store import contexts_url, open_contexts
+from serve_app.contexts.store import ContextStore, contexts_url, open_contexts
+from serve_app.errors import ContextStoreError
 from tests.deployments.prefix_fleet import MODEL, Ingress, Node, ingress_of, nodes_of
 from tests.deployments.servers import eventually
 from tests.serve_app.clients import client_of, error_of
@@ -36,6 +38,7 @@ class House:
     ingress: Ingress
     contexts: Contexts
     http: httpx.AsyncClient
+    directory: Path
     now: float = 1_000_000.0
 
     def clock(self) -> float:
@@ -67,12 +70,12 @@ async def house_of(directory: Path, tokens: int | None = LIMIT, **sections: Any)
     async with nodes_of("a", "b", config=ENGINE) as nodes, ingress_of(*nodes) as ingress:
         kept = KeptPrefixes(ingress.client, ingress.directory, ingress.routing, asyncio.get_running_loop().time)
         house: House | None = None
-        contexts = Contexts(open_contexts(contexts_url(config)), kept, tokens, lambda: house.now if house else 1_000_000.0)
+        contexts = Contexts(partial(open_contexts, contexts_url(config)), kept, tokens, lambda: house.now if house else 1_000_000.0)
         world.pipeline = replace(
             world.pipeline, directory=ingress.directory, routing=ingress.routing, client=ingress.client, contexts=contexts
         )
         async with client_of(world, clock=contexts._clock) as http:
-            house = House(nodes, ingress, contexts, http)
+            house = House(nodes, ingress, contexts, http, directory)
             running = asyncio.create_task(contexts.run())
             yield house
             running.cancel()
@@ -120,10 +123,9 @@ async def test_its_tools_are_the_chats(house: House) -> None:
 
 async def test_a_kept_answer_to_the_same_chat_serves_both_ways_of_asking(house: House) -> None:
     made = await house.make()
-    on = {"cache": {"mode": "on"}}
-    first = await house.chat([SYSTEM, {"role": "user", "content": "Which?"}], **on)
-    await house.contexts.look()
-    again = await house.ask(f"cache_id={made['id']}", **on)
+    on = {"mode": "on"}
+    first = await house.chat([SYSTEM, {"role": "user", "content": "Which?"}], cache=on)
+    again = await house.ask(f"cache_id={made['id']}", cache=on)
     assert (first.headers["x-mygo-cache"], again.headers["x-mygo-cache"]) == ("miss", "exact")
     assert again.json()["choices"] == first.json()["choices"]
     assert again.headers["msh-context-cache-id"] == made["id"]
@@ -264,13 +266,31 @@ async def test_another_ingress_and_one_that_begins_anew_know_it(house: House) ->
     made = await house.make()
     async with ingress_of(*house.nodes, name="two") as other:
         kept = KeptPrefixes(other.client, other.directory, other.routing, asyncio.get_running_loop().time)
-        second = Contexts(open_contexts(house.contexts.store._database.url), kept, LIMIT, house.clock)
+        second = Contexts(house.contexts._open_store, kept, LIMIT, house.clock)
         await second.look()
         assert kept.tokens_of(house_namespace(second)) == made["tokens"]
         await house.http.delete(f"/v1/caching/{made['id']}", headers=ADA)
         await second.look()
         assert kept.tokens_of(house_namespace(second)) == 0
         await second.close()
+
+
+async def test_while_the_database_is_away_chats_are_answered(house: House) -> None:
+    away = True
+
+    def open_store() -> ContextStore:
+        if away:
+            raise ContextStoreError("it is away")
+        return found
+
+    found = open_contexts(f"sqlite:///{house.directory}/contexts.db")
+    house.contexts._open_store, house.contexts._store = open_store, None
+    assert (await house.chat(marked())).status_code == 200
+    body = {"model": MODEL.name, "messages": [SYSTEM]}
+    refused = await house.http.post("/v1/caching", json=body, headers=ADA)
+    assert (refused.status_code, error_of(refused)["code"]) == (503, "contexts_unavailable")
+    away = False
+    await house.make()
 
 
 def house_namespace(contexts: Contexts) -> str:
