@@ -1,7 +1,7 @@
 """Kept contexts over HTTP, with simulated engines behind."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,7 +38,6 @@ class House:
     ingress: Ingress
     contexts: Contexts
     http: httpx.AsyncClient
-    directory: Path
     now: float = 1_000_000.0
 
     def clock(self) -> float:
@@ -64,18 +63,21 @@ class House:
 
 
 @asynccontextmanager
-async def house_of(directory: Path, tokens: int | None = LIMIT, **sections: Any) -> AsyncIterator[House]:
+async def house_of(
+    directory: Path, tokens: int | None = LIMIT, open_store: Callable[[], ContextStore] | None = None, **sections: Any
+) -> AsyncIterator[House]:
     config = load_config({"llm": {"model": {"name": MODEL.name}}, "data_dir": str(directory), **sections})
     world = World(config)
     async with nodes_of("a", "b", config=ENGINE) as nodes, ingress_of(*nodes) as ingress:
         kept = KeptPrefixes(ingress.client, ingress.directory, ingress.routing, asyncio.get_running_loop().time)
         house: House | None = None
-        contexts = Contexts(partial(open_contexts, contexts_url(config)), kept, tokens, lambda: house.now if house else 1_000_000.0)
+        open_store = open_store or partial(open_contexts, contexts_url(config))
+        contexts = Contexts(open_store, kept, tokens, lambda: house.now if house else 1_000_000.0)
         world.pipeline = replace(
             world.pipeline, directory=ingress.directory, routing=ingress.routing, client=ingress.client, contexts=contexts
         )
         async with client_of(world, clock=contexts._clock) as http:
-            house = House(nodes, ingress, contexts, http, directory)
+            house = House(nodes, ingress, contexts, http)
             running = asyncio.create_task(contexts.run())
             yield house
             running.cancel()
@@ -275,22 +277,21 @@ async def test_another_ingress_and_one_that_begins_anew_know_it(house: House) ->
         await second.close()
 
 
-async def test_while_the_database_is_away_chats_are_answered(house: House) -> None:
+async def test_while_the_database_is_away_chats_are_answered(tmp_path: Path) -> None:
     away = True
 
     def open_store() -> ContextStore:
         if away:
             raise ContextStoreError("it is away")
-        return found
+        return open_contexts(f"sqlite:///{tmp_path}/contexts.db")
 
-    found = open_contexts(f"sqlite:///{house.directory}/contexts.db")
-    house.contexts._open_store, house.contexts._store = open_store, None
-    assert (await house.chat(marked())).status_code == 200
-    body = {"model": MODEL.name, "messages": [SYSTEM]}
-    refused = await house.http.post("/v1/caching", json=body, headers=ADA)
-    assert (refused.status_code, error_of(refused)["code"]) == (503, "contexts_unavailable")
-    away = False
-    await house.make()
+    async with house_of(tmp_path, open_store=open_store) as house:
+        assert (await house.chat(marked())).status_code == 200
+        body = {"model": MODEL.name, "messages": [SYSTEM]}
+        refused = await house.http.post("/v1/caching", json=body, headers=ADA)
+        assert (refused.status_code, error_of(refused)["code"]) == (503, "contexts_unavailable")
+        away = False
+        await house.make()
 
 
 def house_namespace(contexts: Contexts) -> str:
