@@ -92,6 +92,13 @@ class ModelConfig(Section):
     """What clients write in `model`."""
     source: str = "demo"
     """`demo` (the model that ships with the project), a directory, or a hub id."""
+    aliases: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = ()
+    """Other names that it answers to."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that clients may write."""
+        return (self.name, *self.aliases)
 
 
 class ReplicasConfig(Section):
