@@ -31,12 +31,6 @@ _OURS = ("cache", "retrieval", "request_id", "priority")
 """Fields that the engine does not get: the application's own, and those that are not a client's to set."""
 
 
-class _Tokenized(msgspec.Struct):
-    """What an engine's `/tokenize` says of a prompt; an error of its has no count."""
-
-    count: int
-
-
 @dataclass(frozen=True, slots=True)
 class Sent:
     """A request that a replica has taken: its answer, and the place that is reserved for it there until `close`."""
@@ -120,11 +114,13 @@ async def _exact_length(
     client: ReplicaClient, request: Generation, error: engine_errors.ContextLengthError, ranked: list[Replica]
 ) -> ApiError:
     """Engines stop counting where a prompt gets too long; its writer wants to know by how much."""
-    body = {key: request.body[key] for key in ("model", request.prompt_field)}
-    call = Call("POST", "/tokenize", {"content-type": JSON_TYPE}, msgspec.json.encode(body))
+    counting = formats.counting(request)
+    if counting is None:
+        return error
+    call = Call("POST", counting.path, {"content-type": JSON_TYPE}, msgspec.json.encode(counting.body))
     try:
         raw = await read_answer(await client.send(call, ranked))
-        return error.with_length(msgspec.json.decode(raw, type=_Tokenized).count)
+        return error.with_length(counting.tokens(raw))
     except (DeploymentError, msgspec.DecodeError):  # the prompt is too long, however long it is
         return error
 

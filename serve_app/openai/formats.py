@@ -1,7 +1,7 @@
-"""What the relay reads of answers, and how it ends a stream that broke off, by the kind of the request."""
+"""What the relay reads of answers, how a prompt's length is asked for, and how a stream ends that broke off, by the kind of the request."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -75,6 +75,36 @@ def _of_message(message: _Message) -> sse.Usage | None:
 def _usage(prompt: int, answer: int, cached: int | None) -> sse.Usage:
     details = {"prompt_tokens_details": {"cached_tokens": cached}} if cached is not None else {}
     return msgspec.convert({"prompt_tokens": prompt, "completion_tokens": answer, **details}, sse.Usage)
+
+
+class _Tokenized(msgspec.Struct):
+    count: int
+
+
+class _Counted(msgspec.Struct):
+    input_tokens: int
+
+
+class Counting(NamedTuple):
+    """How an engine is asked for the length of a prompt. `tokens` raises `msgspec.DecodeError` for an answer that does not say it."""
+
+    path: str
+    body: dict[str, Any]
+    tokens: Callable[[bytes], int]
+
+
+_COUNTED_OF_MESSAGES: Final[tuple[str, ...]] = ("model", "messages", "system", "tools", "tool_choice", "thinking")
+
+
+def counting(request: Generation) -> Counting | None:
+    """None: engines cannot be asked."""
+    if request.kind == "response":
+        return None
+    if request.kind == "message":
+        body = {key: request.body[key] for key in _COUNTED_OF_MESSAGES if key in request.body}
+        return Counting("/v1/messages/count_tokens", body, lambda raw: msgspec.json.decode(raw, type=_Counted).input_tokens)
+    body = {key: request.body[key] for key in ("model", request.prompt_field)}
+    return Counting("/tokenize", body, lambda raw: msgspec.json.decode(raw, type=_Tokenized).count)
 
 
 class NamedEvents:
