@@ -82,12 +82,22 @@ class OpenAIRoutes:
         raise NotFoundError("The model does not exist.", param="model", code="model_not_found")
 
     async def _models(self, principal: Principal) -> list[dict[str, Any]]:
-        """The engine's own list, which says what kind of engine it is, and the encoder; of these, what the key may ask for."""
+        """The engine's own list, which says what kind of engine it is, the model's aliases, and the encoder; of these, what the key may
+        ask for.
+        """
+        llm = self._pipeline.config.llm.model
         answer = await self._pipeline.client.send(Call("GET", "/v1/models", {}), self._pipeline.directory.replicas)
         served = msgspec.json.decode(await read_answer(answer))["data"]
         shown = [{key: value for key, value in model.items() if key not in ("permission", "root", "parent")} for model in served]
-        encoder = {"id": self._pipeline.config.embedding.name, "object": "model", "created": self._created, "owned_by": "mygo"}
-        return [model for model in (*shown, encoder) if principal.may_ask(model["id"])]
+        aliases = [_called(name, model) for model in shown for name in llm.aliases if model["id"] == llm.name]
+        encoder: dict[str, Any] = {
+            "id": self._pipeline.config.embedding.name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "mygo",
+        }
+        asked = (*shown, *aliases) if any(map(principal.may_ask, llm.names)) else ()
+        return [*asked, *([encoder] if principal.may_ask(encoder["id"]) else [])]
 
     async def embeddings(self, request: HttpRequest) -> Reply:
         asked = parse_embedding(request.body)
@@ -109,6 +119,10 @@ class OpenAIRoutes:
         finally:
             ticket.end()
         return json_reply(_embedding_body(asked, config.name, embedded), headers=ticket.headers)
+
+
+def _called(alias: str, model: dict[str, Any]) -> dict[str, Any]:
+    return {**model, "id": alias, "mygo": {**model.get("mygo", {}), "alias_of": model["id"]}}
 
 
 def _embedding_body(asked: EmbeddingRequest, model: str, embedded: list[Embedded]) -> dict[str, Any]:
