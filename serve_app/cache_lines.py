@@ -112,6 +112,7 @@ class LineReader:
         except InvalidRequestError:
             raise InvalidRequestError("The line is not a JSON object in UTF-8, or it is nested too deep.") from None
         line = check({key: each for key, each in value.items() if each is not None}, Line)
+        line = msgspec.structs.replace(line, model=self._config.llm.model.own_name(line.model))
         answer = _answer(line)
         if self._guard:
             self._guard.imported(answer)

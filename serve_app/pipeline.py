@@ -7,7 +7,7 @@ exact key is built.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,6 +26,7 @@ from serve_app.learning import Learner
 from serve_app.metrics import Metrics
 from serve_app.openai import answers
 from serve_app.openai.citing import cited
+from serve_app.openai.kinds import Kind
 from serve_app.openai.replay import ID_PREFIXES, fill, render
 from serve_app.openai.requests import Generation
 from serve_app.relay import read_answer, relay, send
@@ -43,7 +44,7 @@ _NOT_IN_XARGS = _NOT_FOR_CLIENTS | {"kv_cache_report_mode"}
 class Asked(NamedTuple):
     """All that the exact tier needs to know of a request that may be given a kept answer."""
 
-    kind: Literal["chat", "completion"]
+    kind: Kind
     namespace: str
     key: str
     stream: bool
@@ -100,7 +101,7 @@ class Pipeline:
     def arrive(self, request: Generation, caller: Caller) -> Arrival:
         """What comes before any waiting. Raises as `generate` does."""
         namespace = self.namespaces.of(caller.tenant)  # 1
-        self._admit(request, caller.principal)  # 2
+        request = self._admit(request, caller.principal)  # 2
         ruled = self.content.check(request, caller.tenant) if self.content else None
         if ruled is None:
             lookup = None if request.retrieval or request.context else self.tiers.lookup(request, caller, namespace)
@@ -205,19 +206,30 @@ class Pipeline:
         sent = await send(self.client, self.routing, request, caller, lookup.namespace, admitted.flow, begun)  # 6, 7, 8
         return await relay(request, sent, self.tiers, lookup, admitted.used)  # 8, 9
 
-    def _admit(self, request: Generation, principal: Principal) -> None:
-        if request.model != self.config.llm.model.name or not principal.may_ask(request.model):
-            served = self.config.llm.model.name
-            raise NotFoundError(f"The model does not exist here; the one that answers is {served}.", param="model", code="model_not_found")
+    def require_model(self, name: str, principal: Principal) -> str:
+        """The model's own name. Raises `NotFoundError` where none answers to the given one, or none that the key may ask."""
+        served = self.config.llm.model
+        if name not in served.names or not any(map(principal.may_ask, served.names)):
+            raise NotFoundError(
+                f"The model does not exist here; the one that answers is {served.name}.", param="model", code="model_not_found"
+            )
+        return served.name
+
+    def _admit(self, request: Generation, principal: Principal) -> Generation:
+        """The request as it goes on, under the model's own name."""
+        model = self.require_model(request.model, principal)
+        if model != request.model:
+            request = replace(request, model=model, body={**request.body, "model": model})
         limit = min((replica.max_model_len for replica in self.directory.replicas), default=None)
         if limit and request.max_tokens and request.max_tokens > limit:
-            field = "max_completion_tokens" if "max_completion_tokens" in request.body else "max_tokens"
+            field = request.length_field
             raise InvalidRequestError(f"{field} must be at most {limit}, the model's context length.", param=field, code="invalid_value")
         if refused := _NOT_FOR_CLIENTS & request.body.keys():
             raise InvalidRequestError("This field is not accepted here.", param=min(refused), code="unsupported_parameter")
         xargs = request.body.get("vllm_xargs")
         if isinstance(xargs, dict) and (refused := _NOT_IN_XARGS & xargs.keys()):
             raise InvalidRequestError("This field is not accepted here.", param=f"vllm_xargs.{min(refused)}", code="unsupported_parameter")
+        return request
 
     def _audit(self, request: Generation, caller: Caller, lookup: Lookup) -> None:
         """Has the answer that was just served computed anew now and then."""

@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 
-from serve_app.content.answers import BLOCKED, Events, answer_text, blank, pass_choices, pass_whole
+from serve_app.content.answers import BLOCKED, Events, pass_choices
 from serve_app.content.base import Matcher, Moderator, Rule
+from serve_app.content.items import blank_answer, pass_answer, text_of_answer
 from serve_app.content.moderation import NAME, Moderation
+from serve_app.content.named_events import MessageEvents, ResponseEvents, ruled_events
 from serve_app.content.prompts import Checked, prompt_text, require_text
 from serve_app.errors import ApiError, InvalidRequestError, UpstreamError
 from serve_app.metrics import Metrics
@@ -38,7 +40,7 @@ class Guard:
         """What of it can be told at once. Raises `InvalidRequestError` for what cannot be checked."""
         if self.prompt or self.moderation:
             require_text(request)
-        if self.answer and (asked := [field for field in _SPELT_OUT if request.body.get(field, False) is not False]):  # 0 asks, too
+        if self.answer and (asked := _spelt_out(request)):
             raise InvalidRequestError(
                 "This cannot be had here: it would show answers that are not checked.",
                 param=asked[0],
@@ -66,11 +68,11 @@ class Guard:
         try:
             if self.answer:
                 met: list[Rule] = []
-                work = partial(pass_whole, raw, self.answer, met.append)
+                work = partial(pass_answer, raw, self.answer, met.append)
                 raw = await asyncio.to_thread(work) if len(raw) > LONG_BYTES else work()
                 for rule in met:
                     self.met(rule)
-            return raw if await self._passes(msgspec.json.decode(raw)) else blank(raw)
+            return raw if await self._passes(msgspec.json.decode(raw)) else blank_answer(raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise UpstreamError("The engine's answer could not be read, so it could not be checked.", code="engine_error") from None
 
@@ -81,9 +83,9 @@ class Guard:
             if any(choice.get("finish_reason") == BLOCKED for choice in answer.get("choices") or ()):
                 raise InvalidRequestError("answer: it is against a content rule.", param="answer", code=BLOCKED)
 
-    def events(self, request: Generation) -> Events | None:
+    def events(self, request: Generation) -> Events | MessageEvents | ResponseEvents | None:
         """What a streamed answer's events pass. None: nothing."""
-        return Events(self.answer, request.choices, self.met) if self.answer else None
+        return ruled_events(request, self.answer, self.met) if self.answer else None
 
     async def may_keep(self, raw: bytes) -> bool:
         """Of a complete streamed answer: what the model says of it. Never raises `UnavailableError`."""
@@ -100,7 +102,7 @@ class Guard:
     async def _passes(self, answer: dict[str, Any]) -> bool:
         if self.moderation is None or not self.judges_answers:
             return True
-        return not await self.moderation.flags(answer_text(answer))
+        return not await self.moderation.flags(text_of_answer(answer))
 
     def met(self, rule: Rule) -> None:
         self.metrics.content(rule.name, rule.action)
@@ -156,6 +158,13 @@ class Content:
     async def close(self) -> None:
         if self.moderator:
             await self.moderator.close()
+
+
+def _spelt_out(request: Generation) -> list[str]:
+    asked = [field for field in _SPELT_OUT if request.body.get(field, False) is not False]  # 0 asks, too
+    if request.kind == "response" and "message.output_text.logprobs" in request.body.get("include", ()):
+        asked.append("include")
+    return asked
 
 
 def _against(name: str, request: Generation) -> InvalidRequestError:

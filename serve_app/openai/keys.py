@@ -7,6 +7,7 @@ import msgspec
 
 from cache.policy import Dialogue
 from serve_app.errors import InvalidRequestError
+from serve_app.openai.kinds import REPLAYED
 from serve_app.openai.requests import Generation
 
 _NOT_THE_ANSWER = frozenset(
@@ -46,7 +47,7 @@ def key_material(request: Generation) -> dict[str, Any]:
 
 def is_cacheable(request: Generation) -> bool:
     """Whether a kept answer could be replayed with everything that this request asks for."""
-    return not any(request.body.get(field) for field in _NOT_KEPT)
+    return request.kind in REPLAYED and not any(request.body.get(field) for field in _NOT_KEPT)
 
 
 @dataclass(frozen=True, slots=True)

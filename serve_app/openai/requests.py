@@ -20,6 +20,7 @@ from retrieval.order import Ranks
 from retrieval.wording import sentence, unknown_field
 from serve_app.contexts.asked import Mark, Reference, take_marks, take_reference
 from serve_app.errors import InvalidRequestError
+from serve_app.openai.kinds import PATHS, PROMPTS, REPLAYED, Kind, characters_of
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Count = Annotated[int, Meta(ge=1)]
@@ -242,9 +243,9 @@ class Retrieved:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A checked request for chat or text completion, as the pipeline sees it."""
+    """A checked request for an answer, as the pipeline sees it."""
 
-    kind: Literal["chat", "completion"]
+    kind: Kind
     body: dict[str, Any]
     """The client's own fields, without nulls."""
     model: str
@@ -284,7 +285,7 @@ class Generation:
 
     @property
     def path(self) -> str:
-        return "/v1/chat/completions" if self.kind == "chat" else "/v1/completions"
+        return PATHS[self.kind]
 
     @property
     def skips_prefix_cache(self) -> bool:
@@ -296,6 +297,8 @@ class Generation:
         """About how long the prompt is; 0 where its tokens cannot be known beforehand: several prompts, or media."""
         if self.skips_prefix_cache:
             return 0
+        if self.kind not in REPLAYED:
+            return characters_of([self.body.get(field) for field in (*PROMPTS[self.kind], "tools")])
         if self.kind == "completion":
             return _characters_of_prompt(self.body["prompt"])
         parts = [part for message in self.body["messages"] for part in _parts(message.get("content"))]
@@ -307,11 +310,16 @@ class Generation:
     @property
     def prompt_bytes(self) -> int:
         """Of the prompt's text in UTF-8, at most."""
-        return len(msgspec.json.encode([self.body.get(name) for name in ("messages", "prompt", "tools")]))
+        return len(msgspec.json.encode([self.body.get(name) for name in (*PROMPTS[self.kind], "tools")]))
 
     @property
     def prompt_field(self) -> str:
-        return "messages" if self.kind == "chat" else "prompt"
+        return PROMPTS[self.kind][0]
+
+    @property
+    def length_field(self) -> str:
+        """The field that limits the answer."""
+        return next((field for field in ("max_completion_tokens", "max_output_tokens") if field in self.body), "max_tokens")
 
 
 def _parts(content: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
