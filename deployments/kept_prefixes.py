@@ -298,9 +298,9 @@ def _rank(key: int, replica: str) -> bytes:
     return hashlib.sha256(f"{key}/{replica}".encode()).digest()
 
 
-def with_messages(call: Call, messages: Sequence[object], **changes: object) -> Call:
-    """The same request with other messages, and without what is for its answer only."""
+def changed(call: Call, **fields: object) -> Call:
+    """The same request with other fields, and without what is for its answer only."""
     body = msgspec.json.decode(call.body)
     for name in ("stream", "stream_options", "continue_final_message"):
         body.pop(name, None)
-    return replace(call, body=msgspec.json.encode({**body, "messages": messages, **changes}))
+    return replace(call, body=msgspec.json.encode({**body, **fields}))

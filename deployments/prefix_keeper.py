@@ -34,6 +34,8 @@ LIMIT_S = 30.0
 PAUSE_S = 0.05
 """Between two uses of one prefix; longer each time that most of it had been lost."""
 MAX_PAUSE_S = 30.0
+NEWS_S = 0.5
+"""What was computed so recently may be in the cache although no event has said so yet."""
 MAX_AT_ONCE = 4
 MAX_PREFIXES = 4096
 FIRST = -1
@@ -184,7 +186,8 @@ class PrefixKeeper:
     def _is_due(self, prefix: _Prefix, now: float) -> bool:
         if now - prefix.used_at < prefix.pause_s:
             return False
-        return prefix.keys[-1] not in self._cached or self._moved - prefix.moved_at >= EARLY * prefix.behind
+        is_lost = prefix.keys[-1] not in self._cached and now - prefix.used_at >= NEWS_S
+        return is_lost or self._moved - prefix.moved_at >= EARLY * prefix.behind
 
     async def _use(self, prefix: _Prefix) -> None:
         lost = self._lost(prefix)

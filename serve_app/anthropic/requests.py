@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from serve_app.contexts.asked import take_marks
 from serve_app.errors import InvalidRequestError
 from serve_app.openai.requests import CacheOptions, Count, Generation, check, parse_object
 
@@ -53,6 +54,7 @@ def parse_message(body: bytes) -> Generation:
     value = _object(body)
     request = check(value, MessageRequest)
     _refuse_unknown(request)
+    marks = take_marks(value) if b"cache_control" in body else ()
     return Generation(
         kind="message",
         body=value,
@@ -63,6 +65,7 @@ def parse_message(body: bytes) -> Generation:
         retrieval=None,
         max_tokens=request.max_tokens,
         priority=request.priority or 0,
+        marks=marks,
     )
 
 

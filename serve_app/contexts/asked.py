@@ -1,6 +1,7 @@
 """What a request asks of kept contexts: marks on its messages, as Anthropic has them, or a context that was made before, as Kimi has it."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -27,13 +28,28 @@ class Control(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place in a chat: its prompt up to there is to be kept, for so long after each use."""
+    """A place in a request: its prompt up to there is to be kept, for so long after each use."""
 
+    field: Literal["tools", "system", "messages"]
     message: int
-    """The last one of the beginning, or of which it has the beginning. -1: tools only."""
+    """Of `messages`, the last one of the beginning, or of which it has the beginning."""
     part: int | None
-    """The last part of that message; None: all of it."""
+    """The last part of that message, or of `system`; None: all of it."""
     ttl_s: float
+
+    def beginning(self, body: dict[str, Any], behind: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a request that has what is before the mark, and no more than it needs: `behind`, if there is no message."""
+        messages = body["messages"]
+        if self.field == "messages":
+            last = messages[self.message]
+            return {"messages": [*messages[: self.message], last if self.part is None else _cut(last, "content", self.part)]}
+        if self.field == "system" and self.part is not None:
+            return {**_cut({"system": body["system"]}, "system", self.part), "messages": [behind]}
+        return {"messages": [behind]}
+
+
+def _cut(value: dict[str, Any], field: str, part: int) -> dict[str, Any]:
+    return {**value, field: value[field][: part + 1]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +77,28 @@ def seconds_of(ttl: str | int | None, param: str) -> float:
 
 
 def take_marks(body: dict[str, Any]) -> tuple[Mark, ...]:
-    """Removes every `cache_control` from a chat's body, in place. Raises `InvalidRequestError`."""
+    """Removes every `cache_control` from the body of a chat, or of Anthropic's messages, in place. Raises `InvalidRequestError`."""
     marks = []
+    messages = body["messages"]
     for at, tool in enumerate(body.get("tools") or ()):
         if isinstance(tool, dict) and (ttl_s := _taken(tool, f"tools[{at}]")):
-            marks.append(Mark(-1, None, ttl_s))
-    for at, message in enumerate(body["messages"]):
-        parts = message.get("content")
-        for part, each in enumerate(parts if isinstance(parts, list) else ()):
-            if ttl_s := _taken(each, f"messages[{at}].content[{part}]"):
-                marks.append(Mark(at, part, ttl_s))
+            marks.append(Mark("tools", 0, None, ttl_s))
+    marks += [Mark("system", 0, part, ttl_s) for part, ttl_s in _in_parts(body.get("system"), "system")]
+    for at, message in enumerate(messages):
+        marks += [Mark("messages", at, part, ttl_s) for part, ttl_s in _in_parts(message.get("content"), f"messages[{at}].content")]
         if ttl_s := _taken(message, f"messages[{at}]"):
-            marks.append(Mark(at, None, ttl_s))
+            marks.append(Mark("messages", at, None, ttl_s))
+    if ttl_s := _taken(body, ""):  # of the request: all that it says
+        marks.append(Mark("messages", len(messages) - 1, None, ttl_s))
     if len(marks) > MAX_MARKS:
         raise InvalidRequestError(f"At most {MAX_MARKS} places can have cache_control.", param="cache_control", code="invalid_value")
     return tuple(marks)
+
+
+def _in_parts(parts: Any, path: str) -> Iterator[tuple[int, float]]:
+    for number, part in enumerate(parts if isinstance(parts, list) else ()):
+        if isinstance(part, dict) and (ttl_s := _taken(part, f"{path}[{number}]")):
+            yield number, ttl_s
 
 
 def _taken(value: dict[str, Any], path: str) -> float | None:
@@ -83,15 +106,13 @@ def _taken(value: dict[str, Any], path: str) -> float | None:
     given = value.pop("cache_control", None)
     if given is None:
         return None
+    where = f"{path}.cache_control".removeprefix(".")
     try:
         control = msgspec.convert(given, Control)
     except msgspec.ValidationError:
-        raise InvalidRequestError(
-            f'{path}.cache_control must be {{"type": "ephemeral"}}, with a ttl such as "5m" if wanted.',
-            param=f"{path}.cache_control",
-            code="invalid_value",
-        ) from None
-    return seconds_of(control.ttl, f"{path}.cache_control.ttl")
+        message = f'{where} must be {{"type": "ephemeral"}}, with a ttl such as "5m" if wanted.'
+        raise InvalidRequestError(message, param=where, code="invalid_value") from None
+    return seconds_of(control.ttl, f"{where}.ttl")
 
 
 def take_reference(body: dict[str, Any]) -> Reference | None:

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import msgspec
 from cachetools import LRUCache
 
-from deployments.kept_prefixes import KeptPrefix, KeptPrefixes, State, with_messages
+from deployments.kept_prefixes import KeptPrefix, KeptPrefixes, State, changed
 from deployments.replica_client import Call
 from serve_app.contexts.asked import Mark, Reference
 from serve_app.contexts.store import Context, ContextStore, no_context
@@ -39,7 +39,7 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_AT_ONCE = 32
 """Marked requests whose prefixes are being found out."""
 HEADER = "x-mygo-context"
-_BEHIND = {"role": "user", "content": "."}
+BEHIND = {"role": "user", "content": "."}
 """What may follow a context: where its tokens end is seen by what changes."""
 
 
@@ -152,12 +152,12 @@ class Contexts:
         self, model: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, namespace: str
     ) -> Measured | None:
         """See `measured`."""
-        body = {"model": model, "messages": [*messages, _BEHIND], **({"tools": tools} if tools is not None else {})}
+        body = {"model": model, "messages": [*messages, BEHIND], **({"tools": tools} if tools is not None else {})}
         whole = Call("POST", "/v1/chat/completions", {}, msgspec.json.encode(body))
-        beginning = with_messages(whole, messages, add_generation_prompt=False)
+        beginning = changed(whole, messages=messages, add_generation_prompt=False)
         found = await self.kept.measure(whole, [beginning])
         if found is None:  # a template that wants user and assistant to take turns
-            found = await self.kept.measure(with_messages(whole, messages), [beginning])
+            found = await self.kept.measure(changed(whole, messages=messages), [beginning])
         if not found:
             return None
         keys, tokens = self.kept.whole_blocks(found[0], namespace)
@@ -195,7 +195,7 @@ class Contexts:
             self._extend(context, end)
         tools = {} if context.tools is None else {"tools": context.tools}
         body = {**request.body, **tools, "messages": [*context.messages, *request.body["messages"]]}
-        marks = tuple(replace(mark, message=mark.message + len(context.messages)) for mark in request.marks)
+        marks = tuple(replace(mark, message=mark.message + len(context.messages)) for mark in request.marks if mark.field == "messages")
         headers = {"msh-context-cache-id": context.id, "msh-context-cache-token-exp": str(int(end))}
         return replace(request, body=body, marks=marks, context=None, context_headers=headers)
 
@@ -233,8 +233,8 @@ class Contexts:
 
     async def _find_out(self, request: Generation, marks: Sequence[Mark], caller: Caller, namespace: str) -> None:
         whole, salt, _ = engine_request(request, caller, namespace)
-        messages = request.retrieved.messages if request.retrieved else request.body["messages"]
-        beginnings = [with_messages(whole, _beginning(messages, mark) or [_BEHIND], add_generation_prompt=False) for mark in marks]
+        body, ends = _client_body(request), {"add_generation_prompt": False} if request.kind == "chat" else {}
+        beginnings = [changed(whole, **mark.beginning(body, BEHIND), **ends) for mark in marks]
         found = await self.kept.measure(whole, beginnings)
         for mark, tokens in zip(marks, found or (), strict=False):
             keys, tokens = self.kept.whole_blocks(tokens, salt)
@@ -297,17 +297,14 @@ def _size(context: Context) -> int:
     return len(msgspec.json.encode([context.messages, context.tools])) + 1000
 
 
-def _beginning(messages: list[dict[str, Any]], mark: Mark) -> list[dict[str, Any]]:
-    """The messages up to a mark."""
-    if mark.part is None or mark.message < 0:
-        return messages[: mark.message + 1]
-    last = messages[mark.message]
-    return [*messages[: mark.message], {**last, "content": last["content"][: mark.part + 1]}]
+def _client_body(request: Generation) -> dict[str, Any]:
+    """As the client wrote it, without documents that were found for it."""
+    return {**request.body, "messages": request.retrieved.messages} if request.retrieved else request.body
 
 
 def _name(request: Generation, mark: Mark, namespace: str) -> bytes:
     """Of what a mark is about: equal beginnings have equal names."""
-    messages = request.retrieved.messages if request.retrieved else request.body["messages"]
-    before = {name: request.body.get(name) for name in ("tools", "cache_salt", "chat_template_kwargs", "documents", "functions")}
-    material = [namespace, request.model, before, _beginning(messages, mark)]
+    body = _client_body(request)
+    before = {name: body.get(name) for name in ("tools", "system", "cache_salt", "chat_template_kwargs", "documents", "functions")}
+    material = [namespace, request.kind, request.model, {**before, **mark.beginning(body, BEHIND)}]
     return hashlib.sha256(msgspec.json.encode(material)).digest()

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from cache.prefix.router import Prompt
 from deployments.config import SimulatedEngineConfig
-from deployments.kept_prefixes import KeptPrefix, KeptPrefixes, with_messages
+from deployments.kept_prefixes import KeptPrefix, KeptPrefixes, changed
 from deployments.replica_client import Call
 from deployments.watchers import NoWatcher
 from tests.deployments.prefix_fleet import MODEL, SALT, Ingress, Node, ingress_of, nodes_of
@@ -46,7 +46,7 @@ class Keeping:
 
     async def keep(self, text: str = CONTEXT, for_s: float = 60.0) -> KeptPrefix:
         whole = chat(("system", text), ("user", "?"))
-        beginning = with_messages(whole, [{"role": "system", "content": text}], add_generation_prompt=False)
+        beginning = changed(whole, messages=[{"role": "system", "content": text}], add_generation_prompt=False)
         measured = await self.prefixes.measure(whole, [beginning])
         assert measured
         keys, tokens = self.prefixes.whole_blocks(measured[0], SALT)

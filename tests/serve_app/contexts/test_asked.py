@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from serve_app.anthropic.requests import parse_message
 from serve_app.contexts.asked import MAX_TTL_S, Mark, Reference, seconds_of
 from serve_app.errors import InvalidRequestError
 from serve_app.openai.keys import key_material
@@ -41,8 +42,30 @@ def test_marks_are_taken_from_tools_messages_and_their_parts() -> None:
         ],
         tools=[{"type": "function", "function": {"name": "f"}, "cache_control": EPHEMERAL}],
     )
-    assert request.marks == (Mark(-1, None, 300), Mark(0, 0, 3600), Mark(1, None, 300))
+    assert request.marks == (Mark("tools", 0, None, 300), Mark("messages", 0, 0, 3600), Mark("messages", 1, None, 300))
     assert b"cache_control" not in msgspec.json.encode(request.body)
+
+
+def test_marks_of_anthropics_requests() -> None:
+    body = {
+        "model": "m",
+        "max_tokens": 1,
+        "system": [part("a", cache_control=EPHEMERAL), part("b")],
+        "messages": [
+            {"role": "user", "content": [part("c"), part("d", cache_control=EPHEMERAL), part("e")]},
+            {"role": "user", "content": "f"},
+        ],
+        "cache_control": {"type": "ephemeral", "ttl": "1h"},
+    }
+    request = parse_message(msgspec.json.encode(body))
+    assert request.marks == (Mark("system", 0, 0, 300), Mark("messages", 0, 1, 300), Mark("messages", 1, None, 3600))
+    assert b"cache_control" not in msgspec.json.encode(request.body)
+    behind = {"role": "user", "content": "."}
+    assert [mark.beginning(request.body, behind) for mark in request.marks] == [
+        {"system": [part("a")], "messages": [behind]},
+        {"messages": [{"role": "user", "content": [part("c"), part("d")]}]},
+        {"messages": request.body["messages"]},
+    ]
 
 
 def test_marks_do_not_change_what_is_asked() -> None:

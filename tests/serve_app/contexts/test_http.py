@@ -322,6 +322,20 @@ async def test_a_marked_stream_too(house: House, stream: bool) -> None:
     await eventually(lambda: house.kept() == 1)
 
 
+async def test_a_mark_in_anthropics_messages(house: House) -> None:
+    async def ask(question: str) -> httpx.Response:
+        system = [{"type": "text", "text": RULES, "cache_control": {"type": "ephemeral"}}]
+        body = {"model": MODEL.name, "system": system, "messages": [{"role": "user", "content": question}], "max_tokens": 4}
+        return await house.http.post("/v1/messages", json=body, headers=ADA)
+
+    first = await ask("Which?")
+    assert (first.status_code, first.headers["x-mygo-context"]) == (200, "new")
+    await eventually(lambda: house.kept() == 1)
+    again = await ask("And which other?")
+    assert again.headers["x-mygo-context"] == "kept"
+    assert again.json()["usage"]["cache_read_input_tokens"] > 300
+
+
 async def test_a_tenants_marks_are_limited_with_its_contexts(house: House) -> None:
     for number in range(4):
         await house.make(f"{number} {RULES}")
