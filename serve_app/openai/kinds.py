@@ -18,8 +18,8 @@ PROMPTS: Final[Mapping[Kind, tuple[str, ...]]] = {
     "message": ("messages", "system"),
 }
 """Fields with the prompt's texts, the one that an error names first."""
-REPLAYED: Final = frozenset({"chat", "completion"})
-"""Kinds whose answers are kept."""
+WITH_CHOICES: Final = frozenset({"chat", "completion"})
+"""Kinds whose answers have choices."""
 
 _MEDIA = frozenset({"image", "document", "file", "input_image", "input_file", "input_audio"})
 _NO_TEXT = frozenset({"type", "role", "id", "status", "call_id", "tool_use_id", "signature", "cache_control"})
