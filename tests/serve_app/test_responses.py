@@ -58,6 +58,17 @@ async def test_engines_store_nothing_and_keep_tenants_apart(http: httpx.AsyncCli
     assert "x" not in {body["cache_salt"] for body in sent}
 
 
+async def test_what_the_model_has_said_goes_back_in_one_piece(http: httpx.AsyncClient, world: World) -> None:
+    """vLLM reads the first part of it only."""
+    parts = [{"type": "output_text", "text": "One. ", "annotations": []}, {"type": "refusal", "refusal": "Two."}]
+    said = {"type": "message", "role": "assistant", "id": "msg_1", "status": "completed", "content": parts}
+    items = [{"role": "user", "content": parts}, said, {**said, "content": []}, {**said, "status": "incomplete"}, {**said, "content": [1]}]
+    world.replicas.script.append(FakeAnswer([response(TEXT)]))
+    await http.post("/v1/responses", json={**ASKED, "input": items})
+    joined = [{"type": "message", "role": "assistant", "content": text} for text in ("One. Two.", "")]
+    assert world.replicas.bodies[0]["input"] == [items[0], *joined, *items[3:]]
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
