@@ -24,10 +24,10 @@ from serve_app.contexts.service import Contexts
 from serve_app.errors import ApiError, InvalidRequestError, NotFoundError, to_api_error
 from serve_app.learning import Learner
 from serve_app.metrics import Metrics
-from serve_app.openai import answers
+from serve_app.openai import answers, formats
 from serve_app.openai.citing import cited
 from serve_app.openai.kinds import Kind
-from serve_app.openai.replay import ID_PREFIXES, fill, render
+from serve_app.openai.replay import ID_PREFIXES, render
 from serve_app.openai.requests import Generation
 from serve_app.relay import read_answer, relay, send
 from serve_app.renewal import Renewals
@@ -248,7 +248,7 @@ class Pipeline:
             anew = await self.tiers.to_renew(lookup)
             if anew is None:
                 return "not_needed"
-            self.tiers.keep(anew, answers.from_json, await self._anew(request, caller, lookup))
+            self.tiers.keep(anew, formats.from_json(request.kind), await self._anew(request, caller, lookup))
             return "renewed"
 
         self.renewals.served(entry, lookup.key, renew)
@@ -264,11 +264,10 @@ class Pipeline:
     def _replay(self, request: Generation, caller: Caller, entry: Entry, tier: str, similarity: float) -> Reply | None:
         """None for an answer that was damaged in the store: a doubt, and so a miss."""
         try:
-            pieces = render(entry.answer, request.kind, stream=request.stream, include_usage=request.include_usage)
+            body = formats.replayed(request, entry.answer, caller.request_id, int(self.clock()))
         except msgspec.DecodeError:
             self.metrics.cache(tier, "damaged")
             return None
-        body = fill(pieces, ID_PREFIXES[request.kind] + caller.request_id, int(self.clock()))
         return Reply(200, {**request.headers, **_hit_headers(entry, tier, similarity)}, SSE_TYPE if request.stream else JSON_TYPE, body)
 
 

@@ -16,8 +16,8 @@ from deployments.routing import Ranking, Routing
 from deployments.turns import Flow
 from retrieval.prompt import blocks, insert, labels, ranking
 from serve_app.errors import ApiError, to_api_error
-from serve_app.openai import answers, engine_errors, formats, sse
-from serve_app.openai.kinds import REPLAYED
+from serve_app.openai import engine_errors, formats, sse
+from serve_app.openai.kinds import WITH_CHOICES
 from serve_app.openai.requests import Generation
 from serve_app.replies import JSON_TYPE, SSE_TYPE, Reply
 from serve_app.tenants import Caller
@@ -108,7 +108,7 @@ def _engine_body(request: Generation, namespace: str) -> dict[str, Any]:
     salt = body.get("cache_salt")
     namespace = request.retrieved.scope if request.retrieved else namespace
     body["cache_salt"] = namespace if salt is None else hashlib.sha256(f"{namespace}/{salt}".encode()).hexdigest()
-    if request.stream and request.kind in REPLAYED:
+    if request.stream and request.kind in WITH_CHOICES:
         body["stream_options"] = {**body.get("stream_options", {}), "include_usage": True}
     return body
 
@@ -154,14 +154,14 @@ async def relay(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Look
     _compare(sent.ranking, formats.usage_of(request.kind, raw), used)
     if lookup.guard:
         raw = await lookup.guard.whole(raw)
-    tiers.keep(lookup, answers.from_json, raw)
+    tiers.keep(lookup, formats.from_json(request.kind), raw)
     lookup.ticket.ended()
     return Reply(200, headers, JSON_TYPE, raw)
 
 
 async def _stream(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lookup, used: Used) -> AsyncIterator[bytes]:
     """The replica's bytes as they come; what is kept is read from a copy, once the last one is there."""
-    copy = sse.StreamCopy(tiers.copy_limit(lookup))
+    copy, parse = formats.copy_of(request, tiers.copy_limit(lookup)), formats.from_stream(request.kind)
     events = formats.events_of(request)
     rules = lookup.guard.events(request) if lookup.guard else None
     judge = lookup.guard if lookup.guard and lookup.guard.judges_answers else None
@@ -171,11 +171,11 @@ async def _stream(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lo
                 chunk = rules.feed(chunk)
             is_whole = copy.feed(chunk)
             if is_whole and judge is None:
-                tiers.keep(lookup, answers.from_stream, copy.raw)
+                tiers.keep(lookup, parse, copy.raw)
             if whole := events.feed(chunk):
                 yield whole
-            if is_whole and judge and await judge.may_keep(copy.raw):
-                tiers.keep(lookup, answers.from_stream, copy.raw)
+            if is_whole and judge and await judge.may_keep(copy.raw, parse):
+                tiers.keep(lookup, parse, copy.raw)
             if rules and rules.is_over:
                 break  # the engine is left
         _compare(sent.ranking, events.usage, used)

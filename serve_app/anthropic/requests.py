@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from serve_app.contexts.asked import take_marks
 from serve_app.errors import InvalidRequestError
+from serve_app.openai.kinds import type_of
 from serve_app.openai.requests import CacheOptions, Count, Generation, check, parse_object
 
 Content = str | list[dict[str, Any]]
@@ -99,7 +100,7 @@ def _refuse_unknown(request: _Prompt) -> None:
 def _refuse_blocks(content: Content, place: str) -> None:
     for at, block in enumerate(_listed(content)):
         where = f"{place}[{at}]"
-        if block.get("type") not in _BLOCKS:
+        if type_of(block) not in _BLOCKS:
             message = f"{where}.type is not an allowed value; allowed: {', '.join(sorted(_BLOCKS))}."
             raise InvalidRequestError(message, param=f"{where}.type", code="invalid_value")
 

@@ -10,13 +10,14 @@ import msgspec
 
 from serve_app.content.answers import BLOCKED, Events, pass_choices
 from serve_app.content.base import Matcher, Moderator, Rule
-from serve_app.content.items import blank_answer, pass_answer, text_of_answer
+from serve_app.content.items import blank_answer, pass_answer, pass_items, text_of_answer
 from serve_app.content.moderation import NAME, Moderation
 from serve_app.content.named_events import MessageEvents, ResponseEvents, ruled_events
 from serve_app.content.prompts import Checked, prompt_text, require_text
 from serve_app.errors import ApiError, InvalidRequestError, UpstreamError
 from serve_app.metrics import Metrics
 from serve_app.openai import answers
+from serve_app.openai.formats import Parse
 from serve_app.openai.requests import Generation
 
 LONG_BYTES = 16 * 1024
@@ -79,18 +80,19 @@ class Guard:
     def imported(self, answer: dict[str, Any]) -> None:
         """Leaves in an answer that no engine gave what may be kept. Raises `InvalidRequestError`. The model does not judge it."""
         if self.answer:
+            is_blocked = pass_items(answer, self.answer, self.met)
             pass_choices(answer, self.answer, self.met)
-            if any(choice.get("finish_reason") == BLOCKED for choice in answer.get("choices") or ()):
+            if is_blocked or any(choice.get("finish_reason") == BLOCKED for choice in answer.get("choices") or ()):
                 raise InvalidRequestError("answer: it is against a content rule.", param="answer", code=BLOCKED)
 
     def events(self, request: Generation) -> Events | MessageEvents | ResponseEvents | None:
         """What a streamed answer's events pass. None: nothing."""
         return ruled_events(request, self.answer, self.met) if self.answer else None
 
-    async def may_keep(self, raw: bytes) -> bool:
+    async def may_keep(self, raw: bytes, parse: Parse = answers.from_stream) -> bool:
         """Of a complete streamed answer: what the model says of it. Never raises `UnavailableError`."""
         try:
-            answer = answers.from_stream(raw) if self.judges_answers else {}
+            answer = parse(raw) if self.judges_answers else {}
             return answer is not None and await self._passes(answer)
         except ApiError:
             return False

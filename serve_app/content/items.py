@@ -83,14 +83,20 @@ def without_calls(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def pass_answer(raw: bytes, rules: Matcher, on_match: OnMatch) -> bytes:
     """An answer of any kind. Raises `msgspec.DecodeError` or `UnicodeDecodeError` for what is none."""
     answer = msgspec.json.decode(raw, type=dict[str, Any])
-    field = _items_field(answer)
-    if field is None:
+    if _items_field(answer) is None:
         return pass_whole(raw, rules, on_match)
     changes: list[Text] = []
-    left = left_of(answer.get(field) or [], judge_of(rules, on_match, changes))
+    pass_items(answer, rules, on_match, changes)
+    return msgspec.json.encode(answer) if changes else raw
+
+
+def pass_items(answer: dict[str, Any], rules: Matcher, on_match: OnMatch, changes: list[Text] | None = None) -> bool:
+    """Leaves in a response or a message what may be sent; `changes` gets what is another text now. Whether a rule has ended it."""
+    field = _items_field(answer)
+    left = left_of(answer.get(field) or [], judge_of(rules, on_match, [] if changes is None else changes)) if field else None
     if left is not None:
         end(answer, left)
-    return msgspec.json.encode(answer) if changes else raw
+    return left is not None
 
 
 def blank_answer(raw: bytes) -> bytes:

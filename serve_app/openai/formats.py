@@ -1,14 +1,16 @@
-"""What the relay reads of answers, how a prompt's length is asked for, and how a stream ends that broke off, by the kind of the request."""
+"""What differs between the kinds of requests: usage, what is kept of answers and how it is replayed, ends of streams, prompts' lengths."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from serve_app.anthropic import errors as anthropic
 from serve_app.errors import ApiError
-from serve_app.openai import sse
-from serve_app.openai.kinds import REPLAYED, Kind
+from serve_app.openai import answers, kept, sse
+from serve_app.openai.kinds import WITH_CHOICES, Kind
+from serve_app.openai.replay import ID_PREFIXES, fill, render
 from serve_app.openai.requests import Generation
 
 
@@ -45,7 +47,7 @@ class _Message(msgspec.Struct):
 
 def usage_of(kind: Kind, raw: bytes) -> sse.Usage | None:
     """Of an answer in one piece."""
-    if kind in REPLAYED:
+    if kind in WITH_CHOICES:
         return sse.usage_of(raw)
     try:
         return _of_message(msgspec.json.decode(raw, type=_Message)) if kind == "message" else _of_response(_decode_response(raw))
@@ -151,9 +153,46 @@ _LAST: Final[Mapping[Kind, Mapping[bytes, Callable[[bytes], sse.Usage | None]]]]
 }
 
 
+KEPT: Final[Mapping[Kind, kept.Kept]] = {"response": kept.KeptResponse, "message": kept.KeptMessage}
+Parse = Callable[[bytes], dict[str, Any] | None]
+
+
+def from_json(kind: Kind) -> Parse:
+    """What makes of an answer in one piece what is kept; None: it is not complete."""
+    return answers.from_json if kind in WITH_CHOICES else partial(kept.from_json, kind=KEPT[kind])
+
+
+def from_stream(kind: Kind) -> Parse:
+    """The same for a stream's bytes."""
+    return answers.from_stream if kind in WITH_CHOICES else partial(kept.from_stream, kind=KEPT[kind])
+
+
+def replayed(request: Generation, raw: bytes, request_id: str, created: int) -> bytes:
+    """A kept answer, as it was asked for. Raises `msgspec.DecodeError` for one that was damaged, or is of another kind."""
+    response_id = ID_PREFIXES[request.kind] + request_id
+    if request.kind in WITH_CHOICES:
+        return fill(render(raw, request.kind, stream=request.stream, include_usage=request.include_usage), response_id, created)
+    own = {"id": response_id, **({"created_at": created} if request.kind == "response" else {})}
+    return kept.replayed(raw, KEPT[request.kind], own, stream=request.stream)
+
+
+class _NamedCopy(sse.StreamCopy):
+    """Of a stream whose last event has a name."""
+
+    def feed(self, chunk: bytes) -> bool:
+        super().feed(chunk)
+        raw = self._raw
+        return raw.endswith(sse.END) and any(raw.startswith(end, raw.rfind(sse.END, 0, -1) + len(sse.END)) for end in kept.ENDS)
+
+
+def copy_of(request: Generation, limit: int) -> sse.StreamCopy:
+    """Of a stream that is to be kept, up to `limit` bytes."""
+    return sse.StreamCopy(limit) if request.kind in WITH_CHOICES else _NamedCopy(limit)
+
+
 def events_of(request: Generation) -> sse.WholeEvents | NamedEvents:
     """What a stream's events pass."""
-    return sse.WholeEvents(drop_usage=not request.include_usage) if request.kind in REPLAYED else NamedEvents(request.kind)
+    return sse.WholeEvents(drop_usage=not request.include_usage) if request.kind in WITH_CHOICES else NamedEvents(request.kind)
 
 
 def named(value: Mapping[str, Any]) -> bytes:

@@ -18,8 +18,8 @@ PROMPTS: Final[Mapping[Kind, tuple[str, ...]]] = {
     "message": ("messages", "system"),
 }
 """Fields with the prompt's texts, the one that an error names first."""
-REPLAYED: Final = frozenset({"chat", "completion"})
-"""Kinds whose answers are kept."""
+WITH_CHOICES: Final = frozenset({"chat", "completion"})
+"""Kinds whose answers have choices."""
 
 _MEDIA = frozenset({"image", "document", "file", "input_image", "input_file", "input_audio"})
 _NO_TEXT = frozenset({"type", "role", "id", "status", "call_id", "tool_use_id", "signature", "cache_control"})
@@ -33,6 +33,12 @@ def characters_of(parts: list[Any]) -> int:
         return 0
 
 
+def type_of(value: Mapping[str, Any]) -> str:
+    """Of a part of a body; empty where that has none."""
+    given = value.get("type")
+    return given if isinstance(given, str) else ""
+
+
 class _MediaError(Exception):
     """There is more than text."""
 
@@ -44,7 +50,7 @@ def _texts(value: Any) -> Iterator[str]:
         for each in value:
             yield from _texts(each)
     elif isinstance(value, dict):
-        if value.get("type") in _MEDIA:
+        if type_of(value) in _MEDIA:
             raise _MediaError
         for key, each in value.items():
             if key not in _NO_TEXT:

@@ -20,7 +20,7 @@ from retrieval.order import Ranks
 from retrieval.wording import sentence, unknown_field
 from serve_app.contexts.asked import Mark, Reference, take_marks, take_reference
 from serve_app.errors import InvalidRequestError
-from serve_app.openai.kinds import PATHS, PROMPTS, REPLAYED, Kind, characters_of
+from serve_app.openai.kinds import PATHS, PROMPTS, WITH_CHOICES, Kind, characters_of
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Count = Annotated[int, Meta(ge=1)]
@@ -297,7 +297,7 @@ class Generation:
         """About how long the prompt is; 0 where its tokens cannot be known beforehand: several prompts, or media."""
         if self.skips_prefix_cache:
             return 0
-        if self.kind not in REPLAYED:
+        if self.kind not in WITH_CHOICES:
             return characters_of([self.body.get(field) for field in (*PROMPTS[self.kind], "tools")])
         if self.kind == "completion":
             return _characters_of_prompt(self.body["prompt"])

@@ -11,12 +11,15 @@ import msgspec
 from msgspec import Meta
 
 from serve_app.errors import InvalidRequestError
+from serve_app.openai.kinds import type_of
 from serve_app.openai.requests import CacheOptions, Count, Generation, Penalty, check, parse_object
 
 INSTEAD: Final = "Responses are not stored here. Send the whole conversation in input, with the output of earlier responses."
 _NEEDS_STORE: Final = ("previous_response_id", "conversation", "prompt")
 _ENGINES_OWN: Final = ("previous_input_messages", "enable_response_messages")
 """vLLM's, past what is checked here."""
+_TO_GO_ON: Final = ("in_progress", "incomplete")
+"""A message with this status is one that the model is to finish."""
 TOOLS: Final = frozenset({"function", "custom", "namespace"})
 """Tools that the client carries out. An engine would leave others out without a word."""
 
@@ -64,7 +67,7 @@ def parse_response(body: bytes) -> Generation:
     _refuse_hosted(request.tools or ())
     return Generation(
         kind="response",
-        body={**value, "store": False},
+        body={**value, "input": _without_parts(request.input), "store": False},
         model=request.model,
         stream=bool(request.stream),
         include_usage=True,
@@ -73,6 +76,20 @@ def parse_response(body: bytes) -> Generation:
         max_tokens=request.max_output_tokens,
         priority=request.priority or 0,
     )
+
+
+def _without_parts(items: str | Sequence[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """What the model has said is given back in parts, of which vLLM reads the first only, and fails where there is none."""
+    return items if isinstance(items, str) else [_joined(item) for item in items]
+
+
+def _joined(item: dict[str, Any]) -> dict[str, Any]:
+    parts = item.get("content")
+    if item.get("role") != "assistant" or not isinstance(parts, list) or (parts and item.get("status") in _TO_GO_ON):
+        return item
+    texts = [part.get("text", part.get("refusal")) if isinstance(part, dict) else None for part in parts]
+    said = [text for text in texts if isinstance(text, str)]
+    return {"type": "message", "role": "assistant", "content": "".join(said)} if len(said) == len(parts) else item
 
 
 def _refuse_references(items: str | Sequence[dict[str, Any]]) -> None:
@@ -85,7 +102,7 @@ def _refuse_references(items: str | Sequence[dict[str, Any]]) -> None:
 def _refuse_hosted(tools: Sequence[dict[str, Any]]) -> None:
     """Tools that a server would have to carry out."""
     for at, tool in enumerate(tools):
-        if tool.get("type") in TOOLS:
+        if type_of(tool) in TOOLS:
             continue
         where = f"tools[{at}].type"
         if tool.get("type") == "file_search":

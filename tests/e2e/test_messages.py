@@ -31,7 +31,7 @@ def test_a_message(claude: anthropic.Anthropic, client: openai.OpenAI, system: S
         model=system.model, max_tokens=32, messages=QUESTION, extra_body={"temperature": 0}, extra_headers={"x-request-id": "mine-1"}
     )
     message = raw.parse()
-    assert (raw.headers["x-mygo-cache"], message.type, message.role, message.model) == ("bypass", "message", "assistant", system.model)
+    assert (raw.headers["x-mygo-cache"], message.type, message.role, message.model) == ("miss", "message", "assistant", system.model)
     assert (message._request_id, raw.headers["x-request-id"]) == ("mine-1", "mine-1")
     assert raw.headers["x-mygo-replica"]
     (block,) = message.content
@@ -56,14 +56,19 @@ def test_a_streamed_message_joins_to_the_whole_one(claude: anthropic.Anthropic, 
         "messages": [{"role": "user", "content": "How does streaming work?"}],
         "extra_body": {"temperature": 0},
     }
-    with claude.messages.stream(**asked) as stream:
-        text = "".join(stream.text_stream)
-        streamed = stream.get_final_message()
-    whole = claude.messages.create(**asked)
+    raw = claude.messages.with_raw_response.create(**asked, extra_headers={"cache-control": "no-cache"})
+    whole = raw.parse()
     assert [block.type for block in whole.content] == ["text"]
-    assert streamed.content[0].type == whole.content[0].type == "text"
-    assert text == streamed.content[0].text == whole.content[0].text
-    assert (streamed.stop_reason, streamed.usage.output_tokens) == (whole.stop_reason, whole.usage.output_tokens)
+    for headers, outcome in (({"cache-control": "no-cache"}, "bypass"), ({}, "exact")):  # computed, and replayed
+        with claude.messages.stream(**asked, extra_headers=headers) as stream:
+            assert stream.response.headers["x-mygo-cache"] == outcome
+            text = "".join(stream.text_stream)
+            streamed = stream.get_final_message()
+        assert streamed.content[0].type == whole.content[0].type == "text"
+        assert text == streamed.content[0].text == whole.content[0].text
+        assert (streamed.stop_reason, streamed.usage.output_tokens) == (whole.stop_reason, whole.usage.output_tokens)
+    again = claude.messages.with_raw_response.create(**asked)
+    assert (again.headers["x-mygo-cache"], again.parse().content) == ("exact", whole.content)
 
 
 def test_a_conversation_finds_its_kv_again_and_nobody_elses(claude: anthropic.Anthropic, system: System) -> None:
@@ -81,7 +86,7 @@ def test_a_conversation_finds_its_kv_again_and_nobody_elses(claude: anthropic.An
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_prompts_beginning_is_found_where_it_was_predicted(claude: anthropic.Anthropic, system: System, stream: bool) -> None:
-    text = long_text()
+    text = long_text(1500)
     for number in range(4):
         turns: list[MessageParam] = [{"role": "user", "content": f"What is word {number}?"}]
         asked: dict[str, Any] = {"model": system.model, "max_tokens": 4, "system": text, "messages": turns}
@@ -105,7 +110,7 @@ def test_errors_are_the_clients_own_types(claude: anthropic.Anthropic, system: S
         )
     assert "tools[0].type" in refused.value.message
     with pytest.raises(anthropic.BadRequestError) as long:
-        claude.messages.create(model=system.model, max_tokens=8, messages=[{"role": "user", "content": "word " * 20_000}])
+        claude.messages.create(model=system.model, max_tokens=8, messages=[{"role": "user", "content": "word " * 9000}])
     assert "maximum context length" in long.value.message
 
 

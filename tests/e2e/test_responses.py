@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from openai.types.responses import Response
 
 from tests.e2e.conftest import demo_questions
 from tests.e2e.system import System, poll
@@ -18,7 +19,7 @@ QUESTION = "What is MyGO Serve?"
 def test_a_response(client: openai.OpenAI, system: System) -> None:
     raw = client.responses.with_raw_response.create(model=system.model, input=QUESTION, max_output_tokens=32, temperature=0)
     response = raw.parse()
-    assert (raw.headers["x-mygo-cache"], response.object, response.model) == ("bypass", "response", system.model)
+    assert (raw.headers["x-mygo-cache"], response.object, response.model) == ("miss", "response", system.model)
     assert raw.headers["x-mygo-replica"]
     assert response.output_text
     assert response.status in ("completed", "incomplete")
@@ -33,8 +34,16 @@ def test_a_response(client: openai.OpenAI, system: System) -> None:
 
 def test_a_streamed_response_joins_to_the_whole_one(client: openai.OpenAI, system: System) -> None:
     asked: dict[str, Any] = {"model": system.model, "input": "How does streaming work?", "instructions": "Be brief.", "temperature": 0}
-    events = list(client.responses.create(**asked, stream=True))
-    whole = client.responses.create(**asked)
+    whole = client.responses.create(**asked, extra_headers={"cache-control": "no-cache"})
+    for headers, outcome in (({"cache-control": "no-cache"}, "bypass"), ({}, "exact")):  # computed, and replayed
+        raw = client.responses.with_raw_response.create(**asked, stream=True, extra_headers=headers)
+        assert raw.headers["x-mygo-cache"] == outcome
+        check_events(list(raw.parse()), whole)
+    again = client.responses.with_raw_response.create(**asked)
+    assert (again.headers["x-mygo-cache"], again.parse().output_text) == ("exact", whole.output_text)
+
+
+def check_events(events: list[Any], whole: Response) -> None:
     assert [event.type for event in events][:2] == ["response.created", "response.in_progress"]
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == whole.output_text
@@ -79,7 +88,7 @@ def test_a_conversation_goes_on_with_its_whole_input(client: openai.OpenAI, syst
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_prompts_beginning_is_found_where_it_was_predicted(client: openai.OpenAI, system: System, stream: bool) -> None:
-    text = long_text()
+    text = long_text(1500)
     for number in range(4):
         raw = client.responses.with_raw_response.create(
             model=system.model, instructions=text, input=f"What is word {number}?", max_output_tokens=4, stream=stream
@@ -118,7 +127,7 @@ def test_nothing_is_stored(client: openai.OpenAI, system: System) -> None:
 
 def test_a_prompt_that_is_too_long_says_so(client: openai.OpenAI, system: System) -> None:
     with pytest.raises(openai.BadRequestError) as error:
-        client.responses.create(model=system.model, input="word " * 20_000)
+        client.responses.create(model=system.model, input="word " * 9000)
     assert error.value.code == "context_length_exceeded"
     assert error.value.param == "input"
 
