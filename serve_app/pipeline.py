@@ -22,6 +22,7 @@ from serve_app.config import AppConfig
 from serve_app.content.guard import Content, Ruled
 from serve_app.errors import ApiError, InvalidRequestError, NotFoundError, to_api_error
 from serve_app.learning import Learner
+from serve_app.media import refuse_remote_media
 from serve_app.metrics import Metrics
 from serve_app.openai import answers
 from serve_app.openai.citing import cited
@@ -205,6 +206,7 @@ class Pipeline:
         xargs = request.body.get("vllm_xargs")
         if isinstance(xargs, dict) and (refused := _NOT_IN_XARGS & xargs.keys()):
             raise InvalidRequestError("This field is not accepted here.", param=f"vllm_xargs.{min(refused)}", code="unsupported_parameter")
+        refuse_remote_media(request.body, self.config.llm)
 
     def _audit(self, request: Generation, caller: Caller, lookup: Lookup) -> None:
         """Has the answer that was just served computed anew now and then."""
