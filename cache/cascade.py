@@ -190,7 +190,7 @@ class Cascade:
         """Whether the candidate is good enough to go on."""
         if kind == LONG:
             return _judge_long(candidate, similarity, policy)
-        (probability,) = self._verifier.probabilities([Pair(query.text, candidate.text, similarity)])
+        (probability,) = self._verifier.probabilities([Pair(query.text, candidate.text, similarity, query.namespace)])
         if probability is None:
             return Decision(Reason.UNVERIFIED, candidate, similarity, kind=kind)
         enough = policy.min_probability if policy.mode == "static" else policy.floor

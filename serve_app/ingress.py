@@ -94,7 +94,7 @@ class OpenAIRoutes:
         ticket = self._pipeline.admission.take(request.principal, sum(map(len, texts)) / CHARACTERS_A_TOKEN)
         try:
             if asked.dimensions is not None and self._dimension is None:
-                self._dimension = len((await self._pipeline.embedding.embed_one("x")).vector)
+                self._dimension = len((await self._pipeline.embedding.embed_one("x", "")).vector)
             if asked.dimensions not in (None, self._dimension):
                 message = f"dimensions: this model's embeddings have {self._dimension}."
                 raise InvalidRequestError(message, param="dimensions", code="invalid_value")

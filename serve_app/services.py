@@ -55,7 +55,8 @@ class Calls(Protocol):
 class EmbeddingService(Protocol):
     """The sentence encoder. May raise."""
 
-    async def embed_one(self, text: str) -> Embedded: ...
+    async def embed_one(self, text: str, whose: str) -> Embedded:
+        """`whose`: see `deployments.embedding.EmbeddingCalls.embed_one`."""
 
     async def embed(self, texts: list[str]) -> list[Embedded]: ...
 
@@ -134,8 +135,8 @@ class RemoteEmbedding:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    async def embed_one(self, text: str) -> Embedded:
-        embedded: Embedded = await answer_of(self._calls.call("embed_one", text), "the encoder")
+    async def embed_one(self, text: str, whose: str) -> Embedded:
+        embedded: Embedded = await answer_of(self._calls.call("embed_one", text, whose), "the encoder")
         return embedded
 
     async def embed(self, texts: list[str]) -> list[Embedded]:

@@ -47,7 +47,7 @@ class Encoder:
     async def _embed(self, texts: list[str]) -> list[Embedded]:
         return [Embedded(vector, 1) for vector in self._embedder.embed(texts)]
 
-    async def _embed_one(self, text: str) -> Embedded:
+    async def _embed_one(self, text: str, whose: str) -> Embedded:
         return (await self._embed([text]))[0]
 
     async def _count_tokens(self, texts: list[str]) -> list[int]:

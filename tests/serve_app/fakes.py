@@ -157,7 +157,7 @@ class FakeEmbedding:
     means: dict[str, str] = field(default_factory=dict)
     fault: Fault = field(default_factory=Fault)
 
-    async def embed_one(self, text: str) -> Embedded:
+    async def embed_one(self, text: str, whose: str) -> Embedded:
         self.steps.append("embed")
         return (await self.embed([text]))[0]
 
