@@ -87,6 +87,21 @@ async def test_probes_need_no_key(http: httpx.AsyncClient, path: str) -> None:
     assert (await http.get(path)).status_code == 200
 
 
+async def test_strangers_learn_whether_it_is_ready_and_no_more(http: httpx.AsyncClient, keyring: Keyring, world: World) -> None:
+    for headers in ({}, key(keyring), {"authorization": f"Bearer {CANARY}"}, {"x-api-key": "a", "authorization": "b"}):
+        assert (await http.get("/readyz", headers=headers)).json() == {"status": "ready"}
+    assert [each["id"] for each in (await http.get("/readyz", headers=key(keyring, role="admin"))).json()["replicas"]] == ["r1"]
+    world.directory.replace([])
+    refused = await http.get("/readyz")
+    assert (refused.status_code, refused.json()) == (503, {"status": "starting"})
+
+
+async def test_until_it_is_ready_anybody_learns_what_is_missing(http: httpx.AsyncClient, world: World) -> None:
+    """Nobody has work here yet, and whoever starts it wants to know."""
+    world.directory.replace([])
+    assert (await http.get("/readyz")).json() == {"status": "starting", "replicas_wanted": 1, "replicas_ready": 0, "parts": {}}
+
+
 async def test_every_route_but_those_of_probes_is_guarded(app: Front, http: httpx.AsyncClient) -> None:
     """Whatever route is added: without a key it is not there for anybody."""
     routes: list[Any] = app._app.routes  # type: ignore[attr-defined]

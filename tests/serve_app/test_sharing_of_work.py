@@ -1,4 +1,4 @@
-"""Work that is computed once for several callers is shared within a tenant alone: who waited less, or longer, for it would know of others'."""
+"""Work that is computed once for several callers is so within a tenant alone: who waits less, or longer, for it knows of others' work."""
 
 import asyncio
 from typing import Any
