@@ -51,7 +51,7 @@ async def test_equal_requests_of_one_tenant_are_computed_once(world: World) -> N
     await asyncio.gather(first, second, return_exceptions=True)
 
 
-async def test_tokens_of_documents_are_remembered_for_their_scope(world: World) -> None:
+async def test_tokens_of_documents_are_remembered_for_their_scope(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     chats: list[Any] = []
     rank = world.pipeline.routing.rank
 
@@ -59,7 +59,7 @@ async def test_tokens_of_documents_are_remembered_for_their_scope(world: World) 
         chats.append(args[-2])
         return await rank(*args)
 
-    world.pipeline.routing.rank = seen  # type: ignore[method-assign]
+    monkeypatch.setattr(world.pipeline.routing, "rank", seen)
     for tenant in ("ada", "bob"):
         await ask(world, chat(retrieval={"vector_store_ids": ["vs"]}), caller(tenant))
     assert [each.whose for each in chats] == [world.pipeline.namespaces.of(tenant) for tenant in ("ada", "bob")]
