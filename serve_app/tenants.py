@@ -46,6 +46,11 @@ class Principal:
     def may_ask(self, model: str) -> bool:
         return self.models is None or model in self.models
 
+    def require_cache(self) -> None:
+        """For what shows or changes the answers that are kept for all of the tenant's keys. Raises `ForbiddenError`."""
+        if self.cache != "on" or self.groups is not None:
+            raise ForbiddenError("This key may not see or change all that is kept for its tenant.", code="cache_not_allowed")
+
     def require_admin(self) -> None:
         """Raises `ForbiddenError`."""
         if self.role != "admin":

@@ -160,6 +160,21 @@ async def test_a_key_without_the_cache(http: httpx.AsyncClient, keyring: Keyring
     assert (refused.status_code, refused.json()["errorCode"]) == (403, 400)
 
 
+@pytest.mark.parametrize("narrow", [{"cache": "off"}, {"cache": "exact"}, {"groups": ()}])
+async def test_a_narrow_key_does_not_see_or_change_what_is_kept_for_its_tenant(
+    http: httpx.AsyncClient, app: Front, keyring: Keyring, narrow: dict[str, Any]
+) -> None:
+    """Others' answers may be of documents that it may not reach, and what it imported would be answers of others."""
+    routes: list[Any] = app._app.routes  # type: ignore[attr-defined]
+    paths = {route.path: sorted(route.methods) for route in routes if route.path.startswith("/v1/cache/")}
+    assert len(paths) >= 5
+    for path, methods in paths.items():
+        for method in methods:
+            body = b'{"entry": "x", "query": "x", "namespace": true}' if method == "POST" else None
+            refused = await http.request(method, path.replace("{entry_id}", "x"), headers=key(keyring, **narrow), content=body)
+            assert refused.status_code == 403, (method, path, refused.text)
+
+
 async def test_modelcache_says_in_its_own_shape_that_a_key_is_needed(http: httpx.AsyncClient) -> None:
     refused = await http.post("/modelcache", json={"type": "query"})
     assert (refused.status_code, refused.json()["errorCode"], refused.headers["www-authenticate"]) == (401, 400, "Bearer")
