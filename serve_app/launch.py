@@ -76,8 +76,8 @@ def run(config: Path, *, dashboard: bool, verbose: bool, drain_limit_s: float) -
 def _serve(config: Path, url: str, stop: session.Stop, *, dashboard: bool, verbose: bool, drain_limit_s: float) -> int:
     set_environment(ports.is_free)
     if not os.environ.get("RAY_ADDRESS"):
-        directory = guard(os.environ, Path.home(), Path(tempfile.gettempdir()), is_local=is_loopback(urlsplit(url).hostname))
-        if (shown := hidden(config, directory, os.environ)) != config:
+        own = guard(os.environ, Path.home(), Path(tempfile.gettempdir()), is_local=is_loopback(urlsplit(url).hostname))
+        if (shown := hidden(config, own, os.environ)) != config:
             config = shown
             atexit.register(config.unlink, missing_ok=True)
     import ray
