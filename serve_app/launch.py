@@ -128,8 +128,6 @@ def _connect(ray: Any, dashboard: bool, verbose: bool) -> str:
     """Joins the cluster that `RAY_ADDRESS` names, or starts one here. Returns the directory of its logs and sockets."""
     ours = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": dashboard, "object_store_memory": OBJECT_STORE_BYTES}
     directory: str = ray.init(namespace="serve", log_to_driver=verbose, **ours).address_info["session_dir"]
-    if ours:  # Ray lets everybody on the machine read its logs, and write into its directories
-        Path(directory).chmod(0o700)
     return directory
 
 

@@ -1,7 +1,8 @@
 """What Ray and HAProxy open on this machine, closed to others as far as that can be done from outside: before Ray is started.
 
 Whoever reaches a Ray cluster and has its token may run any code in it. Ray makes the token itself, in a file that everybody on the machine
-may read; its HAProxy takes orders from a socket that everybody may write to; and its ports listen on all addresses.
+may read, and its logs and sockets in directories that everybody may write into; its HAProxy takes orders from a socket that is everybody's;
+and its ports listen on all addresses.
 """
 
 import os
@@ -34,6 +35,7 @@ def guard(environment: MutableMapping[str, str], home: Path, temporary: Path, *,
     directory = private_directory(temporary)
     for name, file in HAPROXY_FILES.items():
         environment.setdefault(name, str(directory / file))
+    environment.setdefault("RAY_TMPDIR", str(directory))
     if is_local:
         # Ray then takes 127.0.0.1 for the node's address, and its servers listen there alone.
         environment.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

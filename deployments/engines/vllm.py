@@ -91,8 +91,8 @@ class VllmEngine:
             "model": str(MODEL_DIR) if self._model.source == "demo" else self._model.source,
             "served_model_name": [self._model.name],
             "enable_prefix_caching": True,
-            # Unset, vLLM fetches media from wherever a request says. No host has this name.
-            "allowed_media_domains": ["invalid"],
+            # Unset, vLLM fetches media from wherever a request says. No host can have this name.
+            "allowed_media_domains": ["(none)"],
             "enable_prompt_tokens_details": True,
             "scheduling_policy": "priority",  # of clients' requests all are equal; head starts come after them
             "kv_events_config": KVEventsConfig(True, "zmq", endpoint=endpoint, replay_endpoint=endpoint),

@@ -50,12 +50,12 @@ def test_what_the_caller_has_set_stays(places: tuple[Path, Path], set_: dict[str
     assert not (places[0] / TOKEN).exists()
 
 
-def test_orders_to_haproxy_go_through_a_directory_of_this_users(places: tuple[Path, Path]) -> None:
+def test_logs_sockets_and_orders_are_in_a_directory_of_this_users(places: tuple[Path, Path]) -> None:
     environment: dict[str, str] = {}
     guard(environment, *places, is_local=False)
     directory = Path(environment["RAY_SERVE_HAPROXY_SERVER_STATE_BASE"])
     assert (mode(directory), directory.parent) == (0o700, places[1])
-    assert all(Path(environment[name]).is_relative_to(directory) for name in HAPROXY_FILES)
+    assert all(Path(environment[name]).is_relative_to(directory) for name in (*HAPROXY_FILES, "RAY_TMPDIR"))
 
 
 def test_a_directory_that_somebody_else_has_put_there_is_not_used(places: tuple[Path, Path]) -> None:
