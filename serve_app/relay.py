@@ -99,7 +99,7 @@ def _document_chat(request: Generation, call: Call, body: dict[str, Any]) -> Doc
     def with_text(text: str) -> Call:
         return replace(call, body=msgspec.json.encode({**body, "messages": insert(messages, text + line)}))
 
-    return DocumentChat(blocks(retrieved.hits), labels(retrieved.hits), retrieved.ranks, with_text, retrieved.head_start)
+    return DocumentChat(blocks(retrieved.hits), labels(retrieved.hits), retrieved.ranks, with_text, retrieved.head_start, retrieved.scope)
 
 
 def _engine_body(request: Generation, namespace: str) -> dict[str, Any]:

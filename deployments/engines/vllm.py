@@ -22,6 +22,8 @@ _ENVIRONMENT = {
     # vLLM's own usage reports would leave the machine.
     "VLLM_NO_USAGE_STATS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # A host that media may be fetched from must not send the engine on to another one.
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
 }
 
 
@@ -94,6 +96,8 @@ class VllmEngine:
             "model": str(MODEL_DIR) if self._model.source == "demo" else self._model.source,
             "served_model_name": [self._model.name],
             "enable_prefix_caching": True,
+            # Unset, vLLM fetches media from wherever a request says. No host can have this name.
+            "allowed_media_domains": ["(none)"],
             "enable_prompt_tokens_details": True,
             "scheduling_policy": "priority",  # of clients' requests all are equal; head starts come after them
             "kv_events_config": KVEventsConfig(True, "zmq", endpoint=endpoint, replay_endpoint=endpoint),

@@ -243,7 +243,8 @@ async def test_ready(http: httpx.AsyncClient) -> None:
     response = await http.get("/readyz")
     assert response.status_code == 200
     load = {"running": 0, "waiting": 0, "kv_usage": 0.0, "draining": False}
-    assert response.json() == {"status": "ready", "replicas_wanted": 1, "replicas": [{"id": "r1", **load}], "parts": {"cache": "ready"}}
+    counts = {"replicas_wanted": 1, "replicas_ready": 1}
+    assert response.json() == {"status": "ready", **counts, "replicas": [{"id": "r1", **load}], "parts": {"cache": "ready"}}
 
 
 async def test_not_ready_without_replicas(http: httpx.AsyncClient, world: World) -> None:
