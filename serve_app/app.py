@@ -51,6 +51,8 @@ from serve_app.tiers import CacheTiers
 from serve_app.uses import Uses
 
 PRIVATE_PORT = "private-port"
+ENGINE_CALL_TIMEOUT_S = 60.0
+"""Silence of a replica that is asked for something else than an answer to a client's prompt."""
 
 
 class Ingress:
@@ -75,7 +77,7 @@ class Ingress:
         self._renewals = Renewals(remote_cache, metrics)
         self._flights = Flights(remote_cache, metrics, single_flight(config))
         self._uses = Uses(remote_cache)
-        self._client = DirectReplicaClient(directory, llm, channel, config.ingress.read_timeout_s)
+        self._client = DirectReplicaClient(directory, llm, channel, ENGINE_CALL_TIMEOUT_S)
         replica = serve.get_replica_context().replica_tag
         self._routing = Routing(config.routing, directory, self._client, prefix_seed(channel), replica, time.monotonic, metrics)
         self._content = make_content(config.content, metrics)

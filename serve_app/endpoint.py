@@ -16,7 +16,7 @@ from deployments.engines.base import Message, Receive, Send
 from deployments.errors import DeploymentError
 from retrieval.errors import BusyError
 from serve_app.door import Door
-from serve_app.errors import ApiError, InvalidRequestError, KeyringError, SlowBodyError, TooLargeError, to_api_error
+from serve_app.errors import ApiError, InvalidRequestError, KeyringError, OverdueError, SlowBodyError, TooLargeError, to_api_error
 from serve_app.exchanges import Exchange, Exchanges
 from serve_app.pipeline import Arrival
 from serve_app.replies import Reply, json_reply
@@ -154,7 +154,7 @@ class Endpoint:
             raise
         except Exception as error:
             api_error = to_api_error(error)
-            if api_error.status >= 500 and not isinstance(error, DeploymentError | BusyError):
+            if api_error.status >= 500 and not isinstance(error, DeploymentError | BusyError | OverdueError):
                 log.exception("request failed", extra={"id": request.id, "path": self._route})
             reply = _error_reply(api_error)
         await self._send(reply, send, exchange)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from deployments.channel.patience import Patience
 from deployments.errors import DeploymentError, ReplicaLostError
 from deployments.rendering import DocumentChat
 from deployments.replica_client import Answer, Call, ReplicaClient
@@ -59,9 +60,17 @@ class Sent:
             await self.answer.close()
 
 
-async def send(client: ReplicaClient, routing: Routing, request: Generation, caller: Caller, namespace: str, flow: Flow) -> Sent:
+async def send(
+    client: ReplicaClient,
+    routing: Routing,
+    request: Generation,
+    caller: Caller,
+    namespace: str,
+    flow: Flow,
+    patience: Patience | None = None,
+) -> Sent:
     """The answer of the best replica that gives one, at its turn. Raises `ApiError` for the engine's errors, and `DeploymentError`."""
-    call, salt, chat = engine_request(request, caller, namespace)
+    call, salt, chat = engine_request(request, caller, namespace, patience)
     ranking = await routing.rank(call, salt, request.prompt_characters, not request.stream, chat, flow)  # 6, 7
     try:
         answer = await client.send(ranking.call, ranking.replicas, ranking.asking)
@@ -73,11 +82,13 @@ async def send(client: ReplicaClient, routing: Routing, request: Generation, cal
     return Sent(answer, ranking)
 
 
-def engine_request(request: Generation, caller: Caller, namespace: str) -> tuple[Call, str, DocumentChat | None]:
+def engine_request(
+    request: Generation, caller: Caller, namespace: str, patience: Patience | None = None
+) -> tuple[Call, str, DocumentChat | None]:
     """What the engine gets, the salt of its KV, and the same as a chat whose documents may change their order, if it is one."""
     body = _engine_body(request, namespace)
     headers = {"content-type": JSON_TYPE, "x-request-id": caller.request_id}
-    call = Call("POST", request.path, headers, msgspec.json.encode(body))
+    call = Call("POST", request.path, headers, msgspec.json.encode(body), patience)
     return call, body["cache_salt"], _document_chat(request, call, body)
 
 
