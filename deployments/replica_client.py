@@ -4,11 +4,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from deployments.channel.client import Connections, Exchange
 from deployments.channel.frames import Request
 from deployments.channel.patience import Patience
+from deployments.circuits import Reason
 from deployments.errors import ChannelError, NoReplicaError, OversizeError, ReplicaLostError, SilentError, SilentReplicaError
 from deployments.private_app import FULL_MARK, RETRY_MARK
 from deployments.replicas import Replica, ReplicaDirectory
@@ -80,6 +82,8 @@ class DirectAnswer:
         self.status = status
         self._exchange = exchange
         self._first: bytes | None = None
+        self.failed: Callable[[Reason], None] = lambda reason: None
+        """Is told if the answer breaks off, or stops."""
 
     async def begin(self) -> None:
         """Waits for the first piece of the body, or for its end. Raises `ReplicaLostError`."""
@@ -95,8 +99,10 @@ class DirectAnswer:
         try:
             return await self._exchange.read()
         except SilentError as error:
+            self.failed("between_tokens" if error.has_begun else "first_token")
             raise SilentReplicaError("the replica has stopped in its answer", has_begun=error.has_begun) from error
         except ChannelError as error:
+            self.failed("lost")
             raise ReplicaLostError("the replica broke off its answer") from error
 
     async def close(self) -> None:
@@ -195,15 +201,24 @@ class DirectReplicaClient:
         return full or await self._through_handle(call, ranked)
 
     async def _begun(self, call: Call, replica: Replica) -> DirectAnswer:
-        """Raises as `_ask` does."""
-        answer = await self._ask(call, replica)
+        """With the first piece of its body. Raises as `_ask` does. The replica's circuit hears of it all."""
+        circuits = self._directory.circuits
+        circuits.asked(replica.id)
         try:
-            await answer.begin()
+            answer = await self._ask(call, replica)
+            try:
+                await answer.begin()
+            except BaseException:
+                await answer.close()
+                raise
         except BaseException as error:
-            await answer.close()
-            if isinstance(error, ReplicaLostError):
-                log.warning("replica lost before its first token", extra={"replica": replica.id, "error": str(error)})
+            if reason := _reason_of(error):
+                circuits.failed(replica.id, reason)
+            else:
+                circuits.left(replica.id)
             raise
+        circuits.answered(replica.id)
+        answer.failed = partial(circuits.failed, replica.id)
         return answer
 
     async def _ask(self, call: Call, replica: Replica) -> DirectAnswer:
@@ -265,6 +280,21 @@ class DirectReplicaClient:
 
     async def close(self) -> None:
         self._connections.close()
+
+
+def _reason_of(error: BaseException) -> Reason | None:
+    """None: that says nothing of the replica."""
+    match error:
+        case _FullError():
+            return None
+        case _RefusedError():
+            return "refused"
+        case SilentReplicaError():
+            return "first_token"
+        case ReplicaLostError():
+            return "lost"
+        case _:
+            return None
 
 
 async def _read(answer: DirectAnswer) -> WholeAnswer:

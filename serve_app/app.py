@@ -65,6 +65,8 @@ class Ingress:
         channel = derive(secret, PRIVATE_PORT)
         directory = directory_of(LLM_NAME)
         directory.require(model)
+        directory.circuits.opened = metrics.opened
+        metrics.circuits = directory.circuit_states
         self._calls = [calls_of_cache(cache, channel, CALL_TIMEOUT_S), calls_of_embedding(embedding, channel)]
         documents = None
         if retrieval:

@@ -224,7 +224,7 @@ class Exchange:
 
 
 async def connect(url: str, secret: bytes, silence_s: float) -> Connection:
-    """To `tcp://host:port`. `silence_s`: how long an exchange may wait for the other end, unless its request says so. Raises `ChannelError`."""
+    """To `tcp://host:port`. `silence_s`: how long an exchange may wait for the other end, by default. Raises `ChannelError`."""
     where = urlsplit(url)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):

@@ -1,20 +1,24 @@
 """Requests to replicas over real connections, and through a fake of Ray's handle."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from deployments.channel.patience import Patience
+from deployments.circuits import ENOUGH, IN_A_ROW
 from deployments.engines.base import Message, Receive, Send
-from deployments.errors import NoReplicaError, ReplicaLostError, SilentReplicaError
+from deployments.errors import DeploymentError, NoReplicaError, ReplicaLostError, SilentReplicaError
+from deployments.replica_client import Call
 from deployments.replicas import Replica
 from tests.deployments.replica_fakes import (
     CALL,
     SECRET,
     FakeHandle,
     FakeReplica,
+    Fleet,
     answering,
     body_of,
     fleet_of,
@@ -270,6 +274,70 @@ async def test_an_answer_that_breaks_off_is_lost() -> None:
         with pytest.raises(ReplicaLostError):
             await anext(chunks)
         await answer.close()
+
+
+# Circuits
+
+
+async def failing(fleet: Fleet, call: Call = CALL) -> None:
+    """Sends it to the first replica alone; how that fails is not what it is about."""
+    with suppress(DeploymentError):
+        await body_of(await fleet.client.send(call, fleet.ranked[:1]))
+
+
+@pytest.mark.parametrize(
+    ("app", "patience", "reason"),
+    [
+        (FakeReplica(silent=True), TOKENS, "first_token"),
+        (FakeReplica([], hangs=True), TOKENS, "first_token"),
+        (FakeReplica([], breaks=True), None, "lost"),
+        (FakeReplica([b"dead"], 500, {"x-mygo-retry": "1"}), None, "refused"),
+    ],
+    ids=["silent", "without a token", "lost", "dead"],
+)
+async def test_a_replica_that_keeps_failing_opens_its_circuit(app: FakeReplica, patience: Patience | None, reason: str) -> None:
+    opened: list[str] = []
+    async with serving(app) as url, fleet_of(url) as fleet:
+        fleet.directory.circuits.opened = opened.append
+        for _ in range(IN_A_ROW):
+            assert opened == []
+            await failing(fleet, replace(CALL, patience=patience))
+    assert (opened, fleet.directory.circuit_states()["open"]) == ([reason], 1)
+
+
+async def test_a_replica_that_is_not_there_opens_its_circuit() -> None:
+    async with fleet_of(unused_url()) as fleet:
+        for _ in range(IN_A_ROW):
+            await failing(fleet)
+        assert not fleet.directory.circuits.passes("a")
+
+
+async def test_answers_that_break_off_open_a_circuit() -> None:
+    opened: list[str] = []
+    async with serving(FakeReplica([b"first"], breaks=True)) as url, fleet_of(url) as fleet:
+        fleet.directory.circuits.opened = opened.append
+        for _ in range(ENOUGH):
+            await failing(fleet)
+    assert opened == ["lost"]
+
+
+@pytest.mark.parametrize("app", [FakeReplica(), FakeReplica([b"no"], 400), FakeReplica(headers={"x-mygo-retry": "full"}, status=503)])
+async def test_answers_and_refusals_of_a_healthy_replica_open_none(app: FakeReplica) -> None:
+    async with serving(app) as url, fleet_of(url) as fleet:
+        for _ in range(2 * ENOUGH):
+            await failing(fleet)
+        assert fleet.directory.circuits.passes("a")
+
+
+async def test_clients_that_leave_open_none() -> None:
+    app = FakeReplica(silent=True)
+    async with serving(app) as url, fleet_of(url) as fleet:
+        for number in range(2 * IN_A_ROW):
+            sending = asyncio.create_task(fleet.client.send(CALL, fleet.ranked))
+            await eventually(lambda: len(app.requests) == number + 1)  # noqa: B023
+            sending.cancel()
+            await asyncio.wait([sending])
+        assert fleet.directory.circuits.passes("a")
 
 
 # Ray's handle
