@@ -16,7 +16,16 @@ from deployments.engines.base import Message, Receive, Send
 from deployments.errors import DeploymentError
 from retrieval.errors import BusyError
 from serve_app.door import Door
-from serve_app.errors import ApiError, InvalidRequestError, KeyringError, OverdueError, SlowBodyError, TooLargeError, to_api_error
+from serve_app.errors import (
+    ApiError,
+    EncodingError,
+    InvalidRequestError,
+    KeyringError,
+    OverdueError,
+    SlowBodyError,
+    TooLargeError,
+    to_api_error,
+)
 from serve_app.exchanges import Exchange, Exchanges
 from serve_app.pipeline import Arrival
 from serve_app.replies import Reply, json_reply
@@ -123,6 +132,8 @@ class Endpoint:
             )
             if self._door:
                 request.principal = arrived.arrival.caller.principal if arrived else await self._door.principal(scope["headers"])
+            if (headers.get("content-encoding") or "identity").lower() != "identity":
+                raise EncodingError("The body must not be compressed: send it without content-encoding.", code="unsupported_encoding")
             if isinstance(self._handler, Upload):
                 pieces = read_pieces(receive, headers, self._handler.max_bytes, self._handler.too_large)
                 await self._answer(partial(self._handler.handler, request, pieces), request, send, exchange)

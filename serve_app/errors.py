@@ -11,6 +11,7 @@ AppError
     ├── MethodError          405  invalid_request_error
     ├── SlowBodyError        408  invalid_request_error   the body did not arrive
     ├── TooLargeError        413  invalid_request_error
+    ├── EncodingError        415  invalid_request_error   the body is compressed
     ├── RateLimitError       429  requests, tokens        the tenant, or the key, has had what it may have
     ├── UnavailableError     503  service_unavailable     try again
     ├── UpstreamError        502  server_error            the engine failed
@@ -98,6 +99,14 @@ class SlowBodyError(ApiError):
 class TooLargeError(ApiError):
     status = 413
     type = "invalid_request_error"
+
+
+class EncodingError(ApiError):
+    """Nothing is inflated here: a few bytes may become gigabytes."""
+
+    status = 415
+    type = "invalid_request_error"
+    with_headers: ClassVar[Mapping[str, str]] = {"accept-encoding": "identity"}
 
 
 class RateLimitError(ApiError):

@@ -29,6 +29,9 @@ ENVIRONMENT = {
     # exact hit; the other goes to a syslog that is rarely there. Ours count every request, and the access log has them.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     "RAY_SERVE_HAPROXY_LOG_TARGET": "127.0.0.1:514 sample 1:1000",
+    # Whoever sends nothing of a header, or takes nothing of an answer, for so long is cut off; Ray's default is an hour. Waiting for an
+    # answer does not count.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
     # Ray would report to its makers.
     "RAY_USAGE_STATS_ENABLED": "0",
     **GRPC,
