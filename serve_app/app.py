@@ -108,7 +108,7 @@ class Ingress:
             else None
         )
         self._access_log = beside_serve_log(replica)
-        self._exchanges = Exchanges(metrics, self._access_log or log_each)
+        self._exchanges = Exchanges(metrics, self._access_log or log_each, client_timeout_s=config.ingress.client_timeout_s)
         self._keyring = Keyring(open_keyring(keyring_url(config)), config.auth.grace_s) if config.auth.mode == "keys" else None
         door = door_of(self._keyring)
         Front.hit_path = HitPath(self._pipeline, self._exchanges, PARSERS, door)

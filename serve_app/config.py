@@ -66,6 +66,8 @@ class IngressConfig(Section):
     """From the moment when a streamed request is sent to an engine to the first token of its answer."""
     between_tokens_timeout_s: Annotated[float, Field(gt=0)] = 120
     """Between two tokens that an engine streams."""
+    client_timeout_s: Annotated[float, Field(gt=0)] = 60
+    """A client that takes nothing of its answer for so long is left."""
     total_timeout_s: Annotated[float, Field(gt=0)] = 1800
     """From a request's admission to the last byte of its answer, waiting for an engine included."""
     drain_timeout_s: Annotated[float, Field(gt=0)] = 120

@@ -29,6 +29,7 @@ from serve_app.errors import (
 from serve_app.exchanges import Exchange, Exchanges
 from serve_app.pipeline import Arrival
 from serve_app.replies import Reply, json_reply
+from serve_app.slow_readers import PatientSend
 from serve_app.tenants import Principal
 
 log = logging.getLogger("ray.serve")
@@ -173,14 +174,17 @@ class Endpoint:
     async def _send(self, reply: Reply, send: Send, exchange: Exchange) -> None:
         exchange.status, exchange.cache = reply.status, reply.headers.get("x-mygo-cache", "")
 
+        patient = PatientSend(send, self._exchanges.client_timeout_s)
+
         async def timed(message: Message) -> None:
             if exchange.first_byte_s is None and message.get("body"):
                 exchange.first_byte_s = time.perf_counter() - exchange.started
-            await send(message)
+            await patient(message)
 
         try:
             await reply.send(timed)
         finally:
+            patient.close()
             await reply.close()
 
     def _client_left(self, exchange: Exchange) -> None:
