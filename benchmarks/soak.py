@@ -47,6 +47,11 @@ RECOVERY_S = 60.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    given = options(arguments)
+    report.show("soak", given, [run(given)])
+
+
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = report.parser("soak", "Mixed load while replicas are killed and the store is restarted.")
     parser.add_argument("--minutes", type=float, default=60.0, help="of load")
     parser.add_argument("--per-s", type=float, default=30.0, help="requests a second, in all")
@@ -56,10 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kill-every", type=float, default=120.0, help="seconds between two kills of a replica")
     parser.add_argument("--restart-every", type=float, default=300.0, help="seconds between two restarts of the store")
     parser.add_argument("--mariadb", action="store_true", help="entries and keys in MariaDB, started by scripts/services")
-    options = parser.parse_args(arguments)
-    if options.quick:
-        options.minutes, options.kill_every, options.restart_every = min(options.minutes, 0.75), 12.0, 20.0
-    report.show("soak", options, [run(options)])
+    given = parser.parse_args(arguments)
+    if given.quick:
+        given.minutes, given.kill_every, given.restart_every = min(given.minutes, 0.75), 12.0, 20.0
+    return given
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from serve_app import ports, session
+from serve_app import haproxy, ports, session
 from serve_app.announcer import Announcer
 from serve_app.grpc import ENVIRONMENT as GRPC
 
@@ -72,6 +72,7 @@ def run(config: Path, *, dashboard: bool, verbose: bool, drain_limit_s: float) -
 
 def _serve(config: Path, url: str, stop: session.Stop, *, dashboard: bool, verbose: bool, drain_limit_s: float) -> int:
     set_environment(ports.is_free)
+    haproxy.limit_headers(os.environ)
     import ray
     from ray import serve
     from ray.serve.scripts import cli

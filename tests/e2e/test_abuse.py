@@ -31,7 +31,7 @@ def hurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     report("starting scripts/serve with short limits of time, simulated")
     llm = {"model": {"name": "mygo-sim"}, "engine": ENGINE, "replicas": {"min": 1, "max": 1}}
     args = {"llm": llm, "ingress": LIMITS, "embedding": {"source": "fake"}, "retrieval": {"enabled": False}}
-    env = {"RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_S)}
+    env = {"RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_S), "MYGO_HEADERS_TIMEOUT_S": str(CLIENT_S)}
     system = System(ROOT / "config.sim.yaml", tmp_path_factory.mktemp("hurried"), args, env)
     try:
         system.wait_ready()
@@ -227,6 +227,21 @@ def test_headers_that_do_not_come_are_given_up(hurried: System) -> None:
         began = time.monotonic()
         assert status_of(exchange(hurried, beginning)) == 408
         assert CLIENT_S - 1 < time.monotonic() - began < CLIENT_S + 10
+
+
+def test_headers_that_come_one_byte_at_a_time_are_given_up(hurried: System) -> None:
+    with socket.create_connection(("127.0.0.1", hurried.port)) as sock:
+        sock.settimeout(0.25)
+        began, answer = time.monotonic(), b""
+        for byte in b"GET / HTTP/1.1\r\nx-drip: " + b"x" * 200:
+            try:
+                sock.send(bytes([byte]))
+                answer = sock.recv(1000)
+                break
+            except TimeoutError:
+                continue
+    assert status_of(answer) == 408
+    assert time.monotonic() - began < CLIENT_S + 10
 
 
 def test_a_first_token_that_does_not_come_is_a_504_and_leaves_nothing_behind(hurried: System) -> None:
