@@ -135,7 +135,7 @@ class Load:
             raw = await answer.read()
             if answer.status != 200:
                 return self._refused(kind, answer, raw)
-        text = _streamed(raw) if fields.get("stream") else json.loads(raw)["choices"][0]["message"]["content"]
+        text = streamed_text(raw) if fields.get("stream") else json.loads(raw)["choices"][0]["message"]["content"]
         if text is None:
             return self.tally.add(kind, "broken")
         cache = answer.headers["x-mygo-cache"]
@@ -211,7 +211,7 @@ def document(tenant: str, number: int) -> str:
     return f"{tenant} keeps its {number}th paper in drawer {number * 7 + 3}, beside the lamp number {number * 13}."
 
 
-def _streamed(raw: bytes) -> str | None:
+def streamed_text(raw: bytes) -> str | None:
     """The text of a stream. None: it ended with an error event, as it may when its engine is killed. Raises `ValueError` for a stream that
     just ends."""
     events = [event[len(b"data: ") :] for event in raw.split(b"\n\n")[:-1]]
