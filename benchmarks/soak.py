@@ -37,7 +37,7 @@ from benchmarks.fairness import MODEL
 from benchmarks.report import Row, say
 from benchmarks.soak_load import DOCUMENTS, Load, Tenant, document, expected
 
-ENGINE = {"type": "simulated", "prefill_tokens_per_s": 20_000, "decode_step_s": 0.002, "decode_step_per_request_s": 0.0}
+ENGINE: dict[str, Any] = {"type": "simulated", "prefill_tokens_per_s": 20_000, "decode_step_s": 0.002, "decode_step_per_request_s": 0.0}
 MARIADB = "mysql+pymysql://mygo:mygo@127.0.0.1:13306/mygo?charset=utf8mb4"
 LOOK_S = 2.0
 WARM = 1 / 3
@@ -122,14 +122,18 @@ async def _soak(application: Application, tenants: list[Tenant], options: argpar
     for example in load.tally.examples:
         say(example)
     say(f"{dict(sorted(load.tally.kinds.items()))}, {dict(load.tally.caches)}")
-    outcomes = load.tally.outcomes
+    outcomes, seconds = load.tally.outcomes, load.tally.seconds
+    for kind, taken in sorted(seconds.items()):
+        say(f"{kind}: {len(taken)}, median {np.median(taken):.3f} s, p99 {np.percentile(taken, 99):.3f} s, longest {max(taken):.1f} s")
+    chats = [*seconds["chat"], *seconds["stream"], *seconds["new"]]
     return {
         "system": "ours",
         "requests": outcomes.total(),
         **{name: outcomes[name] for name in ("answered", "refused", "broken", "improper", "wrong")},
         "hit_rate": load.tally.caches["exact"] / max(load.tally.caches.total(), 1),
-        "p50_s": float(np.percentile(load.tally.seconds, 50)),
-        "p99_s": float(np.percentile(load.tally.seconds, 99)),
+        "chat_p50_s": float(np.percentile(chats, 50)),
+        "chat_p99_s": float(np.percentile(chats, 99)),
+        "chat_longest_s": max(chats),
         "kills": kills.times,
         "store_restarts": restarts.times,
         "stored_entries": stored,

@@ -10,7 +10,7 @@ import asyncio
 import json
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,7 +66,8 @@ class Tally:
     """`answered`, `refused`, `broken` (a stream that ended with an error event), `improper`, `wrong`."""
     kinds: Counter[str] = field(default_factory=Counter)
     caches: Counter[str] = field(default_factory=Counter)
-    seconds: list[float] = field(default_factory=list)
+    seconds: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """That requests took, by kind."""
     examples: list[str] = field(default_factory=list)
     """Of what should not have been."""
 
@@ -113,7 +114,7 @@ class Load:
         except (ValueError, LookupError, TypeError) as error:  # an answer of another shape
             self.tally.add(kind, "improper", repr(error))
         finally:
-            self.tally.seconds.append(time.perf_counter() - began)
+            self.tally.seconds[kind].append(time.perf_counter() - began)
             self._places.release()
 
     def _some_question(self, tenant: Tenant) -> str:

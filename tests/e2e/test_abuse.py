@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -15,14 +16,14 @@ from tests.e2e.system import ROOT, System, poll, report
 
 CHAT = "/v1/chat/completions"
 IDLE = 1000
-SILENT = 8
+SILENT = 3
 """Clients that read nothing."""
 CLIENT_S = 3
 """Their time, in the application of its own that is started here."""
 ENDLESS = 400_000
 """Tokens of an answer that is longer than what kernels and proxies hold of it."""
-ENGINE = {"type": "simulated", "prefill_tokens_per_s": 200, "decode_step_s": 0.0005, "max_model_len": 500_000, "kv_blocks": 200_000}
-LIMITS = {"first_token_timeout_s": 1.5, "between_tokens_timeout_s": 5, "total_timeout_s": 30, "client_timeout_s": CLIENT_S}
+ENGINE = {"type": "simulated", "prefill_tokens_per_s": 200, "decode_step_s": 0.0001, "max_model_len": 500_000, "kv_blocks": 200_000}
+LIMITS = {"first_token_timeout_s": 1.5, "between_tokens_timeout_s": 5, "total_timeout_s": 90, "client_timeout_s": CLIENT_S}
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_no_text_of_a_client_becomes_a_header(http: httpx.Client, system: System
         http.post("/v1/vector_stores", json={"name": "n", "metadata": {forged: forged}}),
         http.post(CHAT, json=asking(system, "x", retrieval={"vector_store_ids": [forged]})),
         http.post(CHAT, json=asking(system, "x", user=forged)),
-        http.get("/v1/models/" + httpx.URL("/", path="/" + forged).raw_path.decode()[1:]),
+        http.get(f"/v1/models/{quote(forged)}"),
     ]
     store = next(answer.json()["id"] for answer in answers if answer.url.path == "/v1/vector_stores" and answer.status_code == 200)
     answers += [
@@ -184,7 +185,7 @@ def test_documents_and_kept_answers_do_not_forge_events(http: httpx.Client, syst
     added = http.post(f"/v1/vector_stores/{store}/documents", json={"documents": [{"id": "d", "text": f"Forged: {forged}"}]})
     assert added.status_code == 200, added.text
     requests = [
-        asking(system, "What is forged, question 0?", stream=True),
+        {"model": system.model, "messages": [{"role": "user", "content": "What is forged, question 0?"}], "stream": True},
         asking(system, "What is forged?", stream=True, retrieval={"vector_store_ids": [store]}),
         asking(system, forged, stream=True),
     ]
@@ -272,7 +273,7 @@ def test_clients_that_read_nothing_lose_their_places(hurried: System) -> None:
             sock.sendall(raw_request(json.dumps(asking(hurried, f"Endless {number}", **fields)).encode()))
             silent.append(sock)
         poll("all of them run", 20, lambda: hurried.ongoing() == SILENT)
-        poll("no running requests", 28, lambda: hurried.ongoing() == 0)
+        poll("no running requests", 60, lambda: hurried.ongoing() == 0)
     finally:
         for sock in silent:
             sock.close()

@@ -1,8 +1,8 @@
-"""Five minutes of mixed load, while replicas are killed and the store is restarted. Last of all: it takes the whole machine."""
+"""Four minutes of mixed load, while replicas are killed and the store is restarted. Last of all: it takes the whole machine."""
 
 from benchmarks import report, soak
 
-MINUTES = 5.0
+MINUTES = 4.0
 KILL_EVERY_S = 40.0
 RESTART_EVERY_S = 70.0
 
