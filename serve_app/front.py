@@ -182,7 +182,7 @@ class Front:
         if scope["type"] in ("http", "websocket"):
             scope["headers"] = without_strays(scope["headers"])
         if scope["type"] == "http" and scope["path"] in UPLOADS and scope["method"] == "POST":
-            scope["headers"].append((_UNWATCHED, b"?1"))
+            scope["headers"] = [*scope["headers"], (_UNWATCHED, b"?1")]
         if path is not None and scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in path.parsers:
             rest = await path.answer(scope, receive, send)
             if rest is None:

@@ -4,16 +4,31 @@ Ray decodes them, and answers 500 where that fails, before the application sees 
 time are ours (`serve_app/time_limits.py`), and nothing here is multiplexed or bound to a session.
 """
 
+from itertools import product
+
 from serve_app.endpoint import REQUEST_ID_HEADER, request_id_of
 
 Headers = list[tuple[bytes, bytes]]
 
 _ID = REQUEST_ID_HEADER.encode()
-_RAYS = frozenset({b"x_request_timeout_seconds", b"x_request_disconnect_disabled", b"x_session_id", b"serve_multiplexed_model_id"})
-"""With underscores: Ray takes both signs for one, and so do proxies."""
+
+
+def _spellings(*words: str) -> set[bytes]:
+    """Ray takes `-` and `_` for one sign in some names, and so do proxies."""
+    return {"".join(parts).encode() for parts in product(*[part for word in words for part in ((word,), "-_")][:-1])}
+
+
+_RAYS = frozenset(
+    _spellings("x", "request", "timeout", "seconds")
+    | _spellings("x", "request", "disconnect", "disabled")
+    | _spellings("x", "session", "id")
+    | _spellings("serve", "multiplexed", "model", "id")
+)
 
 
 def without_strays(headers: Headers) -> Headers:
     """The headers without Ray's. A request id that cannot stand in a log line gives way to one of ours: Ray sends it back."""
-    kept = [(name, value) for name, value in headers if name.replace(b"-", b"_") not in _RAYS]
-    return [(name, request_id_of(value).encode()) if name == _ID else (name, value) for name, value in kept]
+    names = {name for name, _ in headers}
+    if _ID not in names and _RAYS.isdisjoint(names):  # as nearly always
+        return headers
+    return [(name, request_id_of(value).encode() if name == _ID else value) for name, value in headers if name not in _RAYS]
