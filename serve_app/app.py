@@ -54,6 +54,8 @@ from serve_app.tiers import CacheTiers
 from serve_app.uses import Uses
 
 PRIVATE_PORT = "private-port"
+ENGINE_CALL_TIMEOUT_S = 60.0
+"""Silence of a replica that is asked for something else than an answer to a client's prompt."""
 
 
 class Ingress:
@@ -66,6 +68,8 @@ class Ingress:
         channel = derive(secret, PRIVATE_PORT)
         directory = directory_of(LLM_NAME)
         directory.require(model)
+        directory.circuits.opened = metrics.opened
+        metrics.circuits = directory.circuit_states
         self._calls = [calls_of_cache(cache, channel, CALL_TIMEOUT_S), calls_of_embedding(embedding, channel)]
         documents = None
         if retrieval:
@@ -78,7 +82,7 @@ class Ingress:
         self._renewals = Renewals(remote_cache, metrics)
         self._flights = Flights(remote_cache, metrics, single_flight(config))
         self._uses = Uses(remote_cache)
-        self._client = DirectReplicaClient(directory, llm, channel, config.ingress.read_timeout_s)
+        self._client = DirectReplicaClient(directory, llm, channel, ENGINE_CALL_TIMEOUT_S)
         replica = serve.get_replica_context().replica_tag
         self._routing = Routing(config.routing, directory, self._client, prefix_seed(channel), replica, time.monotonic, metrics)
         self._content = make_content(config.content, metrics)
@@ -109,7 +113,7 @@ class Ingress:
             else None
         )
         self._access_log = beside_serve_log(replica)
-        self._exchanges = Exchanges(metrics, self._access_log or log_each)
+        self._exchanges = Exchanges(metrics, self._access_log or log_each, client_timeout_s=config.ingress.client_timeout_s)
         self._keyring = Keyring(open_keyring(keyring_url(config)), config.auth.grace_s) if config.auth.mode == "keys" else None
         door = door_of(self._keyring)
         Front.hit_path = HitPath(self._pipeline, self._exchanges, PARSERS, door)

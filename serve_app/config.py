@@ -74,8 +74,14 @@ class IngressConfig(Section):
     """Requests that one ingress replica has open at once; more wait in HAProxy, then get 503."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=MAX_PAYLOAD // 4)] = MAX_PAYLOAD // 4
     """Written anew for the engine, a body may be four times as long: the private channel must be able to carry it."""
-    read_timeout_s: Annotated[float, Field(gt=0)] = 600
-    """Longest silence of a replica: before its first byte, and between two."""
+    first_token_timeout_s: Annotated[float, Field(gt=0)] = 300
+    """From the moment when a streamed request is sent to an engine to the first token of its answer."""
+    between_tokens_timeout_s: Annotated[float, Field(gt=0)] = 120
+    """Between two tokens that an engine streams."""
+    client_timeout_s: Annotated[float, Field(gt=0)] = 60
+    """A client that takes nothing of its answer for so long is left."""
+    total_timeout_s: Annotated[float, Field(gt=0)] = 1800
+    """From a request's admission to the last byte of its answer, waiting for an engine included."""
     drain_timeout_s: Annotated[float, Field(gt=0)] = 120
     """How long an ingress replica that is to stop may finish its streams."""
 

@@ -16,10 +16,20 @@ from deployments.engines.base import Message, Receive, Send
 from deployments.errors import DeploymentError
 from retrieval.errors import BusyError
 from serve_app.door import Door
-from serve_app.errors import ApiError, InvalidRequestError, KeyringError, SlowBodyError, TooLargeError, to_api_error
+from serve_app.errors import (
+    ApiError,
+    EncodingError,
+    InvalidRequestError,
+    KeyringError,
+    OverdueError,
+    SlowBodyError,
+    TooLargeError,
+    to_api_error,
+)
 from serve_app.exchanges import Exchange, Exchanges
 from serve_app.pipeline import Arrival
 from serve_app.replies import Reply, json_reply
+from serve_app.slow_readers import PatientSend
 from serve_app.tenants import Principal
 
 log = logging.getLogger("ray.serve")
@@ -123,6 +133,8 @@ class Endpoint:
             )
             if self._door:
                 request.principal = arrived.arrival.caller.principal if arrived else await self._door.principal(scope["headers"])
+            if (headers.get("content-encoding") or "identity").lower() != "identity":
+                raise EncodingError("The body must not be compressed: send it without content-encoding.", code="unsupported_encoding")
             if isinstance(self._handler, Upload):
                 pieces = read_pieces(receive, headers, self._handler.max_bytes, self._handler.too_large)
                 await self._answer(partial(self._handler.handler, request, pieces), request, send, exchange)
@@ -154,7 +166,7 @@ class Endpoint:
             raise
         except Exception as error:
             api_error = to_api_error(error)
-            if api_error.status >= 500 and not isinstance(error, DeploymentError | BusyError):
+            if api_error.status >= 500 and not isinstance(error, DeploymentError | BusyError | OverdueError):
                 log.exception("request failed", extra={"id": request.id, "path": self._route})
             reply = self._refuse(api_error)
         await self._send(reply, send, exchange)
@@ -162,14 +174,17 @@ class Endpoint:
     async def _send(self, reply: Reply, send: Send, exchange: Exchange) -> None:
         exchange.status, exchange.cache = reply.status, reply.headers.get("x-mygo-cache", "")
 
+        patient = PatientSend(send, self._exchanges.client_timeout_s)
+
         async def timed(message: Message) -> None:
             if exchange.first_byte_s is None and message.get("body"):
                 exchange.first_byte_s = time.perf_counter() - exchange.started
-            await send(message)
+            await patient(message)
 
         try:
             await reply.send(timed)
         finally:
+            patient.close()
             await reply.close()
 
     def _client_left(self, exchange: Exchange) -> None:

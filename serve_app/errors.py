@@ -12,10 +12,12 @@ AppError
     ├── MethodError          405  invalid_request_error
     ├── SlowBodyError        408  invalid_request_error   the body did not arrive
     ├── TooLargeError        413  invalid_request_error
+    ├── EncodingError        415  invalid_request_error   the body is compressed
     ├── QuotaError           429  requests            the tenant has as many of something as it may have
     ├── RateLimitError       429  requests, tokens        the tenant, or the key, has had what it may have
     ├── UnavailableError     503  service_unavailable     try again
-    └── UpstreamError        502  server_error            the engine failed
+    ├── UpstreamError        502  server_error            the engine failed
+    └── OverdueError         504  timeout_error           it took too long
 
 Messages name fields, limits and ids, never what else the client sent.
 """
@@ -26,7 +28,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from cache.errors import CacheError, KeyFormatError
-from deployments.errors import DeploymentError, NoReplicaError, QueueFullError, ReplicaLostError
+from deployments.errors import DeploymentError, NoReplicaError, QueueFullError, ReplicaLostError, SilentReplicaError
 from retrieval.errors import BusyError, InputError, OversizeError, RetrievalError, UnknownError, UnknownUploadError
 from retrieval.wording import sentence
 
@@ -112,6 +114,14 @@ class QuotaError(ApiError):
     type = "requests"
 
 
+class EncodingError(ApiError):
+    """Nothing is inflated here: a few bytes may become gigabytes."""
+
+    status = 415
+    type = "invalid_request_error"
+    with_headers: ClassVar[Mapping[str, str]] = {"accept-encoding": "identity"}
+
+
 class RateLimitError(ApiError):
     """`type` says of what there was too much, as OpenAI's does."""
 
@@ -137,6 +147,13 @@ class UnavailableError(ApiError):
 class UpstreamError(ApiError):
     status = 502
     type = "server_error"
+
+
+class OverdueError(ApiError):
+    """`code` names the limit: `first_token_timeout`, `between_tokens_timeout` or `total_timeout`."""
+
+    status = 504
+    type = "timeout_error"
 
 
 MAX_RETRY_S = 3600
@@ -165,6 +182,10 @@ def to_api_error(error: Exception) -> ApiError:
             return UnavailableError("Too many requests wait for an engine. Try again later.", code="overloaded", headers=retry_after)
         case NoReplicaError():
             return UnavailableError("No replica can take the request now. Try again.", code="no_replica")
+        case SilentReplicaError() if error.has_begun:
+            return OverdueError("The engine stopped within its answer.", code="between_tokens_timeout")
+        case SilentReplicaError():
+            return OverdueError("The engine did not begin its answer in time.", code="first_token_timeout")
         case ReplicaLostError():
             return UnavailableError("The replica was lost. Try again.", code="replica_lost")
         case UnknownUploadError():  # of an id that the client has never seen: a process between has ended, or waited for too long

@@ -2,7 +2,7 @@
 
 import asyncio
 import collections
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -99,6 +99,16 @@ class RayMetrics:
         )
         self._trust = Gauge("mygo_prefix_trusted", "1 while requests go by predictions of cached tokens, 0 while these are too far off.")
         self._is_trusted = True
+        self._opened = counter(
+            "mygo_replica_circuit_opened",
+            "Circuits of replicas that opened, by the last failure: refused, lost, first_token, between_tokens.",
+            "reason",
+        )
+        self._circuit_states = Gauge(
+            "mygo_replica_circuit_state", "Replicas by the state of their circuit: closed, open, half_open.", tag_keys=("state",)
+        )
+        self.circuits: Callable[[], Mapping[str, int]] = dict
+        """How many replicas are in each state."""
         self._counts: collections.Counter[tuple[_Family, tuple[str, ...]]] = collections.Counter()
         self._observed: list[tuple[_Family, float, tuple[str, ...]]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -126,6 +136,10 @@ class RayMetrics:
 
     def disconnected(self, route: str) -> None:
         self._count(self._disconnected, route)
+
+    def opened(self, reason: str) -> None:
+        """A replica's circuit has opened."""
+        self._count(self._opened, reason)
 
     def prediction(self, predicted: int, cached: int, prompt_tokens: int) -> None:
         kinds = {"prompt": prompt_tokens, "cached": cached, "predicted": predicted, "error": abs(predicted - cached)}
@@ -167,5 +181,7 @@ class RayMetrics:
         for (family, values), number in counts.items():
             family.metric.inc(number, tags=dict(zip(family.keys, values, strict=True)))
         self._trust.set(int(self._is_trusted))  # again and again: Ray forgets a gauge that nobody sets
+        for state, number in self.circuits().items():
+            self._circuit_states.set(number, tags={"state": state})
         for family, value, values in observed:
             family.metric.observe(value, tags=dict(zip(family.keys, values, strict=True)))

@@ -36,6 +36,7 @@ from serve_app.replies import JSON_TYPE, SSE_TYPE, Ready, ReadyReply, Reply
 from serve_app.services import DocumentService, EmbeddingService
 from serve_app.tenants import Caller, Namespaces, Principal
 from serve_app.tiers import CacheTiers, Lookup
+from serve_app.time_limits import Deadline, patience
 
 _NOT_FOR_CLIENTS = frozenset({"kv_transfer_params", "ec_transfer_params"})
 _NOT_IN_XARGS = _NOT_FOR_CLIENTS | {"kv_cache_report_mode"}
@@ -148,8 +149,9 @@ class Pipeline:
     async def answer(self, arrival: Arrival) -> Reply:
         """The rest of the request's life."""
         admitted = self.admission.enter(arrival.request, arrival.caller, arrival.namespace)  # 2
+        deadline = Deadline(self.config.ingress.total_timeout_s)
         try:
-            return admitted.ends_with(await self._admitted(arrival, admitted))
+            return admitted.ends_with(deadline.over(await deadline.within(self._admitted(arrival, admitted))))
         except BaseException:
             admitted.end()
             raise
@@ -204,7 +206,8 @@ class Pipeline:
         if entry and (reply := self._replay(request, caller, entry, "exact", 1.0)):
             return reply
         begun = self.contexts.keeping(request, caller, lookup.namespace) if self.contexts else None
-        sent = await send(self.client, self.routing, request, caller, lookup.namespace, admitted.flow, begun)  # 6, 7, 8
+        limits = patience(self.config.ingress, is_stream=request.stream)
+        sent = await send(self.client, self.routing, request, caller, lookup.namespace, admitted.flow, limits, begun)  # 6, 7, 8
         return await relay(request, sent, self.tiers, lookup, admitted.used)  # 8, 9
 
     def require_model(self, name: str, principal: Principal) -> str:
@@ -260,7 +263,8 @@ class Pipeline:
         body = {key: value for key, value in request.body.items() if key not in ("stream", "stream_options")}
         whole = replace(request, stream=False, include_usage=False, body=body)
         flow = self.admission.flow(whole, caller, lookup.namespace, is_background=True)
-        raw = await read_answer(await send(self.client, self.routing, whole, caller, lookup.namespace, flow))
+        limits = patience(self.config.ingress, is_stream=False)
+        raw = await read_answer(await send(self.client, self.routing, whole, caller, lookup.namespace, flow, limits))
         return await lookup.guard.whole(raw) if lookup.guard else raw
 
     def _replay(self, request: Generation, caller: Caller, entry: Entry, tier: str, similarity: float) -> Reply | None:

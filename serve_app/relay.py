@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from deployments.channel.patience import Patience
 from deployments.errors import DeploymentError, ReplicaLostError
 from deployments.rendering import DocumentChat
 from deployments.replica_client import Answer, Call, ReplicaClient
@@ -60,13 +61,20 @@ class Sent:
 
 
 async def send(
-    client: ReplicaClient, routing: Routing, request: Generation, caller: Caller, namespace: str, flow: Flow, begun: Begun | None = None
+    client: ReplicaClient,
+    routing: Routing,
+    request: Generation,
+    caller: Caller,
+    namespace: str,
+    flow: Flow,
+    patience: Patience | None = None,
+    begun: Begun | None = None,
 ) -> Sent:
     """The answer of the best replica that gives one, at its turn; `begun`: see `Sent`.
 
     Raises `ApiError` for the engine's errors, and `DeploymentError`.
     """
-    call, salt, chat = engine_request(request, caller, namespace)
+    call, salt, chat = engine_request(request, caller, namespace, patience)
     is_kept = bool(request.context_headers)
     ranking = await routing.rank(call, salt, request.prompt_characters, not request.stream, chat, flow, begins_kept=is_kept)  # 6, 7
     try:
@@ -79,11 +87,13 @@ async def send(
     return Sent(answer, ranking, begun)
 
 
-def engine_request(request: Generation, caller: Caller, namespace: str) -> tuple[Call, str, DocumentChat | None]:
+def engine_request(
+    request: Generation, caller: Caller, namespace: str, patience: Patience | None = None
+) -> tuple[Call, str, DocumentChat | None]:
     """What the engine gets, the salt of its KV, and the same as a chat whose documents may change their order, if it is one."""
     body = _engine_body(request, namespace)
     headers = {"content-type": JSON_TYPE, "x-request-id": caller.request_id}
-    call = Call("POST", request.path, headers, msgspec.json.encode(body))
+    call = Call("POST", request.path, headers, msgspec.json.encode(body), patience)
     return call, body["cache_salt"], _document_chat(request, call, body)
 
 
