@@ -29,6 +29,9 @@ ENVIRONMENT = {
     # exact hit; the other goes to a syslog that is rarely there. Ours count every request, and the access log has them.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     "RAY_SERVE_HAPROXY_LOG_TARGET": "127.0.0.1:514 sample 1:1000",
+    # With splicing, HAProxy 2.8 often does not see that a client leaves which waits for its answer, and the engine works on for nobody.
+    # Ray's template turns it on and has no variable for it; this is one whose line comes after it, in the same section.
+    "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "leastconn\n    no option splice-request",
     # Ray would report to its makers.
     "RAY_USAGE_STATS_ENABLED": "0",
     **GRPC,
