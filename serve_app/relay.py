@@ -17,6 +17,7 @@ from deployments.turns import Flow
 from retrieval.prompt import blocks, insert, labels, ranking
 from serve_app.errors import ApiError, to_api_error
 from serve_app.openai import answers, engine_errors, sse
+from serve_app.openai.reference import engine_body
 from serve_app.openai.requests import Generation
 from serve_app.replies import JSON_TYPE, SSE_TYPE, Reply
 from serve_app.tenants import Caller
@@ -98,7 +99,7 @@ def _document_chat(request: Generation, call: Call, body: dict[str, Any]) -> Doc
 
 def _engine_body(request: Generation, namespace: str) -> dict[str, Any]:
     """What the engine gets: the tenant's salt keeps its KV apart, and the usage is always asked for."""
-    body = {key: value for key, value in request.body.items() if key not in _OURS}
+    body = engine_body({key: value for key, value in request.body.items() if key not in _OURS})
     salt = body.get("cache_salt")
     namespace = request.retrieved.scope if request.retrieved else namespace
     body["cache_salt"] = namespace if salt is None else hashlib.sha256(f"{namespace}/{salt}".encode()).hexdigest()
@@ -154,7 +155,7 @@ async def relay(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Look
 async def _stream(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lookup, used: Used) -> AsyncIterator[bytes]:
     """The replica's bytes as they come; what is kept is read from a copy, once the last one is there."""
     copy = sse.StreamCopy(tiers.copy_limit(lookup))
-    events = sse.WholeEvents(drop_usage=not request.include_usage)
+    events = sse.WholeEvents(drop_usage=not request.include_usage, null_usage=request.include_usage)
     rules = lookup.guard.events(request) if lookup.guard else None
     judge = lookup.guard if lookup.guard and lookup.guard.judges_answers else None
     try:

@@ -41,6 +41,9 @@ def usage_of(raw: bytes) -> Usage | None:
 DONE = b"data: [DONE]\n\n"
 END = b"\n\n"
 _USAGE_ONLY = b'"choices":[]'
+_NO_USAGE = b"]}" + END
+_NULL_USAGE = b'],"usage":null}' + END
+"""How an event ends that says nothing of the usage, and how it ends for a client that asked for it. Texts have no line breaks in them."""
 
 
 def event(value: Any) -> bytes:
@@ -58,11 +61,12 @@ class WholeEvents:
     """Passes events on unchanged, each as soon as it is complete, so that a stream that breaks off ends between two.
 
     With `drop_usage`, for clients that did not ask for it, the event that carries only the usage is removed: the engine is
-    always asked for it, because a kept answer must know its usage.
+    always asked for it, because a kept answer must know its usage. With `null_usage`, for those that did, all other events have a null.
     """
 
-    def __init__(self, drop_usage: bool = True) -> None:
+    def __init__(self, drop_usage: bool = True, null_usage: bool = False) -> None:
         self._drop_usage = drop_usage
+        self._null_usage = null_usage
         self._rest = b""
         self.usage: Usage | None = None
         """What the stream has said of it."""
@@ -75,6 +79,8 @@ class WholeEvents:
             self._rest = data
             return b""
         whole, self._rest = data[: end + len(END)], data[end + len(END) :]
+        if self._null_usage:
+            whole = whole.replace(_NO_USAGE, _NULL_USAGE)
         if _USAGE_ONLY not in whole:
             return whole
         return b"".join(each + END for each in whole.split(END)[:-1] if not self._is_dropped(each))

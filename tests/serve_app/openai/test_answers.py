@@ -42,7 +42,7 @@ def text_logprobs(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def messages(draw: st.DrawFn) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": draw(texts)}
+    message: dict[str, Any] = {"role": "assistant", "content": draw(texts), "refusal": None}
     if draw(st.booleans()):
         message["reasoning"] = "".join(draw(words))
     if draw(st.booleans()):
