@@ -155,6 +155,8 @@ def completion_tokens(answer: dict[str, Any]) -> int:
 def to_stream(answer: dict[str, Any], response_id: str, created: int, include_usage: bool) -> bytes:
     """The whole stream at once: role, text, and finish reason of each choice, then the usage if asked for."""
     head = {"id": response_id, "created": created, "object": _chunk_object(answer), "model": answer.get("model")}
+    if "system_fingerprint" in answer:
+        head["system_fingerprint"] = answer["system_fingerprint"]
     null = {"usage": None} if include_usage else {}
     parts = [event({**head, "choices": [part], **null}) for choice in answer["choices"] for part in _parts(choice)]
     if include_usage:
