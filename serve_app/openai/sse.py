@@ -41,9 +41,9 @@ def usage_of(raw: bytes) -> Usage | None:
 DONE = b"data: [DONE]\n\n"
 END = b"\n\n"
 _USAGE_ONLY = b'"choices":[]'
-_NO_USAGE = b"]}" + END
-_NULL_USAGE = b'],"usage":null}' + END
-"""How an event ends that says nothing of the usage, and how it ends for a client that asked for it. Texts have no line breaks in them."""
+_USAGE = b'"usage":'
+"""In a text, its quotes would be escaped."""
+_NULL_USAGE = b',"usage":null}'
 
 
 def event(value: Any) -> bytes:
@@ -80,7 +80,7 @@ class WholeEvents:
             return b""
         whole, self._rest = data[: end + len(END)], data[end + len(END) :]
         if self._null_usage:
-            whole = whole.replace(_NO_USAGE, _NULL_USAGE)
+            whole = b"".join(_with_usage(each) + END for each in whole.split(END)[:-1])
         if _USAGE_ONLY not in whole:
             return whole
         return b"".join(each + END for each in whole.split(END)[:-1] if not self._is_dropped(each))
@@ -112,6 +112,13 @@ class StreamCopy:
     @property
     def raw(self) -> bytes:
         return bytes(self._raw)
+
+
+def _with_usage(raw: bytes) -> bytes:
+    """A chunk that says nothing of the usage with a null; errors, and what is no object, as they are."""
+    if _USAGE in raw or not raw.startswith(b'data: {"') or raw.startswith(b'data: {"error"') or not raw.endswith(b"}"):
+        return raw
+    return raw[:-1] + _NULL_USAGE
 
 
 def _is_usage_only(raw: bytes) -> bool:

@@ -95,7 +95,7 @@ def test_a_refusal_is_an_error_and_no_stream(ask: Post) -> None:
 
 
 def test_a_refusal_of_the_engine_is_an_error_and_no_stream(ask: Post, real: System) -> None:
-    error_of(ask(stream=True, response_format={"type": "no_such_format"}), 400, "response_format")
+    error_of(ask(stream=True, logit_bias={"999999999": 1}), 400, "logit_bias")
 
 
 def test_a_stop_is_not_streamed(ask: Post) -> None:

@@ -34,7 +34,7 @@ def test_a_batch_answers_in_the_order_of_its_prompts(complete: Post, real: Syste
     assert [choice.text for choice in together.choices] == alone
 
 
-def test_n_answers_for_each_prompt_in_its_order(complete: Post) -> None:
+def test_n_answers_for_each_prompt_in_its_order(complete: Post, real: System) -> None:
     answer = completion_answer(complete(prompt=["A cache is", "A router is"], n=2, echo=True))
     starts = [choice.text.startswith("A cache") for choice in answer.choices]
     assert starts == [True, True, False, False]
@@ -67,12 +67,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("no prompts", {"prompt": []}, "prompt"),
     ("texts and tokens", {"prompt": ["A cache", 7]}, "prompt"),
     ("tokens that are none", {"prompt": [-1]}, "prompt"),
-    ("tokens beyond the vocabulary", {"prompt": [10**9]}, "prompt"),
     ("no tokens", {"prompt": [[]]}, "prompt"),
     ("a prompt of null", {"prompt": [None]}, "prompt"),
     ("model missing", {"model": None}, "model"),
     ("best_of more than n", {"best_of": 3, "n": 1}, "best_of"),
-    ("suffix", {"suffix": "the end."}, "suffix"),
     ("logprobs 21", {"logprobs": 21}, "logprobs"),
     ("logprobs true", {"logprobs": True}, "logprobs"),
     ("echo text", {"echo": "yes"}, "echo"),
@@ -89,6 +87,15 @@ def test_refused(complete: Post, fields: dict[str, Any], param: str) -> None:
     assert error["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [({"prompt": [10**9]}, "prompt"), ({"suffix": "the end."}, "suffix")],
+    ids=["tokens beyond the vocabulary", "suffix"],
+)
+def test_refused_by_the_engine(complete: Post, real: System, fields: dict[str, Any], param: str) -> None:
+    error_of(complete(**fields), 400, param)
+
+
 def test_an_unknown_model(complete: Post) -> None:
     error_of(complete(model="gpt-none"), 404, "model", "model_not_found")
 
@@ -100,7 +107,7 @@ def test_max_tokens_are_16_unless_said(complete: Post, real: System) -> None:
     assert answer.choices[0].finish_reason == "length"
 
 
-def test_echo_gives_the_prompt_too(complete: Post) -> None:
+def test_echo_gives_the_prompt_too(complete: Post, real: System) -> None:
     answer = completion_answer(complete(prompt="A cache is", echo=True, max_tokens=4))
     assert answer.choices[0].text.startswith("A cache is")
 

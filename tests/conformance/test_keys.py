@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -47,15 +48,17 @@ def limited(system: System) -> dict[str, str]:
     return headers
 
 
-def client_of(system: System, headers: dict[str, str], retries: int, statuses: list[int]) -> openai.OpenAI:
+@contextmanager
+def client_of(system: System, headers: dict[str, str], retries: int, statuses: list[int]) -> Iterator[openai.OpenAI]:
     """`statuses` gets those of all answers that the client sees."""
     hooks = {"response": [lambda response: statuses.append(response.status_code)]}
-    return openai.OpenAI(
+    with openai.OpenAI(
         base_url=f"{system.url}/v1",
         api_key=headers["authorization"].removeprefix("Bearer "),
         max_retries=retries,
         http_client=openai.DefaultHttpxClient(event_hooks=hooks),
-    )
+    ) as client:
+        yield client
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
@@ -64,14 +67,14 @@ def test_no_key(system: System, method: str, path: str) -> None:
     assert error["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize("value", ["Bearer sk-wrong", "Bearer", "Bearer ", "Basic dTpw", "sk-wrong", "Bearer mygo_AAAAAAAA_wrong"])
+@pytest.mark.parametrize("value", ["Bearer sk-wrong", "Bearer", "Basic dTpw", "sk-wrong", "Bearer mygo_AAAAAAAA_wrong"])
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions"])
 def test_a_wrong_key(system: System, value: str, path: str) -> None:
     method = "GET" if path == "/v1/models" else "POST"
     response = httpx.request(method, f"{system.url}{path}", headers={"authorization": value}, json=CHAT if method == "POST" else None)
     error = error_of(response, 401, code="invalid_api_key")
     assert response.headers["www-authenticate"].startswith("Bearer")
-    assert value.split()[-1] not in error["message"] or value in ("Bearer", "Bearer ")
+    assert value == "Bearer" or value.split()[-1] not in error["message"]
 
 
 def test_a_good_key(system: System) -> None:
@@ -81,8 +84,8 @@ def test_a_good_key(system: System) -> None:
 
 def test_the_official_client_without_a_good_key(system: System) -> None:
     statuses: list[int] = []
-    with pytest.raises(openai.AuthenticationError) as error:
-        client_of(system, {"authorization": "Bearer sk-wrong"}, 2, statuses).models.list()
+    with client_of(system, {"authorization": "Bearer sk-wrong"}, 2, statuses) as client, pytest.raises(openai.AuthenticationError) as error:
+        client.models.list()
     assert error.value.code == "invalid_api_key"
     assert statuses == [401], "it is not tried again"
 
@@ -114,8 +117,8 @@ def test_a_limit_is_429_with_retry_after(system: System, limited: dict[str, str]
 def test_the_official_client_waits_for_retry_after_and_tries_again(system: System, limited: dict[str, str]) -> None:
     statuses: list[int] = []
     began = time.monotonic()
-    answer = client_of(system, limited, 2, statuses).chat.completions.create(**CHAT)
-    assert answer.choices
+    with client_of(system, limited, 2, statuses) as client:
+        assert client.chat.completions.create(**CHAT).choices
     assert statuses[0] == 429
     assert statuses[-1] == 200
     assert time.monotonic() - began >= 1
@@ -123,8 +126,8 @@ def test_the_official_client_waits_for_retry_after_and_tries_again(system: Syste
 
 def test_the_official_client_without_retries_raises(system: System, limited: dict[str, str]) -> None:
     statuses: list[int] = []
-    with pytest.raises(openai.RateLimitError) as error:
-        client_of(system, limited, 0, statuses).chat.completions.create(**CHAT)
+    with client_of(system, limited, 0, statuses) as client, pytest.raises(openai.RateLimitError) as error:
+        client.chat.completions.create(**CHAT)
     assert error.value.code == "rate_limit_exceeded"
     assert statuses == [429]
 
@@ -132,11 +135,11 @@ def test_the_official_client_without_retries_raises(system: System, limited: dic
 def test_a_second_request_at_once_is_429_where_one_is_allowed(system: System) -> None:
     headers = system.key("busy", "--concurrency", "1")
     statuses: list[int] = []
-    client = client_of(system, headers, 1, statuses)
-    slow = {**CHAT, "max_tokens": 1000, "ignore_eos": True, "cache": {"mode": "off"}, "stream": True}
+    slow = {**CHAT, "max_tokens": 8000, "ignore_eos": True, "cache": {"mode": "off"}, "stream": True}
     with httpx.stream("POST", f"{system.url}/v1/chat/completions", json=slow, headers=headers, timeout=30) as running:
+        assert running.status_code == 200
         next(running.iter_bytes())
-        with pytest.raises(openai.RateLimitError):
+        with client_of(system, headers, 1, statuses) as client, pytest.raises(openai.RateLimitError):
             client.chat.completions.create(**CHAT)
     assert statuses == [429, 429]
 
