@@ -84,13 +84,15 @@ class VllmEngine:
             ) from error
 
     def _arguments(self) -> Namespace:
-        from vllm.config import KVEventsConfig
+        from vllm.config import KVEventsConfig, StructuredOutputsConfig
         from vllm.entrypoints.launchers.cli_args import make_arg_parser
         from vllm.utils.argparse_utils import FlexibleArgumentParser
 
         args: Namespace = make_arg_parser(FlexibleArgumentParser()).parse_args([])
         given = self._config.args.given()
         _check_names(given, set(vars(args)))
+        if isinstance(given.get("structured_outputs_config"), dict):  # vLLM makes objects of other arguments' dicts, not of this one's
+            given["structured_outputs_config"] = StructuredOutputsConfig(**given["structured_outputs_config"])
         endpoint = "tcp://*:0"
         defaults = {
             "model": str(MODEL_DIR) if self._model.source == "demo" else self._model.source,
