@@ -19,6 +19,7 @@ from serve_app.door import Door
 from serve_app.endpoint import ARRIVED, BODY_TIMEOUT_S, LATE, REQUEST_ID_HEADER, Arrived, declared_length, request_id_of
 from serve_app.errors import ApiError
 from serve_app.exchanges import Exchange, Exchanges
+from serve_app.front_headers import without_controls
 from serve_app.grpc import ENVIRONMENT as GRPC
 from serve_app.openai.requests import Parser
 from serve_app.pipeline import Asked, Pipeline
@@ -177,8 +178,10 @@ class Front:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         path = Front.hit_path
+        if scope["type"] != "lifespan":
+            scope["headers"] = without_controls(scope["headers"])
         if scope["type"] == "http" and scope["path"] in UPLOADS and scope["method"] == "POST":
-            scope["headers"] = [header for header in scope["headers"] if header[0] != _UNWATCHED] + [(_UNWATCHED, b"?1")]
+            scope["headers"].append((_UNWATCHED, b"?1"))
         if path is not None and scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in path.parsers:
             rest = await path.answer(scope, receive, send)
             if rest is None:

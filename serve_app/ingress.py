@@ -234,7 +234,9 @@ def create_app(
             routes += route(path, methods, refuse)
         routes.append(WebSocketRoute(MODELCACHE, ModelCacheSocket(modelcache, door, limit, pipeline.metrics)))
     routes += route(DOCUMENT, {"GET": DocumentRoute(routes, OPEN, keys=keyring is not None).get})
-    return Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})
+    app.router.redirect_slashes = False  # it would send strangers, and what they carry, to whatever host their request names
+    return app
 
 
 async def _routing_error(request: Request, error: Exception) -> Response:

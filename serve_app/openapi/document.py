@@ -124,7 +124,7 @@ def _operation(method: str, path: str, operation: Operation, schemas: "_Schemas"
         *({"$ref": f"#/components/parameters/{name}"} for name in named),
     ]
     words = re.findall(r"\w+", path)
-    made = {
+    made: dict[str, Any] = {
         "operationId": "_".join([method.lower(), *words]).replace("_v1_", "_"),
         "tags": [words[1] if words[0] == "v1" else "operations"],
         "summary": operation.summary,

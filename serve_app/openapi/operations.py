@@ -96,7 +96,6 @@ _MODELCACHE: Schema = {
 }
 _MODELCACHE_ANSWER = of_fields(errorCode={"type": "integer"}, errorDesc={"type": "string"})
 _GENERATED: Schema = {
-    "type": "string",
     "description": 'Events `data: {...}`, the last one `data: [DONE]`, where `"stream": true` asks for them.',
 }
 _READY = of_fields(status={"enum": ["ready", "starting"]}, replicas={"type": "array"}, parts={"type": "object"})
