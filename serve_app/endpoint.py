@@ -37,7 +37,7 @@ log = logging.getLogger("ray.serve")
 REQUEST_ID_HEADER = "x-request-id"
 PROCESSING_HEADER = "openai-processing-ms"
 """OpenAI's: until the answer begins."""
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _LENGTH = re.compile(rb"[0-9]{1,18}\Z")
 CLIENT_CLOSED_REQUEST = 499
 BODY_TIMEOUT_S = 30.0
@@ -206,8 +206,11 @@ def _header(headers: Headers, name: str) -> bytes | None:
 
 def request_id_of(given: bytes | None) -> str:
     """The client's own, if it can stand in a log line. Serve sets the header when the client did not, and echoes it."""
-    text = "" if given is None else given.decode("latin-1")
-    return text if _REQUEST_ID.match(text) else f"{random.getrandbits(128):032x}"
+    return given.decode() if given is not None and is_request_id(given) else f"{random.getrandbits(128):032x}"
+
+
+def is_request_id(given: bytes) -> bool:
+    return bool(_REQUEST_ID.match(given))
 
 
 def processing_ms(started: float) -> str:

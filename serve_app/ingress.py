@@ -44,6 +44,8 @@ from serve_app.modelcache.service import ModelCacheService
 from serve_app.modelcache.websocket import ModelCacheSocket
 from serve_app.openai.requests import EmbeddingRequest, Parser, parse_chat, parse_completion, parse_embedding
 from serve_app.openai.responses import parse_response
+from serve_app.openapi.route import PATH as DOCUMENT
+from serve_app.openapi.route import DocumentRoute
 from serve_app.parts import Parts
 from serve_app.pipeline import Pipeline
 from serve_app.relay import read_answer
@@ -226,8 +228,8 @@ class ByMethod:
 
 PARSERS: Mapping[str, Parser] = {"/v1/chat/completions": parse_chat, "/v1/completions": parse_completion}
 """The routes that generate, and what reads their bodies."""
-OPEN = frozenset({"/healthz", "/readyz", "/welcome"})
-"""Routes that need no key: those of probes, and ModelCache's greeting."""
+OPEN = frozenset({"/healthz", "/readyz", "/welcome", DOCUMENT})
+"""Routes that need no key: those of probes, ModelCache's greeting, and what tells of all the others."""
 
 
 def create_app(
@@ -280,7 +282,10 @@ def create_app(
         for path, methods in ModelCacheRoutes(modelcache).table().items():
             routes += route(path, methods, refuse)
         routes.append(WebSocketRoute(MODELCACHE, ModelCacheSocket(modelcache, door, limit, pipeline.metrics)))
-    return Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})
+    routes += route(DOCUMENT, {"GET": DocumentRoute(routes, OPEN, keys=keyring is not None).get})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})
+    app.router.redirect_slashes = False  # it would send strangers, and what they carry, to whatever host their request names
+    return app
 
 
 async def _routing_error(request: Request, error: Exception) -> Response:

@@ -26,7 +26,7 @@ from serve_app.openai.reference import check_chat, check_completion, check_embed
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Count = Annotated[int, Meta(ge=1)]
-Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^\S(?s:.*\S)?\Z")]
+Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^\S([\s\S]*\S)?\Z")]
 """Without spaces around: MySQL takes `a` and `a ` for one."""
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 MAX_N = 128
