@@ -89,7 +89,7 @@ def test_a_conversation_goes_on_with_its_whole_input(client: openai.OpenAI, syst
 def test_all_that_the_model_has_said_is_read(client: openai.OpenAI, system: System) -> None:
     """In several parts, in none, or as text: equal prompts have equal lengths."""
     said: dict[str, Any] = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed"}
-    parts = [{"type": "output_text", "text": text, "annotations": []} for text in ("It is a tea, ", "brewed at eighty degrees.")]
+    parts: list[Any] = [{"type": "output_text", "text": text, "annotations": []} for text in ("It is a tea, ", "brewed at eighty degrees.")]
     lengths = []
     for content in (parts, "It is a tea, brewed at eighty degrees.", []):
         items: Any = [{"role": "user", "content": "Tea?"}, {**said, "content": content}, {"role": "user", "content": "How hot?"}]
