@@ -86,6 +86,19 @@ def test_a_conversation_goes_on_with_its_whole_input(client: openai.OpenAI, syst
     assert cached[1].input_tokens_details.cached_tokens == 0
 
 
+def test_all_that_the_model_has_said_is_read(client: openai.OpenAI, system: System) -> None:
+    """In several parts, in none, or as text: equal prompts have equal lengths."""
+    said: dict[str, Any] = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed"}
+    parts: list[Any] = [{"type": "output_text", "text": text, "annotations": []} for text in ("It is a tea, ", "brewed at eighty degrees.")]
+    lengths = []
+    for content in (parts, "It is a tea, brewed at eighty degrees.", []):
+        items: Any = [{"role": "user", "content": "Tea?"}, {**said, "content": content}, {"role": "user", "content": "How hot?"}]
+        response = client.responses.create(model=system.model, input=items, max_output_tokens=4)
+        assert response.usage
+        lengths.append(response.usage.input_tokens)
+    assert lengths[0] == lengths[1] > lengths[2]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_prompts_beginning_is_found_where_it_was_predicted(client: openai.OpenAI, system: System, stream: bool) -> None:
     text = long_text(1500)
