@@ -25,6 +25,10 @@ from retrieval.prompt import ALPHABET, LABEL_CHARS
 log = logging.getLogger("ray.serve")
 
 LIMIT_S = 2.0
+USUAL_S = 0.002
+"""What rendering is thought to take at first."""
+FORGET_S = 5.0
+"""Half-life of what is beyond that, while nobody renders."""
 BLOCK_BYTES = 64 * 1024 * 1024
 """Of documents' tokens that are remembered."""
 _SMOOTHING = 0.05
@@ -58,8 +62,9 @@ class Renderer:
         self._client = client
         self._clock = clock
         self._turn = 0
-        self.typical_s = 0.002
+        self._mean_s = USUAL_S
         """Moving average of what rendering takes."""
+        self._asked_at = clock()
         self._mark = mark("".join(secrets.choice(ALPHABET) for _ in range(2 * LABEL_CHARS)))
         self._mark_tokens: Tokens | None = None
         self._blocks: LRUCache[bytes, Tokens] = LRUCache(BLOCK_BYTES, getsizeof=lambda tokens: tokens.nbytes + 200)
@@ -67,11 +72,21 @@ class Renderer:
         self.joins = True
         """Joined tokens were those of the joined text whenever they were compared."""
 
+    @property
+    def typical_s(self) -> float:
+        """What rendering takes. A long time is forgotten: while it is thought to take too long nobody renders, and nothing is learnt."""
+        age_s = self._clock() - self._asked_at
+        return min(self._mean_s, USUAL_S) + max(self._mean_s - USUAL_S, 0.0) * 0.5 ** (age_s / FORGET_S)
+
+    def _took(self, seconds: float) -> None:
+        self._mean_s = self.typical_s + _SMOOTHING * (seconds - self.typical_s)
+        self._asked_at = self._clock()
+
     async def prompt(self, replicas: Sequence[Replica], call: Call) -> Tokens | None:
         """The tokens of a request's prompt; None if they could not be had."""
         began = self._clock()
         tokens = await self._ask(replicas, RENDER_PATH, {TARGET_HEADER: call.path}, call.body)
-        self.typical_s += _SMOOTHING * (self._clock() - began - self.typical_s)
+        self._took(self._clock() - began)
         return tokens
 
     async def pieces(self, replicas: Sequence[Replica], chat: DocumentChat) -> Pieces | None:
@@ -160,7 +175,7 @@ class Renderer:
                     await answer.close()
             return np.frombuffer(raw, np.uint32) if answer.status == 200 else None
         except (DeploymentError, TimeoutError, ValueError) as error:
-            self.typical_s += _SMOOTHING * (LIMIT_S - self.typical_s)
+            self._took(LIMIT_S)
             log.warning("a prompt was not rendered", extra={"replica": replica.id, "error": type(error).__name__})
             return None
 

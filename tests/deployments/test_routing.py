@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from cache.prefix.router import PowerOfTwo
 from deployments import fleet_watch, warming
 from deployments.config import RoutingConfig
 from deployments.fleet_watch import FleetWatch
+from deployments.rendering import Renderer
 from tests.deployments.prefix_fleet import ENGINE, TEXT, Ingress, ingress_of, nodes_of
 from tests.deployments.servers import eventually
 
@@ -262,3 +264,16 @@ async def test_nobody_elses_salt_is_warmed_with_a_prefix() -> None:
         ranking = await ingress.rank(salt="another tenant")
         assert ranking.predicted == 0
         ranking.end()
+
+
+async def test_a_slow_moment_of_rendering_does_not_stop_it_for_ever() -> None:
+    now = 0.0
+    nobody: Any = None
+    renderer = Renderer(nobody, lambda: now)
+    for _ in range(20):
+        renderer._took(2.0)
+    assert renderer.typical_s > 1.0
+    now += 60.0
+    assert renderer.typical_s < 0.01
+    renderer._took(0.001)
+    assert renderer.typical_s < 0.01

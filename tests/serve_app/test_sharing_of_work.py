@@ -55,9 +55,9 @@ async def test_tokens_of_documents_are_remembered_for_their_scope(world: World, 
     chats: list[Any] = []
     rank = world.pipeline.routing.rank
 
-    async def seen(*args: Any) -> Any:
+    async def seen(*args: Any, **fields: Any) -> Any:
         chats.append(args[-2])
-        return await rank(*args)
+        return await rank(*args, **fields)
 
     monkeypatch.setattr(world.pipeline.routing, "rank", seen)
     for tenant in ("ada", "bob"):
