@@ -97,7 +97,7 @@ class _Line:
 
     def carry(self, then: Callable[[], object]) -> None:
         loop = asyncio.get_running_loop()
-        self._free_at = max(self._free_at, loop.time() + self._delay())
+        self._free_at = max(self._free_at + 1e-6, loop.time() + self._delay())  # what comes at once has no order
         loop.call_at(self._free_at, then)
 
 
@@ -197,7 +197,7 @@ class VirtualFleet:
             wires, name = Wires(apps, self._delay), f"i{place}"
             made = Routing(routing, directory, wires, b"seed", name, self._clock)
             self.ingresses.append((made, wires))
-            runs.append(FleetWatch(directory, wires, made.router, made.warmer, made.turnstile, name).run())
+            runs.append(FleetWatch(directory, wires, made.router, made.warmer, made.turnstile, made.gossip, name).run())
         self._tasks = [asyncio.ensure_future(each) for each in runs]
         self._numbers = 0
         self._open = [0] * ingresses
