@@ -95,7 +95,7 @@ class Peers:
         """Whether the others do. To be asked when a request could be sent."""
         if not len(self._queue):
             return False
-        own = self._queue.head()[1], self._tie(self._name, self._sent)
+        own = self._queue.head()[1], self._tie(self._name)
         first, name = min(((self._key(head, own[0]), name) for name, head in self._heads().items()), default=((float("inf"), 0), ""))
         if first >= own:
             return False
@@ -113,16 +113,16 @@ class Peers:
         for name, peer in self._fresh().items():
             counters = [self._counter(account) for account in peer.flows.values() if account.waiting]
             if counters:
-                heads[name] = min(counters), self._tie(name, peer.sent)
+                heads[name] = min(counters), self._tie(name)
         return heads
 
     def _counter(self, account: FlowAccount) -> float:
         counter = self._queue.counter(account.flow)
         return account.counter if counter is None else counter
 
-    def _tie(self, name: str, sent: int) -> int:
-        """By chance, but the same everywhere, and another one for each request that is sent."""
-        return crc32(f"{name} {sent}".encode())
+    def _tie(self, name: str) -> int:
+        """By chance, but the same everywhere, and another one for each request that anybody sends."""
+        return crc32(f"{self._sent + sum(peer.sent for peer in self._peers.values())} {name}".encode())
 
     def _fresh(self) -> dict[str, _Peer]:
         now = self._clock()

@@ -113,7 +113,9 @@ class Ingress:
         # Ray's router tells which replicas there are once it has been asked for one.
         asking = {"llm": llm.ping.remote, "embedding": embedding.describe.remote, "cache": cache.open.remote}
         self._parts = Parts(asking | ({"retrieval": retrieval.open.remote} if retrieval else {}))
-        watch = FleetWatch(directory, self._client, self._routing.router, self._routing.warmer, self._routing.turnstile, self._routing.gossip, replica)
+        watch = FleetWatch(
+            directory, self._client, self._routing.router, self._routing.warmer, self._routing.turnstile, self._routing.gossip, replica
+        )
         self._tasks = [asyncio.ensure_future(self._parts.ask_all()), asyncio.ensure_future(watch.run())]
         if self._keyring:
             self._tasks.append(asyncio.ensure_future(self._keyring.run()))
