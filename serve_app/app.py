@@ -24,6 +24,7 @@ from retrieval.scopes import Group
 from serve_app.access_log import beside_serve_log
 from serve_app.admission.gate import Admission
 from serve_app.admission.limiter import Limiter
+from serve_app.admission.shared import TOPIC as LIMITS
 from serve_app.config import AppConfig, is_loopback, load_config, require_safe_exposure
 from serve_app.content.factory import make_content
 from serve_app.door import door_of
@@ -79,6 +80,8 @@ class Ingress:
         replica = serve.get_replica_context().replica_tag
         self._routing = Routing(config.routing, directory, self._client, prefix_seed(channel), replica, time.monotonic, metrics)
         self._content = make_content(config.content, metrics)
+        limiter = Limiter(config.limits.limits(), secret=derive(secret, LIMITS).encode())
+        self._routing.gossip.add(LIMITS, limiter.counts)
         self._pipeline = Pipeline(
             config=config,
             namespaces=Namespaces(secret, config.environment),
@@ -93,7 +96,7 @@ class Ingress:
             metrics=metrics,
             learner=self._learner,
             renewals=self._renewals,
-            admission=Admission(Limiter(config.limits.limits())),
+            admission=Admission(limiter),
             content=self._content,
         )
         backend = SharedCacheBackend(remote_cache, encoder, self._pipeline.namespaces, config.cache)
