@@ -91,7 +91,7 @@ def _case(case: str, offers: Sequence[Offer], system: str, ingresses: int, optio
 
 
 async def _served(offers: Sequence[Offer], ingresses: int, options: argparse.Namespace, routing: RoutingConfig, seed: int) -> list[Served]:
-    fleet = VirtualFleet(SimulatedEngineConfig(**ENGINE), options.replicas, ingresses, routing, seed)
+    fleet = VirtualFleet(SimulatedEngineConfig.model_validate(ENGINE), options.replicas, ingresses, routing, seed)
     await asyncio.sleep(1.0)
     began, clock, tasks = asyncio.get_running_loop().time(), asyncio.get_running_loop().time, []
     for at_s, offer in heapq.merge(*(arrivals(offer, options.seconds, seed) for offer in offers), key=lambda each: each[0]):

@@ -34,7 +34,7 @@ class _Peer:
 
 
 class Peers:
-    """As one ingress sees them. `name`: its own, as the others know it; `clock` never goes back; `pace`: of its queue, in tokens a second."""
+    """As one ingress sees them. `name`: its own, as others know it; `clock` never goes back; `pace`: of its queue, in tokens a second."""
 
     def __init__(self, queue: FairQueue[Any], name: str, clock: Callable[[], float], pace: Callable[[], float]) -> None:
         self._queue = queue

@@ -60,15 +60,15 @@ class Turnstile:
     """Of one ingress, in its event loop."""
 
     def __init__(self, limits: TurnLimits, room_in: Callable[[], float], clock: Callable[[], float], name: str = "") -> None:
-        """`room_in`: seconds until a replica needs more to do, by prediction, 0 for now; `clock` gives seconds that never go back; `name`: as
-        other ingresses know this one.
+        """`room_in`: seconds until a replica needs more to do, by prediction, 0 for now; `clock` gives seconds that never go back;
+        `name`: as other ingresses know this one.
         """
         self._limits = limits
         self._queue = FairQueue[asyncio.Future[None]](limits.window)
         self._room_in = room_in
         self._pace = Pace(clock)
         self.peers = Peers(self._queue, name, clock, self._tokens_per_s)
-        self.news = lambda: None
+        self.news: Callable[[], None] = lambda: None
         """To be called when other ingresses should be told at once of what waits here."""
         self._passing = 0
         """Requests whose turn it is, and that have not chosen a replica yet."""

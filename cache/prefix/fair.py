@@ -6,13 +6,12 @@ credit: so nobody saves up more than that of what it did not use. Without credit
 only its share of the engines. Of two flows that wait all the time, weighted costs differ by two requests at most. Deficit round robin gives
 the same, but counters can be corrected later, when it is known what a request has cost, and those of several queues added up.
 
-Several queues that share what they wait for act as one if each tells the others what it has charged its flows (`accounts`): the others
-charge them, too (`hear`). A flow has one counter then, whichever queue it is in. Counters of queues that begin apart are brought together by
+Several queues that wait for the same act as one if each tells the others what it has charged its flows (`accounts`), and the others charge
+them, too (`hear`). A flow has one counter then, whichever queue it is in. Counters of queues that begin apart are brought together by
 lifting: none that waits is further behind the least of the others' than its credit.
 """
 
 import math
-
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field

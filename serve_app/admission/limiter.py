@@ -99,8 +99,8 @@ class Ticket:
 
 
 class Limiter:
-    """`unless_said`: limits of a tenant where its own say nothing. `clock` gives seconds that never go back; `secret`: of the names by which
-    ingresses tell each other of tenants and keys.
+    """`unless_said`: limits of a tenant where its own say nothing. `clock` gives seconds that never go back; `secret`: of the names by
+    which ingresses tell each other of tenants and keys.
     """
 
     def __init__(self, unless_said: Limits, clock: Callable[[], float] = time.monotonic, secret: bytes = b"") -> None:

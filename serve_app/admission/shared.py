@@ -1,12 +1,12 @@
 """What tenants and keys have had in all ingresses together.
 
-Each ingress tells the others (`deployments/gossip.py`) what it has let pass, in sums, of those that have just had something or have requests
-open; the others take it from their own buckets, which may owe then. Names do not travel, only keyed hashes of them.
+Each ingress tells the others (`deployments/gossip.py`) what it has let pass, in sums, of those that have just had something or have open
+requests; the others take it from their own buckets, which may owe then. Names do not travel, only keyed hashes of them.
 
-The bound: in any W seconds all ingresses together let pass a limit's burst, its rate times W, and what the others let pass before the
-news came (`fleet_watch.TELL_S` and the message's way, 0.2 s or so; a lost message adds as much). At worst that is one burst for each
+The bound: in any W seconds all ingresses together let pass a limit's burst, its rate times W, and what the others let pass before the news
+of it came (`fleet_watch.TELL_S` and the message's way, 0.2 s or so; a lost message adds as much). At worst that is one burst for each
 further ingress, once: it is owed, and has to fill up before more passes. An ingress that starts takes from its buckets what the others
-let pass in a minute on the average; if they had it all at once, it adds a burst. Where more than `MAX_TOLD` change at a time, news is slower.
+have let pass in a minute on the average; if they had it all at once, it adds a burst. Of more than `MAX_TOLD` at a time news is slower.
 """
 
 from collections import OrderedDict, deque

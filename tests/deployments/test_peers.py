@@ -1,9 +1,10 @@
 """Ingresses that tell each other what waits in them act as one queue."""
 
+import pytest
+
 from cache.prefix.fair import FairQueue
 from deployments.gossip import MAX_BEHIND, MAX_BYTES, Gossip, Relay
 from deployments.peers import FRESH_S, PATIENCE_S, TOPIC, Peers
-import pytest
 
 
 class Clock:

@@ -183,8 +183,8 @@ class Simulation:
                 restarts.pop(0)
                 ends[chance.randrange(self.ingresses)] = Ingress(clock)
             while under_way and under_way[0][0] <= clock.now:
-                _, _, place, message = heapq.heappop(under_way)
-                ends[place].gossip.hear(message)
+                _, _, place, told = heapq.heappop(under_way)
+                ends[place].gossip.hear(told)
             for place in range(self.ingresses):
                 if chance.random() < self.per_s * STEP_S and (ticket := passes(ends[place], principal)):
                     ticket.end()
