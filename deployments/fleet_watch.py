@@ -92,8 +92,11 @@ class FleetWatch:
                 async with asyncio.timeout(TELL_S):
                     await urgent.wait()
             urgent.clear()
-            if message := self._gossip.message():
-                await asyncio.gather(*(self._tell(replica, message) for replica in self._directory.replicas[:RELAYS]))
+            try:
+                if message := self._gossip.message():
+                    await asyncio.gather(*(self._tell(replica, message) for replica in self._directory.replicas[:RELAYS]))
+            except Exception:
+                log.exception("the other ingresses could not be told")
             await asyncio.sleep(MIN_TELL_S)
 
     async def _tell(self, replica: Replica, message: bytes) -> None:
