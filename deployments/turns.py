@@ -18,6 +18,8 @@ from deployments.peers import Peers
 LOOK_S = 0.05
 """How often, at least, is looked for room while requests wait: predictions may be wrong, and other ingresses' requests end, too."""
 MIN_LOOK_S = 0.001
+YIELD_S = 0.005
+"""How often, while there is room and other ingresses go first; it is looked as well when they tell that they have gone."""
 CREDIT_S = 3.0
 """A tenant that has asked for less than its share may have its share of so many seconds at once"""
 LATE = 2.0
@@ -172,7 +174,8 @@ class Turnstile:
 
     def _look_later(self) -> None:
         if self._look is None and len(self._queue):
-            wait_s = min(max(self._room_in(), MIN_LOOK_S), LOOK_S)
+            room_in_s = self._room_in()
+            wait_s = min(max(room_in_s, MIN_LOOK_S), LOOK_S) if room_in_s > 0 else YIELD_S
             self._look = asyncio.get_running_loop().call_later(wait_s, self._look_now)
 
     def _look_now(self) -> None:
