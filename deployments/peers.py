@@ -19,6 +19,8 @@ FRESH_S = 1.5
 """What was told longer ago is not true any more."""
 PATIENCE_S = 0.05
 """Others whose turn it is, and that do not take it for so long, are not waited for."""
+NEWS_S = 0.01
+"""What all ingresses send in that time need not be in order: nobody could know of it, and engines would wait for the news of each request."""
 _SAME = 1.0
 """Counters that are as near as that are equal."""
 
@@ -95,7 +97,8 @@ class Peers:
         """Whether the others do. To be asked when a request could be sent."""
         if not len(self._queue):
             return False
-        own = self._queue.head()[1], self._tie(self._name)
+        flow, counter = self._queue.head()
+        own = counter - self._slack(flow), self._tie(self._name)
         first, name = min(((self._key(head, own[0]), name) for name, head in self._heads().items()), default=((float("inf"), 0), ""))
         if first >= own:
             return False
@@ -103,6 +106,11 @@ class Peers:
         if let != self._let:
             self._let, self._let_at = let, self._clock()
         return self._clock() - self._let_at <= PATIENCE_S
+
+    def _slack(self, flow: str) -> float:
+        """Whole requests of a flow, as its counter counts them."""
+        pace, cost = self._pace() + sum(peer.pace for peer in self._peers.values()), self._queue.mean_cost(flow)
+        return pace * NEWS_S // max(cost, 1.0) * cost
 
     def _key(self, head: tuple[float, int], own: float) -> tuple[float, int]:
         return (own if abs(head[0] - own) <= _SAME else head[0]), head[1]

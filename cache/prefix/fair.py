@@ -125,6 +125,11 @@ class FairQueue(Generic[T]):
         name = min(self._flows, key=lambda each: (self._flows[each].counter, -self._flows[each].since))  # of equals, who has just come
         return name, self._flows[name].counter
 
+    def mean_cost(self, flow: str) -> float:
+        """Of what waits of it, over its weight."""
+        found = self._flows[flow]
+        return found.cost / found.number / found.weight
+
     def pop(self) -> tuple[T, float]:
         """Whose turn it is, and what its flow is charged. Raises `LookupError` if nobody waits."""
         name, counter = self.head()

@@ -4,7 +4,7 @@ import pytest
 
 from cache.prefix.fair import FairQueue
 from deployments.gossip import MAX_BEHIND, MAX_BYTES, Gossip, Relay
-from deployments.peers import FRESH_S, PATIENCE_S, TOPIC, Peers
+from deployments.peers import FRESH_S, NEWS_S, PATIENCE_S, TOPIC, Peers
 
 
 class Clock:
@@ -22,7 +22,8 @@ class End:
         self.queue.credit = 100.0
         self.gossip = Gossip(name)
         self.gossip.others = 1
-        self.peers = Peers(self.queue, self.gossip.name, clock, lambda: 50.0)
+        self.pace = 50.0
+        self.peers = Peers(self.queue, self.gossip.name, clock, lambda: self.pace)
         self.gossip.add(TOPIC, self.peers)
         self._numbers = 0
 
@@ -115,6 +116,24 @@ def test_of_equals_one_goes_first_and_both_know_which(ends: tuple[End, End]) -> 
     assert 60 < turns.count("1") < 140
     assert "1" * 12 not in turns
     assert "2" * 12 not in turns
+
+
+def test_where_requests_go_faster_than_news_of_them_nobody_waits_for_it(ends: tuple[End, End]) -> None:
+    """Of 100 requests in the time that news takes, none has to be in order; of tenants that are further behind, all."""
+    one, two = ends
+    one.pace = two.pace = 50 * 10.0 / NEWS_S
+    one.wait(*"a" * 10)
+    two.wait(*"a" * 10)
+    both_know(one, two)
+    assert not one.peers.go_first()
+    assert not two.peers.go_first()
+    two.queue.credit = 3000.0
+    two.queue.passed("b", 1.0, 10.0)
+    one.queue.charge("a", 1.0, 5000.0)
+    one.tell(two)
+    two.wait("b")
+    two.tell(one)
+    assert one.peers.go_first()
 
 
 def test_others_that_do_not_take_their_turn_are_not_waited_for(ends: tuple[End, End], clock: Clock) -> None:
