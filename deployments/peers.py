@@ -20,7 +20,7 @@ FRESH_S = 1.5
 PATIENCE_S = 0.05
 """Others whose turn it is, and that do not take it for so long, are not waited for."""
 NEWS_S = 0.01
-"""What all ingresses send in that time need not be in order: nobody could know of it, and engines would wait for the news of each request."""
+"""What all ingresses send in that time need not be in order: nobody knows of it yet, and engines would wait for news of each request."""
 _SAME = 1.0
 """Counters that are as near as that are equal."""
 
