@@ -53,13 +53,15 @@ class CacheRoutes:
         self._pipeline = pipeline
 
     def table(self) -> dict[str, dict[str, Handler]]:
-        return {
-            "/v1/cache/entries": {"GET": self.list_entries},
-            "/v1/cache/entries/{entry_id}": {"GET": self.get_entry, "DELETE": self.delete_entry},
-            "/v1/cache/invalidate": {"POST": self.invalidate},
-            "/v1/cache/feedback": {"POST": self.feedback},
-            "/v1/cache/stats": {"GET": self.stats},
-        }
+        return for_whole_cache(
+            {
+                "/v1/cache/entries": {"GET": self.list_entries},
+                "/v1/cache/entries/{entry_id}": {"GET": self.get_entry, "DELETE": self.delete_entry},
+                "/v1/cache/invalidate": {"POST": self.invalidate},
+                "/v1/cache/feedback": {"POST": self.feedback},
+                "/v1/cache/stats": {"GET": self.stats},
+            }
+        )
 
     def _namespace(self, request: HttpRequest) -> str:
         return self._pipeline.namespaces.of(request.principal.tenant)
@@ -71,9 +73,13 @@ class CacheRoutes:
         """As `_call`, for what ends entries."""
         return await self._pipeline.tiers.change(method, self._namespace(request), *args)
 
+    def _own_name(self, model: str | None) -> str | None:
+        """What answers are kept under."""
+        return None if model is None else self._pipeline.config.llm.model.own_name(model)
+
     async def list_entries(self, request: HttpRequest) -> Reply:
         page = _page(request)
-        found: list[EntryInfo] = await self._call(request, "page", Filter(page.model, page.tag), page.after, page.limit + 1)
+        found: list[EntryInfo] = await self._call(request, "page", Filter(self._own_name(page.model), page.tag), page.after, page.limit + 1)
         shown = [_info(each) for each in found[: page.limit]]
         ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {"first_id": None, "last_id": None}
         return json_reply({"object": "list", "data": shown, **ends, "has_more": len(found) > len(shown)})
@@ -92,7 +98,8 @@ class CacheRoutes:
         return json_reply({"id": entry_id, "object": "cache.entry.deleted", "deleted": True})
 
     async def invalidate(self, request: HttpRequest) -> Reply:
-        epoch = await self._change(request, "invalidate", _scope(check(parse_object(request.body), Invalidation)))
+        asked = check(parse_object(request.body), Invalidation)
+        epoch = await self._change(request, "invalidate", _scope(asked, self._own_name(asked.model)))
         return json_reply({"object": "cache.invalidation", "epoch": epoch})
 
     async def feedback(self, request: HttpRequest) -> Reply:
@@ -136,11 +143,11 @@ def _page(request: HttpRequest) -> Page:
     return check({**asked, **({"limit": int(asked["limit"])} if "limit" in asked else {})}, Page)
 
 
-def _scope(asked: Invalidation) -> str:
-    """Raises `InvalidRequestError`."""
+def _scope(asked: Invalidation, model: str | None) -> str:
+    """`model`: by its own name. Raises `InvalidRequestError`."""
     scopes = [
         *([ALL] if asked.all else []),
-        *([model_scope(asked.model)] if asked.model is not None else []),
+        *([model_scope(model)] if model is not None else []),
         *([tag_scope(asked.tag)] if asked.tag is not None else []),
     ]
     if len(scopes) != 1:
@@ -156,3 +163,16 @@ def _info(info: EntryInfo) -> dict[str, Any]:
 
 def _no_entry(param: str) -> NotFoundError:
     return NotFoundError("There is no such entry.", param=param, code="not_found")
+
+
+def for_whole_cache(table: dict[str, dict[str, Handler]]) -> dict[str, dict[str, Handler]]:
+    """The routes, for keys that may have all that is kept for their tenant."""
+
+    def guarded(handler: Handler) -> Handler:
+        async def guard(request: HttpRequest) -> Reply:
+            request.principal.require_cache()
+            return await handler(request)
+
+        return guard
+
+    return {path: {method: guarded(handler) for method, handler in methods.items()} for path, methods in table.items()}

@@ -12,6 +12,7 @@ from deployments.config import ModelConfig, VllmEngineConfig
 from deployments.demo_model import MODEL_DIR
 from deployments.engines.base import ASGIApp, KvEventSource, Load
 from deployments.engines.guardian import start_guardian
+from deployments.engines.vllm_rendering import rendered
 from deployments.errors import EngineDeadError, EngineStartError
 from retrieval.prompt import unknown_control
 
@@ -21,6 +22,8 @@ _ENVIRONMENT = {
     # vLLM's own usage reports would leave the machine.
     "VLLM_NO_USAGE_STATS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # A host that media may be fetched from must not send the engine on to another one.
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
 }
 
 
@@ -46,6 +49,10 @@ class VllmEngine:
     @property
     def block_size(self) -> int:
         return int(self._llm.vllm_config.cache_config.block_size)
+
+    @property
+    def kv_blocks(self) -> int:
+        return int(self._llm.vllm_config.cache_config.num_gpu_blocks or 0)
 
     @property
     def max_model_len(self) -> int:
@@ -77,18 +84,22 @@ class VllmEngine:
             ) from error
 
     def _arguments(self) -> Namespace:
-        from vllm.config import KVEventsConfig
+        from vllm.config import KVEventsConfig, StructuredOutputsConfig
         from vllm.entrypoints.launchers.cli_args import make_arg_parser
         from vllm.utils.argparse_utils import FlexibleArgumentParser
 
         args: Namespace = make_arg_parser(FlexibleArgumentParser()).parse_args([])
         given = self._config.args.given()
         _check_names(given, set(vars(args)))
+        if isinstance(given.get("structured_outputs_config"), dict):  # vLLM makes objects of other arguments' dicts, not of this one's
+            given["structured_outputs_config"] = StructuredOutputsConfig(**given["structured_outputs_config"])
         endpoint = "tcp://*:0"
         defaults = {
             "model": str(MODEL_DIR) if self._model.source == "demo" else self._model.source,
             "served_model_name": [self._model.name],
             "enable_prefix_caching": True,
+            # Unset, vLLM fetches media from wherever a request says. No host can have this name.
+            "allowed_media_domains": ["(none)"],
             "enable_prompt_tokens_details": True,
             "scheduling_policy": "priority",  # of clients' requests all are equal; head starts come after them
             "kv_events_config": KVEventsConfig(True, "zmq", endpoint=endpoint, replay_endpoint=endpoint),
@@ -150,16 +161,8 @@ class VllmEngine:
         return tuple(KvEventSource(source.endpoint, source.replay_endpoint, source.topic, rank) for rank, source in sorted(sources.items()))
 
     async def render(self, path: str, body: bytes) -> Sequence[int] | None:
-        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-        from vllm.entrypoints.openai.completion.protocol import CompletionRequest
-
-        renderer = self._app.state.online_renderer
         try:
-            if path.startswith("/v1/chat/"):
-                rendered = await renderer.render_chat(ChatCompletionRequest.model_validate_json(body), skip_mm_cache=True)
-                inputs = rendered[1] if isinstance(rendered, tuple) else []
-            else:
-                inputs = await renderer.render_completion(CompletionRequest.model_validate_json(body), skip_mm_cache=True)
+            inputs = await rendered(self._app.state, path, body)
         except Exception:  # of many types: whatever is wrong with the request, its own answer says it
             return None
         if not isinstance(inputs, list) or len(inputs) != 1:
