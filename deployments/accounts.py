@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from cache.prefix.ledger import Ledger, Work
 from cache.prefix.profile import Sample
 from deployments.engines.base import Load
-from deployments.peers import FRESH_S
 from deployments.reports import Activity
 
 MAX_INGRESSES = 1024
@@ -23,10 +23,8 @@ class Accounts:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._ledgers: dict[str, Ledger] = {}
-        self._queued: dict[str, tuple[float, float]] = {}
-        """By ingress: weights of its tenants that wait, and when it said so."""
-        self._sent: dict[str, int] = {}
-        """By ingress, tokens."""
+        self._all = Ledger("", _learn_nothing)
+        """The requests of all ingresses, as the engine has them: one after the other."""
         self._admitted_s = 0.0
         self._asked_at = clock()
 
@@ -35,66 +33,57 @@ class Accounts:
         if ledger is None:
             if len(self._ledgers) >= MAX_INGRESSES:
                 self._ledgers = {name: each for name, each in self._ledgers.items() if each.ongoing}
-                self._sent = {name: each for name, each in self._sent.items() if name in self._ledgers}
             ledger = self._ledgers[ingress] = Ledger(ingress, _learn_nothing)
-        self._sent[ingress] = self._sent.get(ingress, 0) + work.new
+        same = replace(work)
         ledger.admit(work, self._clock())
+        self._all.admit(same, self._clock())
         self._admitted_s += work.seconds
-        return Account(ledger, work, self._clock)
-
-    def queue(self, ingress: str, weight: float) -> None:
-        """Weights of its tenants whose requests wait; good for `peers.FRESH_S` seconds."""
-        now = self._clock()
-        self._queued = {name: each for name, each in self._queued.items() if now - each[1] <= FRESH_S}
-        if weight > 0 and len(self._queued) < MAX_INGRESSES:
-            self._queued[ingress] = weight, now
-        else:
-            self._queued.pop(ingress, None)
+        return Account((ledger, self._all), (work, same), self._clock)
 
     def prefills(self) -> tuple[float, float]:
         """Seconds of prefill that wait, of all ingresses; and those that were admitted in each second since the last call."""
         now = self._clock()
-        for ledger in self._ledgers.values():
-            ledger.settle(now)
+        self._all.settle(now)
         share = self._admitted_s / max(now - self._asked_at, 1e-3)
         self._admitted_s, self._asked_at = 0.0, now
-        return sum(ledger.backlog_s(now) for ledger in self._ledgers.values()), share
+        return self._all.backlog_s(now), share
 
     def activity(self, ingress: str, load: Load, draining: bool) -> Activity:
         """For one ingress: what it does not know by itself."""
         now = self._clock()
         others = [ledger for name, ledger in self._ledgers.items() if name != ingress and ledger.ongoing]
-        for ledger in others:
+        own = self._ledgers.get(ingress)
+        for ledger in (self._all, *others, *((own,) if own else ())):
             ledger.settle(now)
         return Activity(
             load.running,
             load.waiting,
             load.kv_usage,
             draining,
-            sum(ledger.backlog_s(now) for ledger in others),
+            max(self._all.backlog_s(now) - (own.backlog_s(now) if own else 0.0), 0.0),
             sum(len(ledger.waiting) for ledger in others),
             sum(ledger.decoding for ledger in others),
-            sum(weight for name, (weight, at) in self._queued.items() if name != ingress and now - at <= FRESH_S),
-            sum(sent for name, sent in self._sent.items() if name != ingress),
         )
 
 
 class Account:
     """One request's."""
 
-    def __init__(self, ledger: Ledger, work: Work, clock: Callable[[], float]) -> None:
-        self._ledger = ledger
-        self._work = work
+    def __init__(self, ledgers: tuple[Ledger, Ledger], works: tuple[Work, Work], clock: Callable[[], float]) -> None:
+        """`works`: the same one, as it stands in each of the ledgers."""
+        self._works = tuple(zip(ledgers, works, strict=True))
         self._clock = clock
 
     def answered(self) -> bool:
         """Its first token has come, or another one; whether it was the first."""
-        was_prefilled = self._work.is_prefilled
-        self._ledger.prefilled(self._work, self._clock())
+        was_prefilled = self._works[0][1].is_prefilled
+        for ledger, work in self._works:
+            ledger.prefilled(work, self._clock())
         return not was_prefilled
 
     def end(self) -> None:
-        self._ledger.end(self._work, self._clock())
+        for ledger, work in self._works:
+            ledger.end(work, self._clock())
 
 
 def read_work(header: str) -> Work:

@@ -14,10 +14,10 @@ import msgspec
 
 from cache.prefix.router import Router
 from deployments.errors import DeploymentError
-from deployments.peers import FRESH_S
+from deployments.gossip import Gossip
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
-from deployments.reports import INGRESS_HEADER, QUEUE_PATH, WATCH_PATH, Report, ReportReader
+from deployments.reports import INGRESS_HEADER, SAY_PATH, WATCH_PATH, Report, ReportReader
 from deployments.turns import Turnstile
 from deployments.warming import Warmer
 
@@ -27,13 +27,26 @@ LIMIT_S = 2.0
 RETRY_S = 0.25
 LOOK_S = 0.1
 """How often the directory is looked at."""
+TELL_S = 0.2
+"""How often the other ingresses are told what is new, if it is not urgent."""
+MIN_TELL_S = 0.005
+"""What is urgent and comes together is told together."""
+RELAYS = 2
+"""Replicas that pass on the same message."""
 
 
 class FleetWatch:
     """One for each ingress. `name` is this ingress's among all."""
 
     def __init__(
-        self, directory: ReplicaDirectory, client: ReplicaClient, router: Router, warmer: Warmer, turnstile: Turnstile, name: str
+        self,
+        directory: ReplicaDirectory,
+        client: ReplicaClient,
+        router: Router,
+        warmer: Warmer,
+        turnstile: Turnstile,
+        gossip: Gossip,
+        name: str,
     ) -> None:
         self._directory = directory
         self._client = client
@@ -41,24 +54,23 @@ class FleetWatch:
         self._warmer = warmer
         self._turnstile = turnstile
         self._name = name
-        self._queued = 0.0
-        """What was told last of this ingress's queue."""
-        self._queue_told_at = float("-inf")
+        self._gossip = gossip
+        self._others: dict[str, int] = {}
+        """By replica: ingresses that listen to it beside this one."""
         self._warmed: set[str] = set()
         """Replicas that are not new."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """Of replicas that are being warmed, or whose prefixes are being rebuilt elsewhere."""
-        self._telling: set[asyncio.Task[None]] = set()
         self._listening: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
+        telling = asyncio.create_task(self._tell_others())
         try:
             while True:
                 self._follow(self._directory.known)
-                self._tell_of_queue()
                 await asyncio.sleep(LOOK_S)
         finally:
-            for task in (*self._listening.values(), *self._tasks.values(), *self._telling):
+            for task in (telling, *self._listening.values(), *self._tasks.values()):
                 task.cancel()
 
     def _follow(self, known: tuple[Replica, ...]) -> None:
@@ -68,27 +80,29 @@ class FleetWatch:
             self._warmed.discard(gone)
         for gone in self._router.replicas - ids:  # those too that came and went between two looks
             self._router.forget(gone)
-            self._turnstile.peers.forget(gone)
+            self._others.pop(gone, None)
         for replica in known:
             if replica.id not in self._listening:
                 self._listening[replica.id] = asyncio.create_task(self._listen(replica))
 
-    def _tell_of_queue(self) -> None:
-        """Every replica, which tells the other ingresses: while something waits, now and then, and once when nothing does any more."""
-        weight, now = self._turnstile.weight, self._router.clock()
-        is_news = (weight > 0) != (self._queued > 0)
-        if is_news or (weight > 0 and now - self._queue_told_at >= FRESH_S / 3):
-            self._queued, self._queue_told_at = weight, now
-            for replica in self._directory.replicas:
-                task = asyncio.create_task(self._tell(replica, weight))
-                self._telling.add(task)
-                task.add_done_callback(self._telling.discard)
+    async def _tell_others(self) -> None:
+        urgent = self._gossip.urgent
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TELL_S):
+                    await urgent.wait()
+            urgent.clear()
+            try:
+                if message := self._gossip.message():
+                    await asyncio.gather(*(self._tell(replica, message) for replica in self._directory.replicas[:RELAYS]))
+            except Exception:
+                log.exception("the other ingresses could not be told")
+            await asyncio.sleep(MIN_TELL_S)
 
-    async def _tell(self, replica: Replica, weight: float) -> None:
-        call = Call("POST", QUEUE_PATH, {INGRESS_HEADER: self._name}, msgspec.json.encode(weight))
-        with contextlib.suppress(DeploymentError, TimeoutError):  # it is told again soon
-            async with asyncio.timeout(LIMIT_S):
-                await (await self._client.probe(call, replica)).close()
+    async def _tell(self, replica: Replica, message: bytes) -> None:
+        with contextlib.suppress(DeploymentError, TimeoutError):  # what is lost is told again
+            async with asyncio.timeout(TELL_S):
+                await (await self._client.probe(Call("POST", SAY_PATH, {INGRESS_HEADER: self._name}, message), replica)).close()
 
     async def _listen(self, replica: Replica) -> None:
         while True:
@@ -121,10 +135,11 @@ class FleetWatch:
         if report.is_snapshot or report.changes:
             self._router.apply(replica.id, report.changes, report.is_snapshot)
         activity, ledger = report.activity, self._router.ledger(replica.id)
-        ledger.others_backlog_s, ledger.others_at = activity.others_backlog_s, self._router.clock()
-        ledger.others_waiting = activity.others_waiting
-        ledger.others_decoding = activity.others_decoding
-        self._turnstile.peers.told(replica.id, activity.others_queued, activity.others_sent)
+        ledger.told(activity.others_backlog_s, activity.others_waiting, activity.others_decoding, self._router.clock())
+        self._others[replica.id] = report.others
+        self._gossip.others = max(self._others.values())
+        for message in report.said:
+            self._hear(message)
         self._turnstile.wake()
         if activity.draining:
             self._directory.silence(replica.id)
@@ -134,6 +149,12 @@ class FleetWatch:
             self._directory.resume(replica.id)
         else:
             self._meet(replica)
+
+    def _hear(self, message: bytes) -> None:
+        try:
+            self._gossip.hear(message)
+        except (msgspec.DecodeError, TypeError, ValueError):  # of another version, while an application is updated in place
+            log.debug("what another ingress says cannot be understood")
 
     def _meet(self, replica: Replica) -> None:
         """A replica that is new, or was away, takes requests once it is warm."""

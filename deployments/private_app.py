@@ -13,6 +13,7 @@ import msgspec
 from deployments.accounts import Account, Accounts, read_work
 from deployments.engines.base import Engine, Message, Receive, Send
 from deployments.errors import EngineDeadError
+from deployments.gossip import Relay
 from deployments.kv_feed import KvFeed
 from deployments.prefix_keeper import Order, PrefixKeeper
 from deployments.reports import (
@@ -20,8 +21,9 @@ from deployments.reports import (
     INGRESS_HEADER,
     KEEP_PATH,
     PERIOD_S,
-    QUEUE_PATH,
     RENDER_PATH,
+    SAY_HEADER,
+    SAY_PATH,
     TARGET_HEADER,
     WATCH_PATH,
     WORK_HEADER,
@@ -36,7 +38,7 @@ FULL_MARK = (b"x-mygo-retry", b"full")
 LOAD_PATH = "/mygo/load"
 NO_PROMPT = 204
 """The status where there are no tokens to tell."""
-_INGRESS, _WORK, _TARGET = (name.encode() for name in (INGRESS_HEADER, WORK_HEADER, TARGET_HEADER))
+_INGRESS, _WORK, _TARGET, _SAY = (name.encode() for name in (INGRESS_HEADER, WORK_HEADER, TARGET_HEADER, SAY_HEADER))
 _MIN_PERIOD_S = 0.005
 """Admissions that come together are told together."""
 
@@ -49,6 +51,7 @@ class PrivateApp:
         self._feed = feed
         self._keeper = keeper
         self._accounts = Accounts()
+        self._relay = Relay()
         self._admissions = 0
         self._admitted = asyncio.Event()
         self.draining = False
@@ -61,8 +64,8 @@ class PrivateApp:
             await _answer(send, 200, {**asdict(self._engine.load()), "draining": self.draining})
         elif path == WATCH_PATH:
             await self._watch(scope, receive, send)
-        elif path == QUEUE_PATH:
-            await self._hear_of_queue(scope, receive, send)
+        elif path == SAY_PATH:
+            await self._pass_round(scope, receive, send)
         elif path == KEEP_PATH:
             await self._keep(receive, send)
         elif path == RENDER_PATH:
@@ -91,6 +94,8 @@ class PrivateApp:
 
     def _account(self, scope: Message) -> Account | None:
         headers = dict(scope["headers"])
+        if _SAY in headers:
+            self._relay.say(headers.get(_INGRESS, b"").decode("latin-1"), headers[_SAY])
         if _WORK not in headers:
             return None
         try:
@@ -131,6 +136,7 @@ class PrivateApp:
         """Reports, for as long as the ingress listens."""
         ingress = dict(scope["headers"]).get(_INGRESS, b"").decode("latin-1")
         subscription = self._feed.subscribe() if self._feed else None
+        listener = self._relay.listen(ingress)
         gone = asyncio.create_task(_disconnected(receive))
         await send({"type": "http.response.start", "status": 200, "headers": []})
         try:
@@ -138,11 +144,12 @@ class PrivateApp:
                 told = self._admissions
                 is_snapshot, changes = subscription.take() if subscription else (False, [])
                 activity = self._accounts.activity(ingress, self._engine.load(), self.draining)
-                for report in in_parts(activity, is_snapshot, changes):
+                for report in in_parts(activity, is_snapshot, changes, listener.take(), self._relay.others(ingress)):
                     await send({"type": "http.response.body", "body": pack(report), "more_body": True})
                 await self._pause(told)
         finally:
             gone.cancel()
+            self._relay.leave(listener)
             if self._feed and subscription:
                 self._feed.unsubscribe(subscription)
 
@@ -154,9 +161,9 @@ class PrivateApp:
                 async with asyncio.timeout(PERIOD_S - _MIN_PERIOD_S):
                     await self._admitted.wait()
 
-    async def _hear_of_queue(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def _pass_round(self, scope: Message, receive: Receive, send: Send) -> None:
         ingress = dict(scope["headers"]).get(_INGRESS, b"").decode("latin-1")
-        self._accounts.queue(ingress, msgspec.json.decode((await receive())["body"], type=float))
+        self._relay.say(ingress, (await receive())["body"])
         self._tell()
         await _answer(send, 200, None)
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ class Renderer:
     def typical_s(self) -> float:
         """What rendering takes. A long time is forgotten: while it is thought to take too long nobody renders, and nothing is learnt."""
         age_s = self._clock() - self._asked_at
-        return min(self._mean_s, USUAL_S) + max(self._mean_s - USUAL_S, 0.0) * 0.5 ** (age_s / FORGET_S)
+        return min(self._mean_s, USUAL_S) + max(self._mean_s - USUAL_S, 0.0) * math.exp2(-age_s / FORGET_S)
 
     def _took(self, seconds: float) -> None:
         self._mean_s = self.typical_s + _SMOOTHING * (seconds - self.typical_s)

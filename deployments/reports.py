@@ -11,8 +11,8 @@ import msgspec
 from cache.prefix.mirror import Change
 
 WATCH_PATH = "/mygo/watch"
-QUEUE_PATH = "/mygo/queue"
-"""Takes a number: weights of the tenants whose requests wait in the ingress that asks."""
+SAY_PATH = "/mygo/say"
+"""Takes a message (`deployments/gossip.py`) that all other ingresses are told."""
 KEEP_PATH = "/mygo/keep"
 """Takes `prefix_keeper.Order`s as MessagePack, and answers with a `Kept` for each."""
 RENDER_PATH = "/mygo/render"
@@ -20,6 +20,8 @@ ENCODE_PATH = "/mygo/encode"
 """Takes a JSON list of texts. Answers with 32-bit numbers: how many tokens each has, and then all of them."""
 INGRESS_HEADER = "x-mygo-ingress"
 """Who asks: each ingress knows its own requests, and is told of the others'."""
+SAY_HEADER = "x-mygo-say"
+"""A message, one character for each byte, that goes with a request."""
 WORK_HEADER = "x-mygo-work"
 """Cached tokens, uncached tokens and seconds of prefill, as the ingress predicts them, and 1 for an answer in one piece; spaces between."""
 TARGET_HEADER = "x-mygo-target"
@@ -41,10 +43,6 @@ class Activity(msgspec.Struct, array_like=True, frozen=True):
     """Prefill before a request that comes now, of requests from other ingresses."""
     others_waiting: int = 0
     others_decoding: int = 0
-    others_queued: float = 0.0
-    """Weights of the tenants whose requests wait in other ingresses."""
-    others_sent: int = 0
-    """Tokens to be computed that other ingresses have sent here, ever."""
 
 
 class Report(msgspec.Struct, array_like=True, frozen=True):
@@ -52,6 +50,10 @@ class Report(msgspec.Struct, array_like=True, frozen=True):
     is_snapshot: bool = False
     """Forget what was known: the changes start from nothing."""
     changes: list[Change] = []
+    said: list[bytes] = []
+    """By other ingresses."""
+    others: int = 0
+    """Ingresses that listen beside this one."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -87,7 +89,7 @@ class ReportReader:
         return reports
 
 
-def in_parts(activity: Activity, is_snapshot: bool, changes: list[Change]) -> list[Report]:
+def in_parts(activity: Activity, is_snapshot: bool, changes: list[Change], said: list[bytes], others: int) -> list[Report]:
     """Messages short enough that others get their turn between them."""
     parts = [
         Change(change.tier, change.stored, change.keys[start : start + MAX_KEYS])
@@ -102,4 +104,5 @@ def in_parts(activity: Activity, is_snapshot: bool, changes: list[Change]) -> li
             room = MAX_KEYS
         groups[-1].append(part)
         room -= len(part.keys)
-    return [Report(activity, is_snapshot and number == 0, group) for number, group in enumerate(groups)]
+    first = Report(activity, is_snapshot, groups[0], said, others)
+    return [first, *(Report(activity, changes=group, others=others) for group in groups[1:])]

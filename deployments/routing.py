@@ -2,7 +2,6 @@
 
 import logging
 import math
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,11 +13,13 @@ from cache.prefix.router import LeastCost, Policy, PowerOfTwo, Prompt, RoundRobi
 from deployments.accounts import write_work
 from deployments.config import RoutingConfig
 from deployments.document_plans import DocumentPlans, with_tokens
+from deployments.gossip import Gossip
 from deployments.head_start import HeadStart
+from deployments.peers import TOPIC
 from deployments.rendering import DocumentChat, Renderer
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
-from deployments.reports import INGRESS_HEADER, WORK_HEADER
+from deployments.reports import INGRESS_HEADER, SAY_HEADER, WORK_HEADER
 from deployments.turns import Charged, Flow, TurnLimits, Turnstile
 from deployments.warming import HotPrefix, Warmer
 from deployments.watchers import NoWatcher, RoutingWatcher
@@ -60,7 +61,7 @@ class Ranking:
             return {}
         self._routed.ask(replica)
         work = self._routed.work
-        return {INGRESS_HEADER: self._routing.name, WORK_HEADER: write_work(work)} if work else {}
+        return {INGRESS_HEADER: self._routing.name, WORK_HEADER: write_work(work), **self._routing.said()} if work else {}
 
     def answered(self) -> None:
         """The first token has come."""
@@ -111,9 +112,17 @@ class Routing:
         self.warmer = Warmer(client, self.router)
         self._renderer = Renderer(client, clock)
         limits = TurnLimits(config.fair, config.reorder_window, config.max_waiting, config.max_wait_s)
-        self.turnstile = Turnstile(limits, self._room_in, clock)
+        self.gossip = Gossip(name)
+        self.turnstile = Turnstile(limits, self._room_in, clock, self.gossip.name)
+        self.turnstile.news = self.gossip.urgent.set
+        self.gossip.add(TOPIC, self.turnstile.peers)
         self._documents = DocumentPlans(self.router, self._renderer, directory, client, self.turnstile, self._watcher, name)
         self.gate = self._documents.gate
+
+    def said(self) -> Mapping[str, str]:
+        """What the other ingresses are told with a request: that it was sent."""
+        message = self.gossip.message(TOPIC)
+        return {SAY_HEADER: message.decode("latin-1")} if message else {}
 
     @property
     def is_trusted(self) -> bool:
@@ -233,9 +242,7 @@ class Routing:
         ledger = self.router.ledger(replica.id)
         if ledger.ongoing >= replica.max_running:
             return math.inf
-        # Where another ingress sends requests, too, chance says who is first: else it would be who has just been, and hears first of room.
-        is_shared = ledger.others_waiting + ledger.others_decoding > 0
-        return max(ledger.backlog_s(now) - self._config.ahead_s * (random.random() if is_shared else 1.0), 0.0)
+        return max(ledger.backlog_s(now) - self._config.ahead_s, 0.0)
 
     def observe(self, predicted: int, cached: int, tokens: int, follows_head_start: bool = False) -> None:
         self._watcher.prediction(predicted, cached, tokens)

@@ -19,9 +19,9 @@ LOOK_S = 0.05
 """How often, at least, is looked for room while requests wait: predictions may be wrong, and other ingresses' requests end, too."""
 MIN_LOOK_S = 0.001
 YIELD_S = 0.005
-"""How often it is looked whether the other ingresses, which go first, have done so."""
-CREDIT_S = 1.0
-"""A tenant that has asked for less than its share may have its share of so many seconds at once."""
+"""How often, while there is room and other ingresses go first; it is looked as well when they tell that they have gone."""
+CREDIT_S = 3.0
+"""A tenant that has asked for less than its share may have its share of so many seconds at once"""
 LATE = 2.0
 """What has waited for so many times the longest wait waits no longer."""
 KNOWN_S = 1.0
@@ -61,24 +61,23 @@ class TurnLimits:
 class Turnstile:
     """Of one ingress, in its event loop."""
 
-    def __init__(self, limits: TurnLimits, room_in: Callable[[], float], clock: Callable[[], float], peers: Peers | None = None) -> None:
-        """`room_in`: seconds until a replica needs more to do, by prediction, 0 for now; `clock` gives seconds that never go back."""
+    def __init__(self, limits: TurnLimits, room_in: Callable[[], float], clock: Callable[[], float], name: str = "") -> None:
+        """`room_in`: seconds until a replica needs more to do, by prediction, 0 for now; `clock` gives seconds that never go back;
+        `name`: as other ingresses know this one.
+        """
         self._limits = limits
         self._queue = FairQueue[asyncio.Future[None]](limits.window)
         self._room_in = room_in
         self._pace = Pace(clock)
-        self.peers = peers or Peers(clock)
+        self.peers = Peers(self._queue, name, clock, self._tokens_per_s)
+        self.news: Callable[[], None] = lambda: None
+        """To be called when other ingresses should be told at once of what waits here."""
         self._passing = 0
         """Requests whose turn it is, and that have not chosen a replica yet."""
         self._look: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._queue)
-
-    @property
-    def weight(self) -> float:
-        """Of the tenants that have requests waiting, together."""
-        return self._queue.weight
 
     @asynccontextmanager
     async def turn(self, flow: Flow, tokens: int, cached: Callable[[], int]) -> "AsyncIterator[Charged | None]":
@@ -96,7 +95,7 @@ class Turnstile:
         else:
             self._passing += 1
             self._queue.passed(flow.name, flow.weight, cost)
-            self.peers.sent(cost, flow.weight)
+            self.peers.sent()
         try:
             yield Charged(self, flow, cost)
         finally:
@@ -107,7 +106,7 @@ class Turnstile:
         """Raises `QueueFullError` if a request that comes now would not be taken. Never where it need not wait."""
         if not (self._limits.is_fair or self._limits.window) or not self._must_wait():
             return
-        own = self._queue.waiting(flow.name)
+        own = self._queue.waiting(flow.name) + self.peers.waiting(flow.name)
         if flow.max_waiting is not None and own >= flow.max_waiting:
             raise QueueFullError(self._wait_s(flow), is_own=True)
         wait_s = self._wait_s(flow)
@@ -127,29 +126,35 @@ class Turnstile:
         self._queue.charge(flow.name, flow.weight, tokens)
 
     def _must_wait(self) -> bool:
-        return len(self._queue) > 0 or self._passing > 0 or self._room_in() > 0 or self.peers.go_first()
+        return len(self._queue) > 0 or self._passing > 0 or self._room_in() > 0 or self.peers.are_waiting
 
     def _wait_s(self, flow: Flow) -> float:
         """0 while the pace is not known."""
         return self._queue.wait_cost(flow.name, flow.weight) * self._pace.seconds_per_token
 
-    def _credit(self, flow: Flow) -> float:
-        """None while the pace is not known."""
-        pace = self._pace.seconds_per_token
-        return CREDIT_S / pace / (self._queue.weight + flow.weight) if pace else 0.0
+    def _tokens_per_s(self) -> float:
+        """0 while the pace is not known, and where nothing waits."""
+        pace = self._pace.seconds_per_token if len(self._queue) else 0.0
+        return 1 / pace if pace else 0.0
 
     async def _wait(self, flow: Flow, cost: float, cached: int, computed: int) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not len(self._queue):
             self._pace.begin()
-        self._queue.credit = self._credit(flow)
+        self.peers.look()
+        self._queue.credit = CREDIT_S * self.peers.share(flow.name, flow.weight)
         self._queue.add(future, flow.name, flow.weight, cost, priority=flow.priority, cached=cached, computed=computed)
+        if self._queue.waiting(flow.name) == 1:
+            self.news()
+        self.wake()
         self._look_later()
         try:
             async with asyncio.timeout(min(flow.max_wait_s, LATE * self._limits.max_wait_s)):
                 await future
         except (asyncio.CancelledError, TimeoutError) as error:
             self._queue.remove(future)
+            if not self._queue.waiting(flow.name):
+                self.news()
             if future.done() and not future.cancelled():  # its turn had come
                 self._passing -= 1
                 self.wake()
@@ -160,17 +165,17 @@ class Turnstile:
     def wake(self) -> None:
         """A replica may have room. To be called when a prefill has ended, or a request."""
         while len(self._queue) and not self._passing and self._room_in() <= 0 and not self.peers.go_first():
-            weight = self._queue.weight
             future, cost = self._queue.pop()
             if not future.done():  # else it is cancelled, and its task has not run since
                 self._pace.add(cost)
-                self.peers.sent(cost, weight)
+                self.peers.sent()
                 self._passing += 1
                 future.set_result(None)
 
     def _look_later(self) -> None:
         if self._look is None and len(self._queue):
-            wait_s = min(max(self._room_in(), YIELD_S if self.peers.go_first() else MIN_LOOK_S), LOOK_S)
+            room_in_s = self._room_in()
+            wait_s = min(max(room_in_s, MIN_LOOK_S), LOOK_S) if room_in_s > 0 else YIELD_S
             self._look = asyncio.get_running_loop().call_later(wait_s, self._look_now)
 
     def _look_now(self) -> None:

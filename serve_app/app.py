@@ -25,6 +25,7 @@ from deployments.routing import Routing
 from serve_app.access_log import beside_serve_log
 from serve_app.admission.gate import Admission
 from serve_app.admission.limiter import Limiter
+from serve_app.admission.shared import TOPIC as LIMITS
 from serve_app.config import AppConfig, is_loopback, load_config, require_safe_exposure
 from serve_app.content.factory import make_content
 from serve_app.contexts.service import Contexts
@@ -86,6 +87,8 @@ class Ingress:
         replica = serve.get_replica_context().replica_tag
         self._routing = Routing(config.routing, directory, self._client, prefix_seed(channel), replica, time.monotonic, metrics)
         self._content = make_content(config.content, metrics)
+        limiter = Limiter(config.limits.limits(), secret=derive(secret, LIMITS).encode())
+        self._routing.gossip.add(LIMITS, limiter.counts)
         self._contexts = self._open_contexts(config, directory, metrics)
         self._pipeline = Pipeline(
             config=config,
@@ -101,7 +104,7 @@ class Ingress:
             metrics=metrics,
             learner=self._learner,
             renewals=self._renewals,
-            admission=Admission(Limiter(config.limits.limits())),
+            admission=Admission(limiter),
             content=self._content,
             contexts=self._contexts,
         )
@@ -122,7 +125,9 @@ class Ingress:
         # Ray's router tells which replicas there are once it has been asked for one.
         asking = {"llm": llm.ping.remote, "embedding": embedding.describe.remote, "cache": cache.open.remote}
         self._parts = Parts(asking | ({"retrieval": retrieval.open.remote} if retrieval else {}))
-        watch = FleetWatch(directory, self._client, self._routing.router, self._routing.warmer, self._routing.turnstile, replica)
+        watch = FleetWatch(
+            directory, self._client, self._routing.router, self._routing.warmer, self._routing.turnstile, self._routing.gossip, replica
+        )
         self._tasks = [asyncio.ensure_future(self._parts.ask_all()), asyncio.ensure_future(watch.run())]
         self._tasks += [asyncio.ensure_future(each.run()) for each in (self._keyring, self._contexts) if each]
 

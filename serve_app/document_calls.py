@@ -1,6 +1,8 @@
 """What the routes for documents have in common: calls in the caller's namespace, pages, and values that several bodies have."""
 
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
@@ -9,6 +11,7 @@ import msgspec
 from retrieval.config import RetrievalConfig
 from retrieval.documents import ChunkingStrategy, Page
 from retrieval.scopes import Caller
+from serve_app.admission.expected import CHARACTERS_A_TOKEN
 from serve_app.endpoint import HttpRequest
 from serve_app.errors import InvalidRequestError, NotFoundError
 from serve_app.openai.requests import check
@@ -40,6 +43,20 @@ class DocumentCalls:
         if self._pipeline.documents is None:
             raise NotFoundError("Retrieval is turned off here.")
         return self._pipeline.documents
+
+    @contextmanager
+    def admitted(self, request: HttpRequest, texts: Sequence[str] = ()) -> Iterator[dict[str, str]]:
+        """Takes a request of its tenant's limits, and the tokens of texts that are to be encoded; gives the headers for its answer.
+
+        Raises `RateLimitError`.
+        """
+        tokens = sum(map(len, texts)) // CHARACTERS_A_TOKEN
+        ticket = self._pipeline.admission.take(request.principal, tokens)
+        try:
+            yield ticket.headers
+            ticket.used(tokens)
+        finally:
+            ticket.end()
 
     async def __call__(self, request: HttpRequest, method: str, *args: Any) -> Any:
         service = self.service()

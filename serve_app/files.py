@@ -39,12 +39,13 @@ class FileRoutes:
     async def create(self, request: HttpRequest, pieces: AsyncIterator[bytes]) -> Reply:
         self._documents.service()
         incoming = _Incoming(self._documents, request, self._clock)
-        try:
-            async for event in read_form(request.headers.get("content-type"), pieces):
-                await incoming.take(event)
-            return json_reply(_file(await incoming.finish()))
-        finally:
-            await incoming.drop()
+        with self._documents.admitted(request) as headers:  # before the bytes, which may take long to come
+            try:
+                async for event in read_form(request.headers.get("content-type"), pieces):
+                    await incoming.take(event)
+                return json_reply(_file(await incoming.finish()), headers=headers)
+            finally:
+                await incoming.drop()
 
     async def list_files(self, request: HttpRequest) -> Reply:
         page, purpose = page_of(request, most=MAX_LISTED, usual=MAX_LISTED), query_of(request).get("purpose")

@@ -83,7 +83,9 @@ class VectorStoreFileRoutes:
                 code="invalid_content_type",
             )
         asked = check(parse_object(request.body), NewFile)
-        return self._reply(request, await self._call(request, "attach_file", asked.attachment()))
+        with self._documents.admitted(request) as headers:
+            file = await self._call(request, "attach_file", asked.attachment())
+        return json_reply(_file(file, request.path_params["store_id"]), headers=headers)
 
     async def list_files(self, request: HttpRequest) -> Reply:
         return await self._list(request, None)
@@ -116,7 +118,10 @@ class VectorStoreFileRoutes:
 
     async def create_batch(self, request: HttpRequest) -> Reply:
         asked = check(parse_object(request.body), NewBatch)
-        return self._batch(request, await self._call(request, "create_batch", asked.attachments()))
+        with self._documents.admitted(request) as headers:
+            reply = self._batch(request, await self._call(request, "create_batch", asked.attachments()))
+        reply.headers = {**reply.headers, **headers}
+        return reply
 
     async def get_batch(self, request: HttpRequest) -> Reply:
         return self._batch(request, await self._call(request, "get_batch", request.path_params["batch_id"]))

@@ -110,8 +110,10 @@ class VectorStoreRoutes:
     async def add_documents(self, request: HttpRequest) -> Reply:
         asked = check(parse_object(request.body), NewDocuments)
         documents = [new_document(each.text, each.attributes, each.id) for each in asked.documents]
-        ids = await self._call(request, "add_documents", request.path_params["store_id"], documents)
-        return json_reply({"object": "list", "data": [{"id": each, "object": "vector_store.document"} for each in ids]})
+        with self._call.admitted(request, [each.text for each in documents]) as headers:
+            ids = await self._call(request, "add_documents", request.path_params["store_id"], documents)
+        shown = {"object": "list", "data": [{"id": each, "object": "vector_store.document"} for each in ids]}
+        return json_reply(shown, headers=headers)
 
     async def list_documents(self, request: HttpRequest) -> Reply:
         page, store_id = page_of(request, order="asc"), request.path_params["store_id"]
@@ -149,9 +151,10 @@ class VectorStoreRoutes:
         threshold = asked.ranking_options.score_threshold if asked.ranking_options else None
         queries = [asked.query] if isinstance(asked.query, str) else asked.query
         search = SearchRequest([request.path_params["store_id"]], queries, asked.max_num_results, asked.filters, threshold)
-        found = await self._call.service().search(self._call.reach(request), search)
+        with self._call.admitted(request, queries) as headers:
+            found = await self._call.service().search(self._call.reach(request), search)
         page = {"object": "vector_store.search_results.page", "search_query": queries, "has_more": False, "next_page": None}
-        return json_reply({**page, "data": [_hit(each) for each in found.hits]})
+        return json_reply({**page, "data": [_hit(each) for each in found.hits]}, headers=headers)
 
 
 def _had(body: dict[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,17 @@ class Ledger:
         """With those of others."""
         return len(self.waiting) + self.decoding + self.others_waiting + self.others_decoding
 
+    def told(self, backlog_s: float, waiting: int, decoding: int, now: float) -> None:
+        """Of others' requests, by the replica."""
+        if self.waiting and waiting < self.others_waiting:  # a prefill that came before: the oldest one's begins now
+            self.since = now
+            self._follow_oldest()
+            if self._sample.new:
+                self._is_known = False
+            else:
+                self._began = now
+        self.others_backlog_s, self.others_waiting, self.others_decoding, self.others_at = backlog_s, waiting, decoding, now
+
     def settle(self, now: float) -> None:
         """Takes the prefills of answers in one piece for done when their predicted time is over."""
         while self.settles_at <= now:
@@ -74,8 +85,9 @@ class Ledger:
 
     def backlog_s(self, now: float) -> float:
         """Seconds of prefill before a request that comes now."""
-        own = self.queued_s - min(now - self.since, self.oldest_s) if self.waiting else 0.0
-        return max(own, 0.0) + max(self.others_backlog_s - max(now - self.others_at, 0.0), 0.0)
+        if self.waiting:  # an engine does one thing at a time: what it has done is counted once
+            return max(self.queued_s - min(now - self.since, self.oldest_s), 0.0) + self.others_backlog_s
+        return max(self.others_backlog_s - max(now - self.others_at, 0.0), 0.0)
 
     def admit(self, work: Work, now: float) -> None:
         self.settle(now)

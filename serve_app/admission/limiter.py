@@ -1,4 +1,4 @@
-"""Rates, tokens and concurrency of tenants and keys, in one ingress process."""
+"""Rates, tokens and concurrency of tenants and keys, in one ingress process and, as far as it is told, in all."""
 
 import time
 from collections import OrderedDict
@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from serve_app.admission.bucket import Bucket
+from serve_app.admission.bucket import SECONDS, Bucket
+from serve_app.admission.shared import Count, SharedCounts
 from serve_app.errors import RateLimitError
 from serve_app.keyring.settings import Limits
 from serve_app.tenants import Principal
@@ -24,10 +25,16 @@ class _Meter:
     """What one tenant, or one key, has had."""
 
     whose: str
+    count: Count
+    shared: SharedCounts
     limits: Limits = Limits()  # noqa: RUF009  # frozen
     buckets: dict[str, Bucket] = field(default_factory=dict)
     """Of `requests` and `tokens`, where they are limited."""
-    running: int = 0
+
+    @property
+    def running(self) -> int:
+        """In all ingresses."""
+        return self.count.running + self.shared.running(self.count.name)
 
     def follow(self, limits: Limits, now: float) -> None:
         """The limits may have been changed."""
@@ -36,13 +43,29 @@ class _Meter:
             if limit is None:
                 self.buckets.pop(kind, None)
             elif kind not in self.buckets:
-                self.buckets[kind] = Bucket(limit, now)
+                self.buckets[kind] = bucket = Bucket(limit, now - SECONDS)
+                for at, requests, tokens in self.shared.lately(self.count.name):
+                    bucket.level(at)
+                    bucket.take(requests if kind == "requests" else tokens, at)
             elif self.buckets[kind].limit != limit:
                 self.buckets[kind].resize(limit, now)
 
-    def take(self, kind: str, amount: float, now: float) -> None:
-        if kind in self.buckets:
-            self.buckets[kind].take(amount, now)
+    def take(self, requests: int, tokens: float, now: float) -> None:
+        """Here. What is negative is given back."""
+        self.count.requests += requests
+        self.count.tokens += tokens
+        self.shared.changed(self.count)
+        self.taken(requests, tokens, now)
+
+    def taken(self, requests: float, tokens: float, now: float) -> None:
+        """Here or elsewhere."""
+        for kind, amount in (("requests", requests), ("tokens", tokens)):
+            if kind in self.buckets and amount:
+                self.buckets[kind].take(amount, now)
+
+    def open(self, requests: int) -> None:
+        self.count.running += requests
+        self.shared.changed(self.count)
 
 
 @dataclass(slots=True)
@@ -61,7 +84,7 @@ class Ticket:
         """What engines have computed for it, which counts instead of what was expected."""
         now = self.clock()
         for meter in self.meters:
-            meter.take("tokens", tokens - self.expected, now)
+            meter.take(0, tokens - self.expected, now)
         self.expected = 0.0
 
     def end(self) -> None:
@@ -72,16 +95,20 @@ class Ticket:
         if self.expected:
             self.used(0)
         for meter in self.meters:
-            meter.running -= 1
+            meter.open(-1)
 
 
 class Limiter:
-    """`unless_said`: limits of a tenant where its own say nothing. `clock` gives seconds that never go back."""
+    """`unless_said`: limits of a tenant where its own say nothing. `clock` gives seconds that never go back; `secret`: of the names by
+    which ingresses tell each other of tenants and keys.
+    """
 
-    def __init__(self, unless_said: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, unless_said: Limits, clock: Callable[[], float] = time.monotonic, secret: bytes = b"") -> None:
         self._unless_said = unless_said
         self._clock = clock
         self._meters: OrderedDict[str, _Meter] = OrderedDict()
+        self._by_hash: dict[bytes, _Meter] = {}
+        self.counts = SharedCounts(secret, clock, self._taken_elsewhere)
 
     def check(self, principal: Principal, expected: float) -> None:
         """Raises `RateLimitError` if `enter` would."""
@@ -99,9 +126,8 @@ class Limiter:
         now = self._clock()
         meters = () if self.is_free(principal) else self._meters_of(principal, now)
         for meter in meters:
-            meter.take("requests", 1, now)
-            meter.take("tokens", expected, now)
-            meter.running += 1
+            meter.take(1, expected, now)
+            meter.open(1)
         return Ticket(meters, expected, _headers(meters, now), self._clock)
 
     def shared(self, principal: Principal) -> Limits:
@@ -121,7 +147,8 @@ class Limiter:
     def _meter(self, name: str, whose: str, limits: Limits, now: float) -> _Meter:
         found = self._meters.get(name)
         if found is None:
-            found = self._meters[name] = _Meter(whose)
+            found = self._meters[name] = _Meter(whose, self.counts.count(name), self.counts)
+            self._by_hash[found.count.name] = found
             self._make_room()
         if found.limits is not limits:
             found.follow(limits, now)
@@ -130,10 +157,14 @@ class Limiter:
 
     def _make_room(self) -> None:
         while len(self._meters) > MAX_REMEMBERED:
-            name = next((name for name, meter in self._meters.items() if not meter.running), None)
+            name = next((name for name, meter in self._meters.items() if not meter.count.running), None)
             if name is None:
                 return
-            del self._meters[name]
+            del self._by_hash[self._meters.pop(name).count.name]
+
+    def _taken_elsewhere(self, name: bytes, requests: float, tokens: float) -> None:
+        if meter := self._by_hash.get(name):
+            meter.taken(requests, tokens, self._clock())
 
 
 def _check(meter: _Meter, expected: float, now: float, headers: dict[str, str]) -> None:

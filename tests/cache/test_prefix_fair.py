@@ -101,7 +101,7 @@ def test_who_leaves_costs_nothing() -> None:
     queue.remove(99)
     assert (len(queue), queue.waiting("a"), queue.waiting("none")) == (2, 1, 0)
     assert popped(queue) == [2, 1]
-    assert queue.weight == 0
+    assert queue.weights == {}
 
 
 def test_how_long_a_flow_has_to_wait() -> None:

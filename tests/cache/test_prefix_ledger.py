@@ -58,7 +58,24 @@ def test_others_requests_lie_before_a_new_one_too(ledger: Ledger) -> None:
     admitted(ledger, 0, work(1))
     assert (ledger.backlog_s(0), ledger.backlog_s(9), ledger.ongoing) == (3.5, 2.5, 8)
     ledger.others_at = 0.0
-    assert [ledger.backlog_s(now) for now in (0, 0.5, 2, 9)] == [3.5, 2.5, 0.5, 0]
+    assert [ledger.backlog_s(now) for now in (0, 0.5, 2, 9)] == [3.5, 3.0, 2.5, 2.5]  # one thing at a time
+
+
+def test_what_others_have_waiting_passes_with_time(ledger: Ledger) -> None:
+    ledger.told(2.5, 3, 4, 10.0)
+    assert [ledger.backlog_s(now) for now in (9.0, 10.0, 11.0, 20.0)] == [2.5, 2.5, 1.5, 0.0]
+
+
+def test_a_prefill_begins_when_the_one_of_another_ingress_before_it_has_ended(ledger: Ledger, samples: list[Sample]) -> None:
+    """So it is not learnt to be slower than it is."""
+    ledger.told(2.0, 1, 0, 0.0)
+    one = work(1)
+    admitted(ledger, 0, one)
+    assert ledger.backlog_s(1) == 2.0
+    ledger.told(0.0, 0, 1, 2.0)
+    assert ledger.backlog_s(2.5) == 0.5
+    ledger.prefilled(one, 3.0)
+    assert [sample.seconds for sample in samples] == [1.0]
 
 
 def test_one_that_leaves_the_queue_takes_nothing_from_what_the_oldest_has_done(ledger: Ledger) -> None:

@@ -133,7 +133,8 @@ async def ingress_of(*nodes: Node, name: str = "one", config: RoutingConfig | No
     client = DirectReplicaClient(directory, FakeHandle(RuntimeError("no handle here")), SECRET, 5)
     observed: list[tuple[int, int, int]] = []
     routing = Routing(config or RoutingConfig(), directory, client, prefix_seed(SECRET), name, time.monotonic, Seen(observed))
-    watching = asyncio.create_task(FleetWatch(directory, client, routing.router, routing.warmer, routing.turnstile, name).run())
+    watch = FleetWatch(directory, client, routing.router, routing.warmer, routing.turnstile, routing.gossip, name)
+    watching = asyncio.create_task(watch.run())
     ingress = Ingress(name, directory, client, routing, watching, observed)
     try:
         await eventually(lambda: all(ingress.knows(node) for node in nodes))

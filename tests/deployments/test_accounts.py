@@ -6,7 +6,6 @@ from cache.prefix.ledger import Work
 from deployments import accounts
 from deployments.accounts import Accounts, read_work, write_work
 from deployments.engines.base import Load
-from deployments.peers import FRESH_S
 
 LOAD = Load(running=3, waiting=2, kv_usage=0.5)
 
@@ -46,7 +45,7 @@ def test_what_waits_and_what_came_is_summed_for_autoscaling() -> None:
     ledger.admit("two", Work(0, 100, 3.0))
     clock.now = 10.0
     first.answered()
-    assert ledger.prefills() == (0.0, 0.5)
+    assert ledger.prefills() == (3.0, 0.5)
     clock.now = 12.0
     ledger.admit("two", Work(0, 100, 4.0))
     clock.now = 14.0
@@ -76,21 +75,17 @@ def test_a_header_that_says_nothing_is_refused(header: str) -> None:
         read_work(header)
 
 
-def test_what_waits_in_other_ingresses_is_told_and_forgotten() -> None:
-    now = [0.0]
-    accounts = Accounts(lambda: now[0])
-    accounts.queue("one", 2.0)
-    accounts.queue("two", 1.5)
-    assert accounts.activity("one", LOAD, False).others_queued == 1.5
-    assert accounts.activity("three", LOAD, False).others_queued == 3.5
-    accounts.queue("two", 0.0)
-    assert accounts.activity("one", LOAD, False).others_queued == 0.0
-    now[0] = FRESH_S + 0.1
-    assert accounts.activity("three", LOAD, False).others_queued == 0.0
-
-
-def test_what_other_ingresses_have_sent_is_added_up() -> None:
-    accounts = Accounts(lambda: 0.0)
-    for ingress, new in (("one", 100), ("two", 30), ("two", 5)):
-        accounts.admit(ingress, Work(7, new, 1.0)).end()
-    assert [accounts.activity(name, LOAD, False).others_sent for name in ("one", "two", "three")] == [35, 100, 135]
+def test_others_requests_are_told_as_the_engine_has_them_one_after_the_other() -> None:
+    clock = Clock()
+    accounts = Accounts(clock)
+    first, second = accounts.admit("one", Work(0, 100, 2.0)), accounts.admit("two", Work(0, 100, 3.0))
+    clock.now = 1.0
+    assert accounts.activity("three", LOAD, False).others_backlog_s == 4.0
+    clock.now = 2.0
+    first.answered()
+    assert accounts.activity("three", LOAD, False).others_backlog_s == 3.0
+    # What "two" counts itself is left out: for it, its own has been computed all the time.
+    assert accounts.activity("two", LOAD, False).others_backlog_s == 2.0
+    second.end()
+    first.end()
+    assert accounts.activity("three", LOAD, False).others_backlog_s == 0.0

@@ -22,14 +22,14 @@ def test_reports_arrive_whole_in_whatever_pieces(sent: list[Report], size: int) 
 
 @given(st.lists(st.builds(Change, st.integers(0, 1), st.booleans(), st.lists(keys, min_size=1, max_size=50)), max_size=6))
 def test_parts_say_what_the_whole_says(whole: list[Change]) -> None:
-    parts = in_parts(Activity(), True, [*whole, CLEARED])
+    parts = in_parts(Activity(), True, [*whole, CLEARED], [b"said"], 2)
     assert [part.is_snapshot for part in parts] == [True, *[False] * (len(parts) - 1)]
     assert [each for part in parts for each in part.changes] == [*whole, CLEARED]
 
 
 def test_a_long_snapshot_comes_in_parts_in_order() -> None:
     long = list(range(3 * MAX_KEYS + 5))
-    parts = in_parts(Activity(), True, [Change(0, True, long), Change(1, True, [7])])
+    parts = in_parts(Activity(), True, [Change(0, True, long), Change(1, True, [7])], [b"said"], 2)
     assert max(sum(len(change.keys) for change in part.changes) for part in parts) <= MAX_KEYS
     assert [key for part in parts for change in part.changes if change.tier == 0 for key in change.keys] == long
 

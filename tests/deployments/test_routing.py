@@ -206,7 +206,8 @@ async def test_after_a_head_start_engines_may_find_more_than_is_predicted_but_no
 
 async def test_a_watch_that_ends_leaves_no_task_behind() -> None:
     async with nodes_of("a") as nodes, ingress_of(*nodes) as ingress:
-        watch = FleetWatch(ingress.directory, ingress.client, ingress.router, ingress.routing.warmer, ingress.routing.turnstile, "three")
+        routing = ingress.routing
+        watch = FleetWatch(ingress.directory, ingress.client, ingress.router, routing.warmer, routing.turnstile, routing.gossip, "three")
         task = asyncio.create_task(watch.run())
         await eventually(lambda: bool(watch._listening))
         listening = list(watch._listening.values())
