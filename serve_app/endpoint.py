@@ -77,7 +77,7 @@ class HttpRequest:
 
 Handler = Callable[[HttpRequest], Awaitable[Reply]]
 Refuse = Callable[[ApiError], Reply]
-"""What a client is told whose request does not reach a handler."""
+"""What a client is told of an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class Endpoint:
             api_error = to_api_error(error)
             if api_error.status >= 500 and not isinstance(error, DeploymentError | BusyError | OverdueError):
                 log.exception("request failed", extra={"id": request.id, "path": self._route})
-            reply = _error_reply(api_error)
+            reply = self._refuse(api_error)
         await self._send(reply, send, exchange)
 
     async def _send(self, reply: Reply, send: Send, exchange: Exchange) -> None:

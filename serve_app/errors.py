@@ -3,6 +3,7 @@
 AppError
 ├── ConfigError              the configuration is wrong; the message names the key
 ├── KeyringError             the database of the keys did not answer, or refused
+├── ContextStoreError        the database of kept contexts did not answer, or refused
 └── ApiError                 an answer other than 200
     ├── InvalidRequestError  400  invalid_request_error
     ├── AuthenticationError  401  invalid_request_error   no key, or none that is good
@@ -12,6 +13,7 @@ AppError
     ├── SlowBodyError        408  invalid_request_error   the body did not arrive
     ├── TooLargeError        413  invalid_request_error
     ├── EncodingError        415  invalid_request_error   the body is compressed
+    ├── QuotaError           429  requests            the tenant has as many of something as it may have
     ├── RateLimitError       429  requests, tokens        the tenant, or the key, has had what it may have
     ├── UnavailableError     503  service_unavailable     try again
     ├── UpstreamError        502  server_error            the engine failed
@@ -41,6 +43,10 @@ class ConfigError(AppError):
 
 class KeyringError(AppError):
     """The database of the keys did not answer, or refused."""
+
+
+class ContextStoreError(AppError):
+    """The database of kept contexts did not answer, or refused."""
 
 
 class ApiError(AppError):
@@ -107,6 +113,13 @@ class EncodingError(ApiError):
     status = 415
     type = "invalid_request_error"
     with_headers: ClassVar[Mapping[str, str]] = {"accept-encoding": "identity"}
+
+
+class QuotaError(ApiError):
+    """Waiting is of no use, but for what ends by itself."""
+
+    status = 429
+    type = "requests"
 
 
 class RateLimitError(ApiError):
@@ -188,6 +201,8 @@ def to_api_error(error: Exception) -> ApiError:
             return InvalidRequestError(sentence(str(error), error.field), param=error.field, code="invalid_value")
         case KeyringError():
             return UnavailableError("Keys cannot be checked or changed now. Try again.", code="keyring_unavailable")
+        case ContextStoreError():
+            return UnavailableError("Kept contexts cannot be read or changed now. Try again.", code="contexts_unavailable")
         case KeyFormatError():
             return InvalidRequestError("The request has a number or a text that cannot be kept.", code="invalid_value")
         case TimeoutError():

@@ -94,6 +94,9 @@ class RayMetrics:
         self._head_starts = counter(
             "mygo_head_start_tokens", "Tokens prefilled while their documents were searched for, by use: used, wasted.", "use"
         )
+        self._kept = counter(
+            "mygo_context_events", "Of kept contexts: placed, moved, lost, full, used (before eviction), and blocks recomputed.", "event"
+        )
         self._trust = Gauge("mygo_prefix_trusted", "1 while requests go by predictions of cached tokens, 0 while these are too far off.")
         self._is_trusted = True
         self._opened = counter(
@@ -155,6 +158,11 @@ class RayMetrics:
         for use, tokens in (("used", used), ("wasted", wasted)):
             if tokens:
                 self._counts[self._head_starts, (use,)] += tokens
+
+    def kept(self, event: str, count: int = 1) -> None:
+        if count:
+            self._count(self._kept, event)
+            self._counts[self._kept, (event,)] += count - 1
 
     def _count(self, counter: _Family, *values: str) -> None:
         self._counts[counter, values] += 1

@@ -142,7 +142,7 @@ def of_text(text: str, model: str) -> dict[str, Any]:
 def completion_tokens(answer: dict[str, Any]) -> int:
     """Tokens that were computed for it; 0 when it does not say."""
     usage = answer.get("usage")
-    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    tokens = usage.get("completion_tokens", usage.get("output_tokens")) if isinstance(usage, dict) else None
     return tokens if isinstance(tokens, int) and tokens >= 0 else 0
 
 
