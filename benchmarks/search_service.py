@@ -102,7 +102,7 @@ def opened(directory: Path, vectors: Vectors, threads: int) -> RetrievalService:
     encoder = FakeEncoder(vectors)
     store = DocumentStore(f"sqlite:///{directory}/documents.db", encoder.name)
     source = FaissSource(config.index, DIMENSION, encoder.name, directory / "indexes")
-    return RetrievalService(store, encoder, config, Scopes(store, {}), source, lambda: 1.0)
+    return RetrievalService(store, encoder, config, Scopes(store), source, lambda: 1.0)
 
 
 def _cases(service: RetrievalService, count: int) -> list[Row]:

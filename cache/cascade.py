@@ -140,7 +140,9 @@ class Cascade:
         if not close:
             return Decision(Reason.FAR if near else Reason.EMPTY, similarity=near[0].similarity if near else None)
         similarity = {each.id: each.similarity for each in close}
-        found = self._store.candidates(query.namespace, query.fingerprint, list(similarity), normal_key(query.text), self._clock())
+        found = self._store.candidates(
+            query.namespace, query.fingerprint, list(similarity), normal_key(query.text, query.namespace), self._clock()
+        )
         watch.lap("confirm")
         allowed = [each for each in found if not each.is_denied]
         if not allowed:
@@ -163,13 +165,13 @@ class Cascade:
 
         One after the other, since most hits end at the first: what is behind it is neither parsed nor read.
         """
-        question = parse(query.text)
+        question = parse(query.text, query.namespace)
         best: Decision | None = None
         refused: str | None = None
         verified = 0
         for each in candidates:
             is_long = max(len(query.text), len(each.text)) > policy.long_chars  # then the verifier is not asked
-            refusal, doubted = _guarded(question, parse(each.text), frozenset() if is_long else self._verifier.settles)
+            refusal, doubted = _guarded(question, parse(each.text, query.namespace), frozenset() if is_long else self._verifier.settles)
             watch.lap("guards")
             if refusal is not None:
                 refused = refused or refusal
@@ -190,7 +192,7 @@ class Cascade:
         """Whether the candidate is good enough to go on."""
         if kind == LONG:
             return _judge_long(candidate, similarity, policy)
-        (probability,) = self._verifier.probabilities([Pair(query.text, candidate.text, similarity)])
+        (probability,) = self._verifier.probabilities([Pair(query.text, candidate.text, similarity, query.namespace)])
         if probability is None:
             return Decision(Reason.UNVERIFIED, candidate, similarity, kind=kind)
         enough = policy.min_probability if policy.mode == "static" else policy.floor

@@ -125,9 +125,11 @@ class SemanticCache:
     def find(self, namespace: str, key: str, fingerprint: str, text: str | None) -> Known:
         """See `Known`. `text`: the question, if it may be worded otherwise. What is found counts as used."""
         is_long = text is not None and len(text) > REMEMBERED_CHARS  # then its form takes longer than asking twice
-        known = self._store.look_up(namespace, key, fingerprint, None if text is None or is_long else normal_key(text), self._clock())
+        known = self._store.look_up(
+            namespace, key, fingerprint, None if text is None or is_long else normal_key(text, namespace), self._clock()
+        )
         if text is not None and is_long and known.exact is None:
-            known = replace(self._store.look_up(namespace, key, fingerprint, normal_key(text), self._clock()), epoch=known.epoch)
+            known = replace(self._store.look_up(namespace, key, fingerprint, normal_key(text, namespace), self._clock()), epoch=known.epoch)
         self._used(known.exact or known.reworded)
         return known
 
@@ -172,7 +174,7 @@ class SemanticCache:
         if entry.vector is not None:
             check_vector(entry.vector, self._parts.index.dimension)
             entry = replace(entry, embedder=self._parts.embedder)
-        return entry if entry.text is None else replace(entry, normal_key=normal_key(entry.text))
+        return entry if entry.text is None else replace(entry, normal_key=normal_key(entry.text, entry.namespace))
 
     def delete(self, namespace: str, ids: Sequence[str]) -> int:
         """Returns how many of the entries there were."""

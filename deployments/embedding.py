@@ -63,8 +63,10 @@ class Described(NamedTuple):
 class EmbeddingCalls(Protocol):
     """The contract of `Embedding`. Raises `EmbedderError` and `VerifierError`."""
 
-    async def embed_one(self, text: str) -> Embedded:
-        """Texts of callers that wait at the same time are embedded together."""
+    async def embed_one(self, text: str, whose: str) -> Embedded:
+        """Texts of callers that wait at the same time are embedded together. What was computed for the namespace `whose` is remembered, for
+        that one alone: else the time would tell what others have asked. Empty: it is not remembered.
+        """
 
     async def embed(self, texts: list[str]) -> list[Embedded]:
         """Texts of one caller."""
@@ -78,24 +80,24 @@ class EmbeddingCalls(Protocol):
 
 
 class _Remembering(Generic[T, R]):
-    """What a batcher has computed lately for items that are short enough to be asked for again."""
+    """What a batcher has computed lately for items that are short enough to be asked for again, each for whom it was computed for."""
 
     def __init__(self, batcher: Batcher[T, R], length: Callable[[T], int]) -> None:
         """`length`: of an item, in characters."""
         self._batcher = batcher
         self._length = length
-        self.known: LRUCache[T, R] = LRUCache(REMEMBERED)
+        self.known: LRUCache[tuple[str, T], R] = LRUCache(REMEMBERED)
 
-    async def get(self, item: T) -> R:
+    async def get(self, item: T, whose: str) -> R:
         """Raises what the work raises, and `asyncio.QueueFull`."""
-        if item in self.known:
-            known: R = self.known[item]
+        if (whose, item) in self.known:
+            known: R = self.known[whose, item]
             return known
         if len(self._batcher) >= MAX_WAITING:
             raise asyncio.QueueFull
         found = await self._batcher.do(item)
-        if self._length(item) <= REMEMBERED_CHARS:
-            self.known[item] = found
+        if whose and self._length(item) <= REMEMBERED_CHARS:
+            self.known[whose, item] = found
         return found
 
 
@@ -123,9 +125,9 @@ class Embedding(EmbeddingCalls):
         """Serve awaits this before it sends the first request."""
         await self._server.start()
 
-    async def embed_one(self, text: str) -> Embedded:
+    async def embed_one(self, text: str, whose: str) -> Embedded:
         try:
-            return await self._texts.get(text)
+            return await self._texts.get(text, whose)
         except asyncio.QueueFull:
             raise EmbedderError("too many texts wait") from None
 
@@ -145,7 +147,7 @@ class Embedding(EmbeddingCalls):
 
     async def verify(self, pairs: list[Pair]) -> list[float | None]:
         try:
-            return await asyncio.gather(*(self._pairs.get(pair) for pair in pairs))
+            return await asyncio.gather(*(self._pairs.get(pair, pair.whose) for pair in pairs))
         except asyncio.QueueFull:
             raise VerifierError("too many pairs wait") from None
 
@@ -193,8 +195,8 @@ class RemoteEmbedder:
         return np.stack(embedded) if embedded else np.empty((0, self.dimension), np.float32)
 
     def _embedded(self, texts: Sequence[str]) -> list[Embedded]:
-        """One text is most likely a question, which others ask as well: it is remembered."""
-        return [self._result("embed_one", texts[0])] if len(texts) == 1 else self._result("embed", list(texts))
+        """One text is most likely a question, and others may wait with theirs."""
+        return [self._result("embed_one", texts[0], "")] if len(texts) == 1 else self._result("embed", list(texts))
 
     def covers(self, texts: Sequence[str]) -> list[bool]:
         covered: list[bool] = self._result("covers", list(texts))
@@ -204,9 +206,9 @@ class RemoteEmbedder:
         counts: list[int] = self._result("count_tokens", list(texts))
         return counts
 
-    def _result(self, method: str, texts: str | list[str]) -> Any:
+    def _result(self, method: str, *args: str | list[str]) -> Any:
         try:
-            return self._calls.result(CALL_TIMEOUT_S, method, texts)
+            return self._calls.result(CALL_TIMEOUT_S, method, *args)
         except Exception as error:
             raise EmbedderError("the embedding deployment did not answer") from error
 

@@ -44,6 +44,8 @@ class DocumentChat:
     """The request with this text in the place of the blocks."""
     head_start: HeadStart | None = None
     """What was begun with while its documents were searched for."""
+    whose: str = ""
+    """The namespace that the documents are of: their tokens are remembered for it alone, lest the time tell others that it has them."""
 
     def ordered(self, order: Order) -> Call:
         return self.with_text("".join(self.blocks[hit] for hit in order))
@@ -76,7 +78,9 @@ class Renderer:
         """The tokens of a chat's parts. None: they cannot be joined, or could not be had."""
         if not self.joins:
             return None
-        frame, known = await asyncio.gather(self.prompt(replicas, chat.with_text(self._mark)), self._encode(replicas, chat.blocks))
+        frame, known = await asyncio.gather(
+            self.prompt(replicas, chat.with_text(self._mark)), self._encode(replicas, chat.blocks, chat.whose)
+        )
         ends = split(frame, self._mark_tokens) if frame is not None and known and self._mark_tokens is not None else None
         if ends is None:
             return None
@@ -114,15 +118,15 @@ class Renderer:
             self._give_up()
         return self.joins
 
-    async def _encode(self, replicas: Sequence[Replica], blocks: Sequence[str]) -> list[Tokens]:
+    async def _encode(self, replicas: Sequence[Replica], blocks: Sequence[str], whose: str) -> list[Tokens]:
         """Empty: they could not be had."""
-        known = {block: tokens for block in blocks if (tokens := self._blocks.get(_name(block))) is not None}
+        known = {block: tokens for block in blocks if (tokens := self._blocks.get(_name(block, whose))) is not None}
         missing = [block for block in dict.fromkeys(blocks) if block not in known]
-        if (missing or self._mark_tokens is None) and not await self._learn(replicas, missing, known):
+        if (missing or self._mark_tokens is None) and not await self._learn(replicas, missing, known, whose):
             return []
         return [known[block] for block in blocks]
 
-    async def _learn(self, replicas: Sequence[Replica], missing: Sequence[str], known: dict[str, Tokens]) -> bool:
+    async def _learn(self, replicas: Sequence[Replica], missing: Sequence[str], known: dict[str, Tokens], whose: str) -> bool:
         texts = [BRACKET, *(text + BRACKET for text in (self._mark, *missing))]
         numbers = await self._ask(replicas, ENCODE_PATH, {}, msgspec.json.encode(texts))
         if numbers is None:
@@ -141,7 +145,7 @@ class Renderer:
         self._mark_tokens = known.pop(self._mark)
         for block in missing:
             if self._blocks.getsizeof(known[block]) <= self._blocks.maxsize:
-                self._blocks[_name(block)] = known[block].copy()  # it is a part of all that was answered together
+                self._blocks[_name(block, whose)] = known[block].copy()  # it is a part of all that was answered together
         return True
 
     async def _ask(self, replicas: Sequence[Replica], path: str, headers: Mapping[str, str], body: bytes) -> Tokens | None:
@@ -161,6 +165,6 @@ class Renderer:
             return None
 
 
-def _name(block: str) -> bytes:
-    """Of a block in memory: its text would take more than its tokens."""
-    return hashlib.sha256(block.encode()).digest()
+def _name(block: str, whose: str) -> bytes:
+    """Of a block in memory: its text would take more than its tokens. No namespace has a slash."""
+    return hashlib.sha256(f"{whose}/{block}".encode()).digest()

@@ -4,7 +4,7 @@ background."""
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from deployments.router import DirectoryRouter
 from retrieval.config import RetrievalConfig
 from retrieval.documents import Begun, SearchRequest, SearchResult
 from retrieval.errors import BusyError, InputError, OversizeError, RetrievalError, StorageError, UnknownError
-from retrieval.scopes import Group
+from retrieval.scopes import Caller, namespace_of
 from retrieval.search import SEARCH_THREADS
 from retrieval.sources import IndexSource, open_source
 from retrieval.store import DocumentStore
@@ -58,9 +58,9 @@ class RetrievalCalls(Protocol):
     `CacheError`.
     """
 
-    async def search(self, namespace: str, request: SearchRequest) -> SearchResult: ...
+    async def search(self, caller: Caller, request: SearchRequest) -> SearchResult: ...
 
-    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun: ...
+    async def begin_search(self, caller: Caller, request: SearchRequest) -> Begun: ...
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult: ...
 
@@ -68,16 +68,13 @@ class RetrievalCalls(Protocol):
 class Retrieval(RetrievalCalls):
     """Methods of `RetrievalTier`, off the event loop."""
 
-    def __init__(
-        self, config: RetrievalConfig, data_dir: Path, embedding: Any, host: str, secret: str, groups: Mapping[str, Group]
-    ) -> None:
+    def __init__(self, config: RetrievalConfig, data_dir: Path, embedding: Any, host: str, secret: str) -> None:
         """`host`, `secret`: of its private channel, and of the embedding deployment's."""
         self._server = ChannelServer(DirectApp(RetrievalCalls, self), host, secret.encode(), grace_s=0)
         self._config = config
         self._data_dir = data_dir
         self._embedding = embedding
         self._secret = secret
-        self._groups = groups
         self._tier: RetrievalTier | None = None
         self._lock = asyncio.Lock()
         self._closing = asyncio.Event()
@@ -137,7 +134,7 @@ class Retrieval(RetrievalCalls):
                 log.warning("collections of other encoders cannot be searched", extra={"encoder": embedder.name, "others": others})
             source = self._source(embedder)
             files = self._data_dir / "files"
-            tier = RetrievalTier(store, embedder, self._config, files, self._groups, source, time.time)
+            tier = RetrievalTier(store, embedder, self._config, files, source, time.time)
         except BaseException:
             store.close()
             raise
@@ -156,16 +153,16 @@ class Retrieval(RetrievalCalls):
         tier = await self._opened()
         try:
             if method == "add_documents":
-                return await self._adding.do(args[0], partial(tier.call, method, *args))
+                return await self._adding.do(namespace_of(args[0]), partial(tier.call, method, *args))
             return await _running(self._threads, tier.call, method, *args)
         except _REFUSALS as error:
             return Refused(error)
 
-    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
-        return await _running(self._searches, (await self._opened()).service.search, namespace, request)
+    async def search(self, caller: Caller, request: SearchRequest) -> SearchResult:
+        return await _running(self._searches, (await self._opened()).service.search, caller, request)
 
-    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
-        return await _running(self._searches, (await self._opened()).service.begin_search, namespace, request)
+    async def begin_search(self, caller: Caller, request: SearchRequest) -> Begun:
+        return await _running(self._searches, (await self._opened()).service.begin_search, caller, request)
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         return await _running(self._searches, (await self._opened()).service.end_search, namespace, ticket)
@@ -223,10 +220,9 @@ def retrieval_deployment(
     embedding: serve.Application,
     host: str,
     secret: str,
-    groups: Mapping[str, Group],
     retrieval: type[Retrieval] = Retrieval,
 ) -> serve.Application:
-    """`host`, `secret`: of its private channel, and of the embedding deployment's; `groups`: by name; `retrieval`: what is deployed."""
+    """`host`, `secret`: of its private channel, and of the embedding deployment's; `retrieval`: what is deployed."""
     return serve.deployment(
         retrieval,
         name=NAME,
@@ -234,7 +230,7 @@ def retrieval_deployment(
         ray_actor_options={"num_cpus": 0},
         request_router_config=RequestRouterConfig(request_router_class=DirectoryRouter),
         max_ongoing_requests=100,
-    ).bind(config, data_dir, embedding, host, secret, groups)
+    ).bind(config, data_dir, embedding, host, secret)
 
 
 def calls_of_retrieval(handle: Any, secret: str, limit_s: float) -> DirectCalls:

@@ -26,7 +26,7 @@ from retrieval.files import FileStore
 from retrieval.ingest_queue import IngestQueue, give_up
 from retrieval.revisions import StoreRow, raised, store_row
 from retrieval.schema import batches, documents, revisions, stores
-from retrieval.scopes import Scopes
+from retrieval.scopes import Caller, Scopes, namespace_of
 from retrieval.store import DocumentStore
 
 MIN_CHUNK_TOKENS = 16
@@ -81,19 +81,21 @@ class Attachments:
             name = f"{field}.chunk_overlap_tokens"
             raise DocumentError(f"{name} is {cutting.overlap_tokens}; allowed: {allowed}", name)
 
-    def attach_file(self, namespace: str, store_id: str, attachment: Attachment) -> AttachedFile:
+    def attach_file(self, caller: Caller, store_id: str, attachment: Attachment) -> AttachedFile:
         """A file that is there already is read anew, and takes its own place when that is done. Raises `DocumentError`, `BusyError`."""
+        namespace = namespace_of(caller)
         infos = self.check(namespace, [attachment])
-        scope = self._scopes.of(namespace, store_id)
+        scope = self._scopes.of(caller, store_id)
         with self._database.write() as connection:
             store = self._open(connection, scope, store_id)
             self._add(connection, store, namespace, infos, [attachment], None)
             return self._get(connection, store, attachment.file_id)
 
-    def create_batch(self, namespace: str, store_id: str, attachments: Sequence[Attachment]) -> BatchInfo:
+    def create_batch(self, caller: Caller, store_id: str, attachments: Sequence[Attachment]) -> BatchInfo:
         """All of the files, or on an error none. Raises `DocumentError`, `BusyError`."""
+        namespace = namespace_of(caller)
         infos = self.check(namespace, attachments)
-        scope, batch = self._scopes.of(namespace, store_id), new_id("vsfb_", self._clock())
+        scope, batch = self._scopes.of(caller, store_id), new_id("vsfb_", self._clock())
         with self._database.write() as connection:
             store = self._open(connection, scope, store_id)
             row = {"store": store.seq, "id": batch, "created_at": self._clock(), "cancelled": False}
@@ -121,10 +123,10 @@ class Attachments:
             self._queue.add(connection, store, namespace, infos[each.file_id], each, cutting, batch, self._clock())
 
     def list_attached(
-        self, namespace: str, store_id: str, page: Page, status: Status | None = None, batch: str | None = None
+        self, caller: Caller, store_id: str, page: Page, status: Status | None = None, batch: str | None = None
     ) -> list[AttachedFile]:
         """Of one status or batch only, or of all."""
-        scope = self._scopes.of(namespace, store_id)
+        scope = self._scopes.of(caller, store_id)
         with self._database.read() as connection:
             store = store_row(connection, scope, store_id)
             query = _attached(store)
@@ -135,15 +137,15 @@ class Attachments:
                 query = query.where(documents.c.batch == batch)
             return [_file(row) for row in connection.execute(rows.page_of(query, documents.c.id, page))]
 
-    def get_attached(self, namespace: str, store_id: str, file_id: str) -> AttachedFile:
-        scope = self._scopes.of(namespace, store_id)
+    def get_attached(self, caller: Caller, store_id: str, file_id: str) -> AttachedFile:
+        scope = self._scopes.of(caller, store_id)
         with self._database.read() as connection:
             return self._get(connection, store_row(connection, scope, store_id), file_id)
 
-    def update_attached(self, namespace: str, store_id: str, file_id: str, attributes: Attributes) -> AttachedFile:
+    def update_attached(self, caller: Caller, store_id: str, file_id: str, attributes: Attributes) -> AttachedFile:
         """What a search sees of the file is otherwise from now on. Raises `DocumentError`."""
         check_attributes(attributes, "attributes")
-        scope = self._scopes.of(namespace, store_id)
+        scope = self._scopes.of(caller, store_id)
         with self._database.write() as connection:
             store = raised(connection, scope, store_id)
             self._get(connection, store, file_id)
@@ -154,28 +156,28 @@ class Attachments:
             connection.execute(update(revisions).where(revisions.c.seq == pending).values(attributes=dict(attributes)))
             return self._get(connection, store, file_id)
 
-    def detach_file(self, namespace: str, store_id: str, file_id: str) -> None:
+    def detach_file(self, caller: Caller, store_id: str, file_id: str) -> None:
         """Also while it is read. The file itself stays."""
-        if not self._store.delete_document(self._scopes.of(namespace, store_id), store_id, file_id, self._clock()):
+        if not self._store.delete_document(self._scopes.of(caller, store_id), store_id, file_id, self._clock()):
             raise UnknownFileError("no file of this id in the collection")
 
-    def attached_text(self, namespace: str, store_id: str, file_id: str) -> str:
+    def attached_text(self, caller: Caller, store_id: str, file_id: str) -> str:
         """The text that a search sees. Raises `DocumentError` for a file that has none yet."""
-        scope = self._scopes.of(namespace, store_id)
+        scope = self._scopes.of(caller, store_id)
         document = self._store.get_document(scope, store_id, file_id)
         if document is not None:
             return document.text
-        self.get_attached(namespace, store_id, file_id)
+        self.get_attached(caller, store_id, file_id)
         raise DocumentError("the file has not been read", "file_id")
 
-    def get_batch(self, namespace: str, store_id: str, batch: str) -> BatchInfo:
-        scope = self._scopes.of(namespace, store_id)
+    def get_batch(self, caller: Caller, store_id: str, batch: str) -> BatchInfo:
+        scope = self._scopes.of(caller, store_id)
         with self._database.read() as connection:
             return self._batch(connection, store_row(connection, scope, store_id), batch)
 
-    def cancel_batch(self, namespace: str, store_id: str, batch: str) -> BatchInfo:
+    def cancel_batch(self, caller: Caller, store_id: str, batch: str) -> BatchInfo:
         """Those of its files that are not read yet never will be."""
-        scope = self._scopes.of(namespace, store_id)
+        scope = self._scopes.of(caller, store_id)
         with self._database.write() as connection:
             store = store_row(connection, scope, store_id)
             self._batch(connection, store, batch)

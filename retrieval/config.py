@@ -8,7 +8,8 @@ from cache.config import TENANT_NAME, Section
 from retrieval.indexes.config import IndexConfig
 from retrieval.result_cache import ResultCacheConfig
 
-GroupName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+GROUP_NAME = r"^[A-Za-z0-9._-]{1,64}$"
+GroupName = Annotated[str, Field(pattern=GROUP_NAME)]
 TenantNames = Annotated[tuple[Annotated[str, Field(pattern=TENANT_NAME)], ...], Field(min_length=1)]
 
 
@@ -61,7 +62,8 @@ class RetrievalConfig(Section):
     result_cache: ResultCacheConfig = ResultCacheConfig()
     files: FilesConfig = FilesConfig()
     groups: dict[GroupName, TenantNames] = Field(default_factory=dict)
-    """By name: the tenants that share the collections which a member has made for the group."""
+    """By name: the tenants that share the collections which a member has made for the group. With keys, a tenant's settings may put it into
+    more of them, and a key may reach fewer."""
 
     @model_validator(mode="after")
     def _overlap_leaves_room(self) -> Self:

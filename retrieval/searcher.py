@@ -13,7 +13,7 @@ from retrieval.documents import Begun, Chunk, SearchHit, SearchResult
 from retrieval.errors import StorageError, UnknownStoreError
 from retrieval.indexes.base import Found
 from retrieval.result_cache import Counts, ResultCache
-from retrieval.scopes import Scopes
+from retrieval.scopes import Caller, Scopes, namespace_of
 from retrieval.search import CollectionCache
 from retrieval.texts import Texts
 from retrieval.tickets import Tickets
@@ -57,21 +57,21 @@ class Searcher:
         """Of the result cache."""
         return Counts() if self._results is None else self._results.counts
 
-    def search(self, namespace: str, store_ids: Sequence[str], asked: Asked) -> SearchResult:
+    def search(self, caller: Caller, store_ids: Sequence[str], asked: Asked) -> SearchResult:
         """All of it sees one version of each collection: the newest at the time of the call, or a newer one."""
         for _ in range(TRIES):
             try:
-                return self._searched(self._view(namespace, store_ids), asked)
+                return self._searched(self._view(caller, store_ids), asked)
             except _EndedError:
                 continue
         raise StorageError("what is searched is deleted faster than it can be read")
 
-    def begin(self, namespace: str, store_ids: Sequence[str], asked: Asked) -> Begun:
+    def begin(self, caller: Caller, store_ids: Sequence[str], asked: Asked) -> Begun:
         """The final result if it is known, or there at once; else a provisional one, and the search goes on for some seconds."""
         try:
-            return self._begun(namespace, self._view(namespace, store_ids), asked)
+            return self._begun(namespace_of(caller), self._view(caller, store_ids), asked)
         except _EndedError:
-            return Begun(self.search(namespace, store_ids, asked))
+            return Begun(self.search(caller, store_ids, asked))
 
     def end(self, namespace: str, ticket: str) -> SearchResult:
         """Waits for a search that was begun. Raises `UnknownTicketError` for one that is not known here and for this namespace."""
@@ -83,12 +83,12 @@ class Searcher:
     def close(self) -> None:
         self._tickets.close()
 
-    def _view(self, namespace: str, store_ids: Sequence[str]) -> View:
+    def _view(self, caller: Caller, store_ids: Sequence[str]) -> View:
         scopes: dict[str, str] = {}
         collections: dict[str, Collection] = {}
         for store_id in dict.fromkeys(store_ids):
             try:
-                scopes[store_id] = self._scopes.of(namespace, store_id)
+                scopes[store_id] = self._scopes.of(caller, store_id)
                 collections[store_id] = self._search.open(scopes[store_id], store_id)
             except UnknownStoreError as error:
                 raise UnknownStoreError(str(error), store_id if len(store_ids) > 1 else "") from None

@@ -28,7 +28,7 @@ from retrieval.documents import (
 from retrieval.errors import ChunkSizeError, QueryError, StorageError
 from retrieval.filters import parse_filter
 from retrieval.result_cache import Counts
-from retrieval.scopes import Scopes
+from retrieval.scopes import Caller, Scopes, namespace_of
 from retrieval.search import CollectionCache
 from retrieval.searcher import Searcher
 from retrieval.sources import IndexSource
@@ -47,7 +47,7 @@ MAX_QUERY_CHARS_PER_TOKEN = 16
 class RetrievalService:
     """Collections, documents and search in namespaces that do not see each other. Thread-safe; every call may block on I/O.
 
-    A call names the caller's namespace, and reaches the collections of that and of the caller's groups. Every call may raise
+    A call says who calls, and reaches the collections of that namespace and of those groups. Every call may raise
     `StorageError`; one that names a collection, `UnknownStoreError`, be it of another namespace or of none; one that encodes,
     `cache.errors.EmbedderError`; one that needs a collection's vectors, `DocumentError` if they are another encoder's.
     """
@@ -81,47 +81,47 @@ class RetrievalService:
         self._searcher = Searcher(self._indexes, texts, self._scopes, embedder, config, monotonic)
 
     def create_store(
-        self, namespace: str, name: str, metadata: Mapping[str, str] | None = None, group: str | None = None
+        self, caller: Caller, name: str, metadata: Mapping[str, str] | None = None, group: str | None = None
     ) -> VectorStoreInfo:
         """In the caller's namespace, or in a group's. Raises `DocumentError`, also for a group that the caller is not in."""
         check_name(name, "name")
         check_attributes(metadata or {}, "metadata")
-        scope = namespace if group is None else self._scopes.of_group(namespace, group)
+        scope = namespace_of(caller) if group is None else self._scopes.of_group(caller, group)
         info = self._store.create_store(scope, self._new_store_id(), name, metadata or {}, self._clock())
-        return self._named(info, scope)
+        return self._named(info, caller, scope)
 
     def update_store(
-        self, namespace: str, store_id: str, name: str | None = None, metadata: Mapping[str, str] | None = None
+        self, caller: Caller, store_id: str, name: str | None = None, metadata: Mapping[str, str] | None = None
     ) -> VectorStoreInfo:
         """None: that stays as it is. Raises `DocumentError`."""
         check_name(name or "", "name")
         check_attributes(metadata or {}, "metadata")
-        scope = self._scopes.of(namespace, store_id)
-        return self._named(self._store.update_store(scope, store_id, name, metadata), scope)
+        scope = self._scopes.of(caller, store_id)
+        return self._named(self._store.update_store(scope, store_id, name, metadata), caller, scope)
 
-    def list_stores(self, namespace: str, page: Page | None = None) -> list[VectorStoreInfo]:
+    def list_stores(self, caller: Caller, page: Page | None = None) -> list[VectorStoreInfo]:
         """The caller's own, and those of its groups."""
-        found = self._store.list_stores(self._scopes.all_of(namespace), page or Page())
-        return [self._named(info, scope) for scope, info in found]
+        found = self._store.list_stores(self._scopes.all_of(caller), page or Page())
+        return [self._named(info, caller, scope) for scope, info in found]
 
-    def get_store(self, namespace: str, store_id: str) -> VectorStoreInfo:
-        scope = self._scopes.of(namespace, store_id)
-        return self._named(self._store.get_store(scope, store_id), scope)
+    def get_store(self, caller: Caller, store_id: str) -> VectorStoreInfo:
+        scope = self._scopes.of(caller, store_id)
+        return self._named(self._store.get_store(scope, store_id), caller, scope)
 
-    def delete_store(self, namespace: str, store_id: str) -> None:
-        scope = self._scopes.of(namespace, store_id)
+    def delete_store(self, caller: Caller, store_id: str) -> None:
+        scope = self._scopes.of(caller, store_id)
         self._store.delete_store(scope, store_id)
         self._indexes.forget(scope, store_id)
 
     def add_documents(
-        self, namespace: str, store_id: str, documents: Sequence[Document], is_wanted: Callable[[], bool] = lambda: True
+        self, caller: Caller, store_id: str, documents: Sequence[Document], is_wanted: Callable[[], bool] = lambda: True
     ) -> list[str]:
         """All of the documents or, on an error, none; a reader sees all of them or none. Returns their ids, in their order.
 
         Replaces documents of the same ids; of documents with one id the last counts. `is_wanted` is asked now and then; what is not is
         given up. Raises `DocumentError`, and `StorageError` then.
         """
-        scope = self._scopes.of(namespace, store_id)
+        scope = self._scopes.of(caller, store_id)
         self._store.version(scope, store_id)  # an unknown collection, or another encoder's, is refused before the work
         for at, document in enumerate(documents):
             check_document(document, self._config.max_document_bytes, f"documents[{at}]")
@@ -135,27 +135,27 @@ class RetrievalService:
             self._store.put_documents(scope, store_id, distinct, chunks, vectors, self._clock())
         return [document.id for document in documents]
 
-    def delete_document(self, namespace: str, store_id: str, document_id: str) -> bool:
+    def delete_document(self, caller: Caller, store_id: str, document_id: str) -> bool:
         """False: there was no such document."""
-        return self._store.delete_document(self._scopes.of(namespace, store_id), store_id, document_id, self._clock())
+        return self._store.delete_document(self._scopes.of(caller, store_id), store_id, document_id, self._clock())
 
-    def list_documents(self, namespace: str, store_id: str, page: Page | None = None) -> list[DocumentInfo]:
-        return self._store.list_documents(self._scopes.of(namespace, store_id), store_id, page or Page())
+    def list_documents(self, caller: Caller, store_id: str, page: Page | None = None) -> list[DocumentInfo]:
+        return self._store.list_documents(self._scopes.of(caller, store_id), store_id, page or Page())
 
-    def get_document(self, namespace: str, store_id: str, document_id: str) -> Document | None:
-        return self._store.get_document(self._scopes.of(namespace, store_id), store_id, document_id)
+    def get_document(self, caller: Caller, store_id: str, document_id: str) -> Document | None:
+        return self._store.get_document(self._scopes.of(caller, store_id), store_id, document_id)
 
-    def search(self, namespace: str, request: SearchRequest) -> SearchResult:
+    def search(self, caller: Caller, request: SearchRequest) -> SearchResult:
         """Best first, ties by chunk id. Of several queries the one that a chunk is nearest to counts.
 
         A chunk that several collections hold is one hit. Raises `QueryError` for a blank query, a `top_k` out of range, or filters that say
         nothing.
         """
-        return self._searcher.search(namespace, request.store_ids, self._asked(request))
+        return self._searcher.search(caller, request.store_ids, self._asked(request))
 
-    def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
+    def begin_search(self, caller: Caller, request: SearchRequest) -> Begun:
         """As `search`, which takes no longer than this and `end_search` together; but this returns as soon as there is a first result."""
-        return self._searcher.begin(namespace, request.store_ids, self._asked(request))
+        return self._searcher.begin(caller, request.store_ids, self._asked(request))
 
     def end_search(self, namespace: str, ticket: str) -> SearchResult:
         """The final result of a search that this namespace has begun less than `retrieval.tickets.TICKET_S` ago, once.
@@ -188,8 +188,8 @@ class RetrievalService:
         self._indexes.close()
         self._store.close()
 
-    def _named(self, info: VectorStoreInfo, scope: str) -> VectorStoreInfo:
-        group = self._scopes.group_name(scope)
+    def _named(self, info: VectorStoreInfo, caller: Caller, scope: str) -> VectorStoreInfo:
+        group = self._scopes.group_name(caller, scope)
         return replace(info, group=group) if group else info
 
     def _chunks(self, document: Document) -> list[Chunk]:

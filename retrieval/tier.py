@@ -12,7 +12,7 @@ from retrieval.errors import RetrievalError
 from retrieval.files import FileStore
 from retrieval.ingest import Ingest
 from retrieval.ingest_queue import IngestQueue
-from retrieval.scopes import Group, Scopes
+from retrieval.scopes import Caller, Scopes, namespace_of
 from retrieval.service import RetrievalService
 from retrieval.sources import IndexSource
 from retrieval.store import DocumentStore
@@ -30,14 +30,13 @@ class RetrievalTier:
         embedder: Embedder,
         config: RetrievalConfig,
         directory: Path,
-        groups: Mapping[str, Group],
         source: IndexSource,
         clock: Callable[[], float],
         pause: Callable[[float], object] | None = None,
     ) -> None:
         """`directory`: where files are kept; `source`: where indexes are. Nothing is read into collections until `start`. Raises
         `ChunkSizeError`, `StorageError`."""
-        scopes = Scopes(store, groups)
+        scopes = Scopes(store)
         queue = IngestQueue(store.database, config.files.max_waiting)
         self.service = RetrievalService(store, embedder, config, scopes, source, clock)
         self.files = FileStore(store.database, directory, config.files, clock)
@@ -54,13 +53,6 @@ class RetrievalTier:
             service.delete_document,
             service.list_documents,
             service.get_document,
-            files.begin_upload,
-            files.append_upload,
-            files.drop_upload,
-            files.finish_upload,
-            files.list_files,
-            files.get_file,
-            files.read_file,
             attachments.attach_file,
             attachments.create_batch,
             attachments.list_attached,
@@ -70,20 +62,31 @@ class RetrievalTier:
             attachments.get_batch,
             attachments.detach_file,
             attachments.cancel_batch,
+        )
+        of_namespaces: tuple[Callable[..., Any], ...] = (
+            files.begin_upload,
+            files.append_upload,
+            files.drop_upload,
+            files.finish_upload,
+            files.list_files,
+            files.get_file,
+            files.read_file,
             attachments.delete_file,
         )
         self._calls = {method.__name__: method for method in methods}
+        self._calls_of_namespaces = {method.__name__: method for method in of_namespaces}
 
-    def call(self, method: str, *args: Any) -> Any:
-        """One of the tier's methods, by name. Raises `LookupError` for another."""
-        result = self._calls[method](*args)
+    def call(self, method: str, caller: Caller, *args: Any) -> Any:
+        """One of the tier's methods, by name; uploaded files are a namespace's own. Raises `LookupError` for another."""
+        own = self._calls_of_namespaces.get(method)
+        result = self._calls[method](caller, *args) if own is None else own(namespace_of(caller), *args)
         if method in _WAKING:
             self.ingest.wake()
         return result
 
     def create_store(
         self,
-        namespace: str,
+        caller: Caller,
         name: str,
         metadata: Mapping[str, str] | None = None,
         group: str | None = None,
@@ -91,16 +94,16 @@ class RetrievalTier:
     ) -> VectorStoreInfo:
         """See `RetrievalService.create_store`; with files, which are read into it. On an error there is no collection."""
         if attachments:
-            self.attachments.check(namespace, attachments)
-        info = self.service.create_store(namespace, name, metadata, group)
+            self.attachments.check(namespace_of(caller), attachments)
+        info = self.service.create_store(caller, name, metadata, group)
         if not attachments:
             return info
         try:
-            self.call("create_batch", namespace, info.id, attachments)
+            self.call("create_batch", caller, info.id, attachments)
         except RetrievalError:
-            self.service.delete_store(namespace, info.id)
+            self.service.delete_store(caller, info.id)
             raise
-        return self.service.get_store(namespace, info.id)
+        return self.service.get_store(caller, info.id)
 
     def start(self) -> None:
         self.service.start()

@@ -79,11 +79,10 @@ def _reasons(deployments: Mapping[str, Any]) -> list[str]:
 
 def progress(body: dict[str, Any]) -> str:
     """What `/readyz` says is missing."""
-    if "replicas" not in body:
+    if "replicas_ready" not in body:
         return "the ingress is not there yet"
-    alive = sum(1 for replica in body["replicas"] if "running" in replica)
     waiting = [f"{name}: {state}" for name, state in body["parts"].items() if state != "ready"]
-    return ", ".join([f"{alive} of {body['replicas_wanted']} replicas", *waiting])
+    return ", ".join([f"{body['replicas_ready']} of {body['replicas_wanted']} replicas", *waiting])
 
 
 def probe_url(url: str) -> tuple[int, dict[str, Any]]:

@@ -22,7 +22,6 @@ from deployments.replicas import ReplicaDirectory, directory_of
 from deployments.reports import prefix_seed
 from deployments.retrieval import Retrieval, calls_of_retrieval, retrieval_deployment
 from deployments.routing import Routing
-from retrieval.scopes import Group
 from serve_app.access_log import beside_serve_log
 from serve_app.admission.gate import Admission
 from serve_app.admission.limiter import Limiter
@@ -90,7 +89,7 @@ class Ingress:
         self._contexts = self._open_contexts(config, directory, metrics)
         self._pipeline = Pipeline(
             config=config,
-            namespaces=Namespaces(secret, config.environment),
+            namespaces=Namespaces(secret, config.environment, config.retrieval.groups),
             tiers=CacheTiers(
                 config.cache, model, lru, remote_cache, encoder, self._keeper, self._learner, metrics, self._flights, self._uses
             ),
@@ -184,17 +183,10 @@ def application(config: AppConfig, documents: type[Retrieval] = Retrieval) -> se
     model = model_identity(config.llm)
     llm = llm_deployment(config.llm, *channel, model, ray.cluster_resources().get("GPU", 0))
     embedding = embedding_deployment(config.embedding, config.cache.semantic.verifier, *channel)
-    namespaces = Namespaces(secret, config.environment)
-    namespace = namespaces.of
+    namespace = Namespaces(secret, config.environment).of
     quotas = {namespace(name): config.cache.of(name).quota.quota() for name in config.cache.tenants}
     cache = cache_deployment(config.cache, data_dir, quotas, embedding, *channel)
-    groups = {
-        name: Group(namespaces.group(name), frozenset(namespace(member) for member in members))
-        for name, members in config.retrieval.groups.items()
-    }
-    retrieval = (
-        retrieval_deployment(config.retrieval, data_dir, embedding, *channel, groups, documents) if config.retrieval.enabled else None
-    )
+    retrieval = retrieval_deployment(config.retrieval, data_dir, embedding, *channel, documents) if config.retrieval.enabled else None
     return _ingress_deployment(config).bind(config, secret, model, llm, embedding, cache, retrieval)
 
 

@@ -14,13 +14,15 @@ from retrieval.documents import SearchHit, SearchRequest, SearchResult
 from retrieval.errors import DocumentError, UnknownStoreError, UnknownTicketError
 from retrieval.order import Ranks
 from retrieval.prompt import assemble, without_control
+from retrieval.scopes import Caller as DocumentCaller
+from retrieval.scopes import namespace_of
 from retrieval.wording import sentence
 from serve_app.errors import InvalidRequestError, NotFoundError, to_api_error
 from serve_app.openai.keys import last_question
 from serve_app.openai.requests import Generation, RetrievalOptions, Retrieved
 from serve_app.relay import engine_request
 from serve_app.services import DocumentService
-from serve_app.tenants import Caller
+from serve_app.tenants import Caller, Namespaces
 
 log = logging.getLogger("ray.serve")
 
@@ -38,6 +40,7 @@ class Augmenter:
     documents: DocumentService | None
     directory: ReplicaDirectory
     routing: Routing
+    namespaces: Namespaces
 
     async def augmented(self, request: Generation, asked: RetrievalOptions, caller: Caller, namespace: str) -> Generation:
         """The request with its documents by rank. Raises `InvalidRequestError`, `NotFoundError`, and what `DocumentService` does."""
@@ -52,7 +55,7 @@ class Augmenter:
             if asked.reorder and self.routing.may_start_early:
                 found, start = await self._in_two_steps(self.documents, search, request, caller, namespace)
             else:
-                found, start = await self.documents.search(namespace, search), None
+                found, start = await self.documents.search(self.namespaces.reach(caller.principal), search), None
         except UnknownStoreError as error:
             raise _no_store(error, asked.vector_store_ids) from None
         except DocumentError as error:
@@ -73,13 +76,14 @@ class Augmenter:
         self, documents: DocumentService, search: SearchRequest, request: Generation, caller: Caller, namespace: str
     ) -> tuple[SearchResult, HeadStart | None]:
         """The documents, and what was begun with while they were searched for. It is to be left in every case."""
-        begun = await documents.begin_search(namespace, search)
+        reach = self.namespaces.reach(caller.principal)
+        begun = await documents.begin_search(reach, search)
         if begun.ticket is None:
             return begun.result, None
         began = self.routing.router.clock()
         starting = asyncio.ensure_future(self._head_start(request, begun.result, caller, namespace))
         try:
-            found = await _ended(documents, namespace, begun.ticket, search)
+            found = await _ended(documents, reach, begun.ticket, search)
         except BaseException:
             if start := _begun(starting):
                 self.routing.leave(start)
@@ -121,11 +125,11 @@ def _no_store(error: UnknownStoreError, asked: list[str]) -> NotFoundError:
     return NotFoundError(to_api_error(error).message, param=param, code="not_found")
 
 
-async def _ended(documents: DocumentService, namespace: str, ticket: str, search: SearchRequest) -> SearchResult:
+async def _ended(documents: DocumentService, reach: DocumentCaller, ticket: str, search: SearchRequest) -> SearchResult:
     try:
-        return await documents.end_search(namespace, ticket)
+        return await documents.end_search(namespace_of(reach), ticket)
     except UnknownTicketError:  # another process took over, or it was forgotten in a rush
-        return await documents.search(namespace, search)
+        return await documents.search(reach, search)
 
 
 def _begun(starting: "asyncio.Task[HeadStart | None]") -> HeadStart | None:

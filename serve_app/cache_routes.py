@@ -53,13 +53,15 @@ class CacheRoutes:
         self._pipeline = pipeline
 
     def table(self) -> dict[str, dict[str, Handler]]:
-        return {
-            "/v1/cache/entries": {"GET": self.list_entries},
-            "/v1/cache/entries/{entry_id}": {"GET": self.get_entry, "DELETE": self.delete_entry},
-            "/v1/cache/invalidate": {"POST": self.invalidate},
-            "/v1/cache/feedback": {"POST": self.feedback},
-            "/v1/cache/stats": {"GET": self.stats},
-        }
+        return for_whole_cache(
+            {
+                "/v1/cache/entries": {"GET": self.list_entries},
+                "/v1/cache/entries/{entry_id}": {"GET": self.get_entry, "DELETE": self.delete_entry},
+                "/v1/cache/invalidate": {"POST": self.invalidate},
+                "/v1/cache/feedback": {"POST": self.feedback},
+                "/v1/cache/stats": {"GET": self.stats},
+            }
+        )
 
     def _namespace(self, request: HttpRequest) -> str:
         return self._pipeline.namespaces.of(request.principal.tenant)
@@ -161,3 +163,16 @@ def _info(info: EntryInfo) -> dict[str, Any]:
 
 def _no_entry(param: str) -> NotFoundError:
     return NotFoundError("There is no such entry.", param=param, code="not_found")
+
+
+def for_whole_cache(table: dict[str, dict[str, Handler]]) -> dict[str, dict[str, Handler]]:
+    """The routes, for keys that may have all that is kept for their tenant."""
+
+    def guarded(handler: Handler) -> Handler:
+        async def guard(request: HttpRequest) -> Reply:
+            request.principal.require_cache()
+            return await handler(request)
+
+        return guard
+
+    return {path: {method: guarded(handler) for method, handler in methods.items()} for path, methods in table.items()}

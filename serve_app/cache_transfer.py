@@ -9,6 +9,7 @@ from cache.entry import Entry
 from cache.errors import StoreError
 from cache.stores.base import EntryInfo, Filter
 from serve_app.cache_lines import LineReader, write_line
+from serve_app.cache_routes import for_whole_cache
 from serve_app.endpoint import Handler, HttpRequest
 from serve_app.errors import ApiError, InvalidRequestError
 from serve_app.pipeline import Pipeline
@@ -46,7 +47,7 @@ class CacheTransferRoutes:
         self._cache = pipeline.tiers.cache
 
     def table(self) -> dict[str, dict[str, Handler]]:
-        return {"/v1/cache/export": {"GET": self.export}, "/v1/cache/import": {"POST": self.import_}}
+        return for_whole_cache({"/v1/cache/export": {"GET": self.export}, "/v1/cache/import": {"POST": self.import_}})
 
     def _namespace(self, request: HttpRequest) -> str:
         return self._pipeline.namespaces.of(request.principal.tenant)

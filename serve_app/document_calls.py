@@ -8,6 +8,7 @@ import msgspec
 
 from retrieval.config import RetrievalConfig
 from retrieval.documents import ChunkingStrategy, Page
+from retrieval.scopes import Caller
 from serve_app.endpoint import HttpRequest
 from serve_app.errors import InvalidRequestError, NotFoundError
 from serve_app.openai.requests import check
@@ -22,7 +23,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 class DocumentCalls:
-    """Thin: each call is one of `retrieval.tier.RetrievalTier`, in the caller's namespace."""
+    """Thin: each call is one of `retrieval.tier.RetrievalTier`, for the request's caller."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -31,8 +32,8 @@ class DocumentCalls:
     def config(self) -> RetrievalConfig:
         return self._pipeline.config.retrieval
 
-    def namespace(self, request: HttpRequest) -> str:
-        return self._pipeline.namespaces.of(request.principal.tenant)
+    def reach(self, request: HttpRequest) -> Caller:
+        return self._pipeline.namespaces.reach(request.principal)
 
     def service(self) -> DocumentService:
         """Raises `NotFoundError` where there is none."""
@@ -42,7 +43,7 @@ class DocumentCalls:
 
     async def __call__(self, request: HttpRequest, method: str, *args: Any) -> Any:
         service = self.service()
-        return await service.call(method, self.namespace(request), *args)
+        return await service.call(method, self.reach(request), *args)
 
 
 class Static(msgspec.Struct, forbid_unknown_fields=True):

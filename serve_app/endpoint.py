@@ -35,7 +35,9 @@ from serve_app.tenants import Principal
 log = logging.getLogger("ray.serve")
 
 REQUEST_ID_HEADER = "x-request-id"
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+PROCESSING_HEADER = "openai-processing-ms"
+"""OpenAI's: until the answer begins."""
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _LENGTH = re.compile(rb"[0-9]{1,18}\Z")
 CLIENT_CLOSED_REQUEST = 499
 BODY_TIMEOUT_S = 30.0
@@ -173,6 +175,7 @@ class Endpoint:
 
     async def _send(self, reply: Reply, send: Send, exchange: Exchange) -> None:
         exchange.status, exchange.cache = reply.status, reply.headers.get("x-mygo-cache", "")
+        reply.headers[PROCESSING_HEADER] = processing_ms(exchange.started)
 
         patient = PatientSend(send, self._exchanges.client_timeout_s)
 
@@ -203,8 +206,16 @@ def _header(headers: Headers, name: str) -> bytes | None:
 
 def request_id_of(given: bytes | None) -> str:
     """The client's own, if it can stand in a log line. Serve sets the header when the client did not, and echoes it."""
-    text = "" if given is None else given.decode("latin-1")
-    return text if _REQUEST_ID.match(text) else f"{random.getrandbits(128):032x}"
+    return given.decode() if given is not None and is_request_id(given) else f"{random.getrandbits(128):032x}"
+
+
+def is_request_id(given: bytes) -> bool:
+    return bool(_REQUEST_ID.match(given))
+
+
+def processing_ms(started: float) -> str:
+    """`started`: on `time.perf_counter`."""
+    return str(round((time.perf_counter() - started) * 1000))
 
 
 def declared_length(given: bytes | None) -> int | None:

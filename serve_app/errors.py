@@ -107,19 +107,19 @@ class TooLargeError(ApiError):
     type = "invalid_request_error"
 
 
+class QuotaError(ApiError):
+    """Waiting is of no use, but for what ends by itself."""
+
+    status = 429
+    type = "requests"
+
+
 class EncodingError(ApiError):
     """Nothing is inflated here: a few bytes may become gigabytes."""
 
     status = 415
     type = "invalid_request_error"
     with_headers: ClassVar[Mapping[str, str]] = {"accept-encoding": "identity"}
-
-
-class QuotaError(ApiError):
-    """Waiting is of no use, but for what ends by itself."""
-
-    status = 429
-    type = "requests"
 
 
 class RateLimitError(ApiError):

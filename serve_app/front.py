@@ -16,7 +16,17 @@ from starlette.middleware import Middleware
 
 from deployments.engines.base import ASGIApp, Message, Receive, Send
 from serve_app.door import Door
-from serve_app.endpoint import ARRIVED, BODY_TIMEOUT_S, LATE, REQUEST_ID_HEADER, Arrived, declared_length, request_id_of
+from serve_app.endpoint import (
+    ARRIVED,
+    BODY_TIMEOUT_S,
+    LATE,
+    PROCESSING_HEADER,
+    REQUEST_ID_HEADER,
+    Arrived,
+    declared_length,
+    processing_ms,
+    request_id_of,
+)
 from serve_app.errors import ApiError
 from serve_app.exchanges import Exchange, Exchanges
 from serve_app.grpc import ENVIRONMENT as GRPC
@@ -45,6 +55,7 @@ SEEN = 16_384
 """Bodies that are recognised without being parsed; about 300 bytes each."""
 _ID = REQUEST_ID_HEADER.encode()
 _ENCODING = b"content-encoding"
+_PROCESSING = PROCESSING_HEADER.encode()
 _UNWATCHED = b"x-request-disconnect-disabled"
 """Ray's: while it watches for a client that leaves, it reads the whole body into memory, however slowly the application takes it."""
 
@@ -87,6 +98,7 @@ class HitPath:
         if ready is None:
             return _replayed(messages, receive)
         exchange = Exchange(request_id, started, ready.status, cache="exact" if ready.status == 200 else "")
+        ready.headers.append((_PROCESSING, processing_ms(started).encode()))
         try:
             await ready.send(send)
             exchange.first_byte_s = time.perf_counter() - started

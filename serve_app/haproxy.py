@@ -1,4 +1,4 @@
-"""Has Ray start HAProxy with a limit of time for a request's headers: `haproxy.sh`."""
+"""Has Ray start HAProxy with what Ray has no setting for: `haproxy.sh`."""
 
 import contextlib
 import os

@@ -29,11 +29,12 @@ from serve_app.anthropic.routes import PATH as MESSAGES
 from serve_app.anthropic.routes import MessageRoutes
 from serve_app.cache_routes import CacheRoutes
 from serve_app.cache_transfer import CacheTransferRoutes
+from serve_app.coalesce import Coalesced
 from serve_app.contexts.routes import ContextRoutes, NoContextRoutes
 from serve_app.document_calls import DocumentCalls
-from serve_app.door import door_of
+from serve_app.door import Door, door_of
 from serve_app.endpoint import Endpoint, Handler, HttpRequest, Refuse, Upload
-from serve_app.errors import ApiError, InvalidRequestError, MethodError, NotFoundError, to_api_error
+from serve_app.errors import ApiError, InvalidRequestError, KeyringError, MethodError, NotFoundError, to_api_error
 from serve_app.exchanges import Exchanges
 from serve_app.files import FileRoutes
 from serve_app.keyring.watch import Keyring
@@ -43,6 +44,8 @@ from serve_app.modelcache.service import ModelCacheService
 from serve_app.modelcache.websocket import ModelCacheSocket
 from serve_app.openai.requests import EmbeddingRequest, Parser, parse_chat, parse_completion, parse_embedding
 from serve_app.openai.responses import parse_response
+from serve_app.openapi.route import PATH as DOCUMENT
+from serve_app.openapi.route import DocumentRoute
 from serve_app.parts import Parts
 from serve_app.pipeline import Pipeline
 from serve_app.relay import read_answer
@@ -111,7 +114,7 @@ class OpenAIRoutes:
         ticket = self._pipeline.admission.take(request.principal, sum(map(len, texts)) / CHARACTERS_A_TOKEN)
         try:
             if asked.dimensions is not None and self._dimension is None:
-                self._dimension = len((await self._pipeline.embedding.embed_one("x")).vector)
+                self._dimension = len((await self._pipeline.embedding.embed_one("x", "")).vector)
             if asked.dimensions not in (None, self._dimension):
                 message = f"dimensions: this model's embeddings have {self._dimension}."
                 raise InvalidRequestError(message, param="dimensions", code="invalid_value")
@@ -155,10 +158,13 @@ class ReportedLoad(msgspec.Struct):
 class OperationsRoutes:
     """Health, readiness, metrics."""
 
-    def __init__(self, pipeline: Pipeline, parts: Parts, scrape: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(self, pipeline: Pipeline, parts: Parts, scrape: Callable[[], Awaitable[bytes]], door: Door | None = None) -> None:
+        """`door`: of keys. None: there are none."""
         self._pipeline = pipeline
         self._parts = parts
         self._scrape = scrape
+        self._door = door
+        self._probes = Coalesced()
         self._was_ready = False
 
     async def health(self, request: HttpRequest) -> Reply:
@@ -166,14 +172,33 @@ class OperationsRoutes:
         return json_reply({"status": "ok"})
 
     async def ready(self, request: HttpRequest) -> Reply:
-        """At first when as many replicas answer as are configured and no part is still starting; then while one answers."""
-        replicas = await asyncio.gather(*(self._probe(replica) for replica in self._pipeline.directory.replicas))
+        """At first when as many replicas answer as are configured and no part is still starting; then while one answers.
+
+        Where there are keys, an administrator alone sees which replicas there are and how busy; and once it was ready, how many.
+        """
+        replicas: list[dict[str, Any]] = await self._probes.read("replicas", self._probe_all, 2 * PROBE_TIMEOUT_S)
         alive = sum(1 for replica in replicas if "running" in replica)
         wanted = self._pipeline.config.llm.replicas.min
         self._was_ready = self._was_ready or (alive >= wanted and self._parts.settled)
         ready = self._was_ready and alive > 0
-        status = {"status": "ready" if ready else "starting", "replicas_wanted": wanted, "replicas": replicas, "parts": self._parts.states}
+        status: dict[str, Any] = {"status": "ready" if ready else "starting"}
+        sees_all = await self._is_for_administrators(request)
+        if sees_all or not self._was_ready:
+            status |= {"replicas_wanted": wanted, "replicas_ready": alive, "parts": self._parts.states}
+        if sees_all:
+            status["replicas"] = replicas
         return json_reply(status, 200 if ready else 503, {} if ready else {"retry-after": "1"})
+
+    async def _is_for_administrators(self, request: HttpRequest) -> bool:
+        if self._door is None:
+            return True
+        try:
+            return (await self._door.principal(request.headers.raw)).role == "admin"
+        except (ApiError, KeyringError):
+            return False
+
+    async def _probe_all(self) -> list[dict[str, Any]]:
+        return await asyncio.gather(*(self._probe(replica) for replica in self._pipeline.directory.replicas))
 
     async def _probe(self, replica: Replica) -> dict[str, Any]:
         try:
@@ -203,8 +228,8 @@ class ByMethod:
 
 PARSERS: Mapping[str, Parser] = {"/v1/chat/completions": parse_chat, "/v1/completions": parse_completion}
 """The routes that generate, and what reads their bodies."""
-OPEN = frozenset({"/healthz", "/readyz", "/welcome"})
-"""Routes that need no key: those of probes, and ModelCache's greeting."""
+OPEN = frozenset({"/healthz", "/readyz", "/welcome", DOCUMENT})
+"""Routes that need no key: those of probes, ModelCache's greeting, and what tells of all the others."""
 
 
 def create_app(
@@ -227,7 +252,7 @@ def create_app(
         by_method = {method: Endpoint(f"{method} {path}", handler, limit, exchanges, asked, shape) for method, handler in methods.items()}
         return [Route(path, ByMethod(by_method), methods=list(methods))]
 
-    openai, operations = OpenAIRoutes(pipeline), OperationsRoutes(pipeline, parts, scrape)
+    openai, operations = OpenAIRoutes(pipeline), OperationsRoutes(pipeline, parts, scrape, door if keyring else None)
     routes: list[BaseRoute] = [
         *route("/v1/models", {"GET": openai.models}),
         *route("/v1/models/{model:path}", {"GET": openai.model}),
@@ -257,7 +282,10 @@ def create_app(
         for path, methods in ModelCacheRoutes(modelcache).table().items():
             routes += route(path, methods, refuse)
         routes.append(WebSocketRoute(MODELCACHE, ModelCacheSocket(modelcache, door, limit, pipeline.metrics)))
-    return Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})
+    routes += route(DOCUMENT, {"GET": DocumentRoute(routes, OPEN, keys=keyring is not None).get})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})
+    app.router.redirect_slashes = False  # it would send strangers, and what they carry, to whatever host their request names
+    return app
 
 
 async def _routing_error(request: Request, error: Exception) -> Response:

@@ -3,21 +3,27 @@
 `serve run` itself ends everything at once: on Ctrl-C Serve kills its proxies first, and with them every open connection.
 """
 
+import atexit
 import contextlib
 import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from serve_app import haproxy, ports, session
 from serve_app.announcer import Announcer
+from serve_app.config import is_loopback
 from serve_app.grpc import ENVIRONMENT as GRPC
+from serve_app.literal_secrets import hidden
+from serve_app.ray_guard import guard
 
 ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -73,6 +79,11 @@ def run(config: Path, *, dashboard: bool, verbose: bool, drain_limit_s: float) -
 def _serve(config: Path, url: str, stop: session.Stop, *, dashboard: bool, verbose: bool, drain_limit_s: float) -> int:
     set_environment(ports.is_free)
     haproxy.limit_headers(os.environ)
+    if not os.environ.get("RAY_ADDRESS"):
+        own = guard(os.environ, Path.home(), Path(tempfile.gettempdir()), is_local=is_loopback(urlsplit(url).hostname))
+        if (shown := hidden(config, own, os.environ)) != config:
+            config = shown
+            atexit.register(config.unlink, missing_ok=True)
     import ray
     from ray import serve
     from ray.serve.scripts import cli

@@ -23,6 +23,7 @@ from serve_app.content.guard import Content, Ruled
 from serve_app.contexts.service import Contexts
 from serve_app.errors import ApiError, InvalidRequestError, NotFoundError, to_api_error
 from serve_app.learning import Learner
+from serve_app.media import refuse_remote_media
 from serve_app.metrics import Metrics
 from serve_app.openai import answers, formats
 from serve_app.openai.citing import cited
@@ -161,7 +162,7 @@ class Pipeline:
         arrival = replace(arrival, request=await self._begun(arrival.request, arrival.namespace))
         if arrival.request.retrieval is None:
             return await self._answered(arrival, admitted)
-        augmenter = Augmenter(self.config.retrieval, self.documents, self.directory, self.routing)
+        augmenter = Augmenter(self.config.retrieval, self.documents, self.directory, self.routing, self.namespaces)
         request = await augmenter.augmented(arrival.request, arrival.request.retrieval, arrival.caller, arrival.namespace)  # 5
         retrieved = request.retrieved
         try:
@@ -232,6 +233,7 @@ class Pipeline:
         xargs = request.body.get("vllm_xargs")
         if isinstance(xargs, dict) and (refused := _NOT_IN_XARGS & xargs.keys()):
             raise InvalidRequestError("This field is not accepted here.", param=f"vllm_xargs.{min(refused)}", code="unsupported_parameter")
+        refuse_remote_media(request.body, self.config.llm)
         return request
 
     def _audit(self, request: Generation, caller: Caller, lookup: Lookup) -> None:

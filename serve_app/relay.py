@@ -19,6 +19,7 @@ from retrieval.prompt import blocks, insert, labels, ranking
 from serve_app.errors import ApiError, to_api_error
 from serve_app.openai import engine_errors, formats, sse
 from serve_app.openai.kinds import WITH_CHOICES
+from serve_app.openai.reference import engine_body
 from serve_app.openai.requests import Generation
 from serve_app.replies import JSON_TYPE, SSE_TYPE, Reply
 from serve_app.tenants import Caller
@@ -109,12 +110,12 @@ def _document_chat(request: Generation, call: Call, body: dict[str, Any]) -> Doc
     def with_text(text: str) -> Call:
         return replace(call, body=msgspec.json.encode({**body, "messages": insert(messages, text + line)}))
 
-    return DocumentChat(blocks(retrieved.hits), labels(retrieved.hits), retrieved.ranks, with_text, retrieved.head_start)
+    return DocumentChat(blocks(retrieved.hits), labels(retrieved.hits), retrieved.ranks, with_text, retrieved.head_start, retrieved.scope)
 
 
 def _engine_body(request: Generation, namespace: str) -> dict[str, Any]:
     """What the engine gets: the tenant's salt keeps its KV apart, and the usage is always asked for."""
-    body = {key: value for key, value in request.body.items() if key not in _OURS}
+    body = engine_body({key: value for key, value in request.body.items() if key not in _OURS})
     salt = body.get("cache_salt")
     namespace = request.retrieved.scope if request.retrieved else namespace
     body["cache_salt"] = namespace if salt is None else hashlib.sha256(f"{namespace}/{salt}".encode()).hexdigest()

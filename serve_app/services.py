@@ -16,6 +16,7 @@ from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
 from deployments.retrieval import Refused
 from retrieval.documents import Begun, SearchRequest, SearchResult
+from retrieval.scopes import Caller
 
 T = TypeVar("T")
 CALL_TIMEOUT_S = 30.0
@@ -54,18 +55,19 @@ class Calls(Protocol):
 class EmbeddingService(Protocol):
     """The sentence encoder. May raise."""
 
-    async def embed_one(self, text: str) -> Embedded: ...
+    async def embed_one(self, text: str, whose: str) -> Embedded:
+        """`whose`: see `deployments.embedding.EmbeddingCalls.embed_one`."""
 
     async def embed(self, texts: list[str]) -> list[Embedded]: ...
 
 
 class DocumentService(Protocol):
-    """Documents of a namespace. Raises the errors of `retrieval.errors`, and `DeploymentError`."""
+    """Documents that a caller may reach. Raises the errors of `retrieval.errors`, and `DeploymentError`."""
 
-    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
+    async def search(self, caller: Caller, request: SearchRequest) -> SearchResult:
         """See `retrieval.service.RetrievalService.search`."""
 
-    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
+    async def begin_search(self, caller: Caller, request: SearchRequest) -> Begun:
         """See `retrieval.service.RetrievalService.begin_search`."""
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
@@ -133,8 +135,8 @@ class RemoteEmbedding:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    async def embed_one(self, text: str) -> Embedded:
-        embedded: Embedded = await answer_of(self._calls.call("embed_one", text), "the encoder")
+    async def embed_one(self, text: str, whose: str) -> Embedded:
+        embedded: Embedded = await answer_of(self._calls.call("embed_one", text, whose), "the encoder")
         return embedded
 
     async def embed(self, texts: list[str]) -> list[Embedded]:
@@ -152,12 +154,12 @@ class RemoteDocuments:
         self._calls = calls
         self._handle = handle
 
-    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
-        result: SearchResult = await self._search("search", namespace, request)
+    async def search(self, caller: Caller, request: SearchRequest) -> SearchResult:
+        result: SearchResult = await self._search("search", caller, request)
         return result
 
-    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
-        begun: Begun = await self._search("begin_search", namespace, request)
+    async def begin_search(self, caller: Caller, request: SearchRequest) -> Begun:
+        begun: Begun = await self._search("begin_search", caller, request)
         return begun
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:

@@ -29,6 +29,7 @@ _RAYS = frozenset(
 def without_strays(headers: Headers) -> Headers:
     """The headers without Ray's. A request id that cannot stand in a log line gives way to one of ours: Ray sends it back."""
     names = {name for name, _ in headers}
-    if _ID not in names and _RAYS.isdisjoint(names):  # as nearly always
+    if _ID not in names and _RAYS.isdisjoint(names) and all(map(bytes.isascii, names)):  # as nearly always
         return headers
-    return [(name, request_id_of(value).encode() if name == _ID else value) for name, value in headers if name not in _RAYS]
+    passed = [(name, value) for name, value in headers if name not in _RAYS and name.isascii()]
+    return [(name, request_id_of(value).encode() if name == _ID else value) for name, value in passed]

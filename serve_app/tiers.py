@@ -300,12 +300,14 @@ class CacheTiers:
         text = lookup.text
         if text is None or lookup.vector is not None or lookup.is_hurried:
             return
-        lookup.embedding = asyncio.ensure_future(self._embeds.read(text, lambda: self._embedding.embed_one(text), LOOKUP_TIMEOUT_S))
+        whose = lookup.namespace
+        reading = self._embeds.read((whose, text), lambda: self._embedding.embed_one(text, whose), LOOKUP_TIMEOUT_S)
+        lookup.embedding = asyncio.ensure_future(reading)
         lookup.embedding.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # it may not be needed
 
     async def _embed(self, lookup: Lookup, text: str) -> bool:
         """Sets the lookup's vector. False: there is none that may find an answer or be found."""
-        embedding = lookup.embedding or self._embedding.embed_one(text)
+        embedding = lookup.embedding or self._embedding.embed_one(text, lookup.namespace)
         embedded = await self._bounded("semantic", lookup.deadline, embedding, "wait_for_embedding")
         if embedded is FAILED:
             return False

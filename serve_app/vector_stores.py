@@ -149,7 +149,7 @@ class VectorStoreRoutes:
         threshold = asked.ranking_options.score_threshold if asked.ranking_options else None
         queries = [asked.query] if isinstance(asked.query, str) else asked.query
         search = SearchRequest([request.path_params["store_id"]], queries, asked.max_num_results, asked.filters, threshold)
-        found = await self._call.service().search(self._call.namespace(request), search)
+        found = await self._call.service().search(self._call.reach(request), search)
         page = {"object": "vector_store.search_results.page", "search_query": queries, "has_more": False, "next_page": None}
         return json_reply({**page, "data": [_hit(each) for each in found.hits]})
 
@@ -175,6 +175,7 @@ def _store(info: VectorStoreInfo) -> dict[str, Any]:
         "status": "in_progress" if info.counts.get("in_progress") else "completed",
         "file_counts": file_counts(info.counts),
         "usage_bytes": info.usage_bytes,
+        "last_active_at": None,  # the reference's: nothing here ends for want of use, so nobody notes it
         "metadata": dict(info.metadata),
         "version": info.version,
         **({"group": info.group} if info.group else {}),

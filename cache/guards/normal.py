@@ -121,19 +121,20 @@ REMEMBERED, REMEMBERED_CHARS = 1024, 256
 """A look-up needs the form of its question more than once."""
 
 
-def normal_form(text: str) -> str:
-    """The canonical form of a text: equal forms have equal answers. Idempotent; never raises.
+def normal_form(text: str, whose: str = "") -> str:
+    """The canonical form of a text: equal forms have equal answers. Idempotent; never raises. It is remembered for the namespace `whose`
+    alone, lest the time tell others what was asked; empty: it is not.
 
     Gone are width and compatibility forms, spacing, final marks, greetings and politeness around the question, contractions,
     number words before what they count, and capitals where they are only a way of writing. Texts with code, and questions about words,
     keep all but the space around them.
     """
-    return _remembered(text) if len(text) <= REMEMBERED_CHARS else _formed(text)
+    return _remembered(text, whose) if whose and len(text) <= REMEMBERED_CHARS else _formed(text)
 
 
-def normal_key(text: str) -> str:
-    """Hash of the normal form."""
-    return hashlib.sha256(normal_form(text).encode("utf-8", "surrogatepass")).hexdigest()
+def normal_key(text: str, whose: str = "") -> str:
+    """Hash of the normal form. `whose`: see there."""
+    return hashlib.sha256(normal_form(text, whose).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _formed(text: str) -> str:
@@ -143,7 +144,9 @@ def _formed(text: str) -> str:
     return form
 
 
-_remembered = lru_cache(REMEMBERED)(_formed)
+@lru_cache(REMEMBERED)
+def _remembered(text: str, whose: str) -> str:
+    return _formed(text)
 
 
 def _step(form: str) -> str:

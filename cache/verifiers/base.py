@@ -12,6 +12,8 @@ class Pair:
     question: str
     kept: str
     similarity: float
+    whose: str = ""
+    """The namespace that they are of: a verdict may be remembered for that one, and for nobody else."""
 
 
 class Verifier(Protocol):

@@ -22,6 +22,8 @@ _ENVIRONMENT = {
     # vLLM's own usage reports would leave the machine.
     "VLLM_NO_USAGE_STATS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # A host that media may be fetched from must not send the engine on to another one.
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
 }
 
 
@@ -82,18 +84,22 @@ class VllmEngine:
             ) from error
 
     def _arguments(self) -> Namespace:
-        from vllm.config import KVEventsConfig
+        from vllm.config import KVEventsConfig, StructuredOutputsConfig
         from vllm.entrypoints.launchers.cli_args import make_arg_parser
         from vllm.utils.argparse_utils import FlexibleArgumentParser
 
         args: Namespace = make_arg_parser(FlexibleArgumentParser()).parse_args([])
         given = self._config.args.given()
         _check_names(given, set(vars(args)))
+        if isinstance(given.get("structured_outputs_config"), dict):  # vLLM makes objects of other arguments' dicts, not of this one's
+            given["structured_outputs_config"] = StructuredOutputsConfig(**given["structured_outputs_config"])
         endpoint = "tcp://*:0"
         defaults = {
             "model": str(MODEL_DIR) if self._model.source == "demo" else self._model.source,
             "served_model_name": [self._model.name],
             "enable_prefix_caching": True,
+            # Unset, vLLM fetches media from wherever a request says. No host can have this name.
+            "allowed_media_domains": ["(none)"],
             "enable_prompt_tokens_details": True,
             "scheduling_policy": "priority",  # of clients' requests all are equal; head starts come after them
             "kv_events_config": KVEventsConfig(True, "zmq", endpoint=endpoint, replay_endpoint=endpoint),

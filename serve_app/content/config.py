@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator, model_va
 from cache.config import TENANT_NAME, Secret, Section
 from serve_app.content.base import Action, Rule, Where
 from serve_app.content.folding import fold
+from serve_app.content.invisible import visible
 from serve_app.content.moderation import NAME, OnFailure
 
 
@@ -19,7 +20,15 @@ def _usable(pattern: str) -> str:
 
 
 Pattern = Annotated[str, AfterValidator(_usable)]
-Word = Annotated[str, Field(min_length=1, pattern=r"^\S(?s:.*\S)?\z")]
+
+
+def _seen(word: str) -> str:
+    if not visible(word):
+        raise ValueError("it has no character that is seen")
+    return word
+
+
+Word = Annotated[str, Field(min_length=1, pattern=r"^\S(?s:.*\S)?\z"), AfterValidator(_seen)]
 RuleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 

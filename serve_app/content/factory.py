@@ -6,6 +6,7 @@ from cache.keys import fingerprint
 from serve_app.content.base import Matcher, Moderator, Rule, Where
 from serve_app.content.config import ContentConfig, ModeratorConfig, RuleConfig
 from serve_app.content.guard import Content, Guard
+from serve_app.content.invisible import Visible
 from serve_app.content.moderation import Moderation
 from serve_app.content.stream import RuleSet
 from serve_app.metrics import Metrics
@@ -79,7 +80,7 @@ def _matchers(rules: Sequence[Rule]) -> list[Matcher]:
 
 
 def _joined(matchers: Sequence[Matcher]) -> Matcher | None:
-    return RuleSet(matchers) if matchers else None
+    return Visible(RuleSet(matchers)) if matchers else None
 
 
 def _http_moderator(config: ModeratorConfig) -> Moderator:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serve_app.content.base import MASK, Matcher, Rule, Scan
+from serve_app.content.invisible import last_visible
 
 BLOCK_CHARS = 4096
 """Longer pieces are looked at in such blocks: what a search costs goes with what is before it."""
@@ -31,7 +32,7 @@ class Stream:
         """`masks`: False where masked text would do harm: then only blocking rules count."""
         self._rules = rules
         self._masks = masks
-        self._text = ""  # what waits, and one character before it
+        self._text = ""  # what waits, and the last character before it that is seen
         self._start = 0  # where that begins
         self._covered = 0  # up to here it belongs to a match that was masked
         self.blocked_by: Rule | None = None
@@ -66,8 +67,9 @@ class Stream:
                 self.matched.append(rule)
             at = self._covered = max(self._covered, end)
         sent.append(text[at:settled])
-        cut = max(0, settled - 1)
-        self._text, self._start, self._covered = text[cut:], settled - cut, max(settled, self._covered) - cut
+        before = last_visible(text, settled)
+        self._text, self._start = before + text[settled:], len(before)
+        self._covered = max(settled, self._covered) - settled + len(before)
         return "".join(sent)
 
 

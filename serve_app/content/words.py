@@ -8,6 +8,7 @@ import ahocorasick
 
 from serve_app.content.base import Match, Rule, Scan
 from serve_app.content.folding import fold, is_accent, is_of_word, origins
+from serve_app.content.invisible import visible
 
 
 class _Word(NamedTuple):
@@ -27,7 +28,7 @@ class WordMatcher:
         by_word: defaultdict[str, dict[Rule, None]] = defaultdict(dict)
         for rule in rules:
             for word in rule.words:
-                by_word[fold(word)][rule] = None
+                by_word[fold(visible(word))][rule] = None
         self._longest = max(map(len, by_word))
         self._automaton = ahocorasick.Automaton()
         for word, those in by_word.items():

@@ -180,8 +180,8 @@ class NoContextRoutes:
     """In the place of `ContextRoutes` where nothing is kept."""
 
     def table(self) -> dict[str, dict[str, Handler]]:
-        methods: dict[str, Handler] = dict.fromkeys(("GET", "POST", "PUT", "DELETE"), self.refuse)
-        return {"/v1/caching": methods, "/v1/caching/{path:path}": methods}
+        all_methods: dict[str, Handler] = dict.fromkeys(("GET", "POST", "PUT", "DELETE"), self.refuse)
+        return {"/v1/caching": {"GET": self.refuse, "POST": self.refuse}, "/v1/caching/{path:path}": all_methods}
 
     async def refuse(self, request: HttpRequest) -> Reply:
         raise NotFoundError("Nothing is kept here: contexts.enabled or llm.kept_share in the configuration says so.", code="no_contexts")

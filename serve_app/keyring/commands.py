@@ -60,6 +60,13 @@ def main(arguments: Sequence[str]) -> int:
         default=argparse.SUPPRESS,
         help="that it may have kept of chats' beginnings (unless it is said: contexts.tokens of the configuration)",
     )
+    change.add_argument(
+        "--groups",
+        type=_names,
+        default=argparse.SUPPRESS,
+        metavar="A,B",
+        help="access groups that it is in, with the configuration's; '' for none",
+    )
     _add_limits(change)
     return _run(parser.parse_args(arguments))
 
@@ -99,6 +106,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add("--name", help="for people")
     add("--role", choices=("user", "admin"), help="admin: may also use /v1/admin (user)")
     add("--model", action="append", dest="models", metavar="NAME", help="that it may ask for; several times (all)")
+    add("--groups", type=_groups, metavar="A,B", help="those of its tenant's access groups that it may reach; '' for none (*, all)")
     add("--cache", choices=("on", "exact", "off"), help="the most that it may have of the answer cache (on)")
     add("--expires-in", type=_seconds, metavar="TIME", help="for example 12h or 30d (never)")
     _add_limits(parser)
@@ -111,6 +119,15 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int | None:
     return None if text == "none" else int(text)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")] if text else []
+
+
+def _groups(text: str) -> list[str] | None:
+    """As `KeySettings.groups` has them."""
+    return None if text == "*" else _names(text)
 
 
 def _seconds(text: str) -> float:
@@ -132,6 +149,7 @@ def _said(options: argparse.Namespace, kind: type[msgspec.Struct]) -> dict[str, 
 
 def _create(store: KeyStore, options: argparse.Namespace) -> None:
     info, text = store.create(check(_said(options, KeySettings), KeySettings), _actor(), time.time())
+    _note_groups(store, options, info.settings)
     _told(options, info, text)
 
 
@@ -139,7 +157,16 @@ def _change(store: KeyStore, options: argparse.Namespace) -> None:
     def change(now: KeySettings) -> KeySettings:
         return check(changed(now, _said(options, KeySettings)), KeySettings)
 
-    _print_key(options, store.change(options.key_id, change, _actor(), time.time()))
+    info = store.change(options.key_id, change, _actor(), time.time())
+    _note_groups(store, options, info.settings)
+    _print_key(options, info)
+
+
+def _note_groups(store: KeyStore, options: argparse.Namespace, settings: KeySettings) -> None:
+    """A key reaches no group that its tenant is not in: who names one should know."""
+    configured = {name for name, members in read_config(options.config).retrieval.groups.items() if settings.tenant in members}
+    if missing := sorted({*(settings.groups or ())} - configured - {*store.tenant(settings.tenant).groups}):
+        _say(f"note: the tenant {settings.tenant} is not in {', '.join(missing)}, so neither is the key (mygo tenants change)")
 
 
 def _rotate(store: KeyStore, options: argparse.Namespace) -> None:
@@ -167,11 +194,8 @@ def _audit(store: KeyStore, options: argparse.Namespace) -> None:
 
 def _list_tenants(store: KeyStore, options: argparse.Namespace) -> None:
     found = _all(lambda after: store.tenants(after, PAGE), lambda each: each[0])
-    _table(
-        options,
-        [{"name": name, **msgspec.to_builtins(settings)} for name, settings in found],
-        ("name", "weight", "limits", "context_tokens"),
-    )
+    rows = [{"name": name, **msgspec.to_builtins(settings)} for name, settings in found]
+    _table(options, rows, ("name", "weight", "limits", "groups", "context_tokens"))
 
 
 def _change_tenant(store: KeyStore, options: argparse.Namespace) -> None:
@@ -227,7 +251,7 @@ def _table(options: argparse.Namespace, rows: list[dict[str, Any]], columns: Seq
 
 
 def _words(name: str, value: Any) -> str:
-    if value is None or value in ("", {}):
+    if value is None or value in ("", {}, []):
         return "-"
     if name == "at" or name.endswith("_at"):
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))

@@ -6,12 +6,15 @@ import msgspec
 from msgspec import Meta
 
 from cache.config import TENANT_NAME
+from retrieval.config import GROUP_NAME
 from serve_app.errors import InvalidRequestError
 
 Role = Literal["user", "admin"]
 CacheUse = Literal["on", "exact", "off"]
 Tenant = Annotated[str, Meta(pattern=TENANT_NAME.removesuffix("$") + r"\Z")]
 Name = Annotated[str, Meta(max_length=255)]
+Group = Annotated[str, Meta(pattern=GROUP_NAME.removesuffix("$") + r"\Z")]
+Groups = Annotated[tuple[Group, ...], Meta(max_length=256)]
 Count = Annotated[int, Meta(ge=0, le=10**12)]
 DEFAULT_WEIGHT = 1.0
 
@@ -45,6 +48,8 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     limits: Limits = Limits()
     models: Annotated[tuple[Name, ...], Meta(max_length=256)] | None = None
     """Names that it may ask for. None: all."""
+    groups: Groups | None = None
+    """Of its tenant's access groups, those whose documents it may reach. None: all of them."""
     cache: CacheUse = "on"
     """The most that its requests may have of the answer cache; a request may ask for less."""
     expires_at: Annotated[int, Meta(ge=0, le=2**53)] | None = None
@@ -59,6 +64,8 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     limits: Limits = Limits()
     context_tokens: Count | None = None
     """Tokens of beginnings of chats that are kept at the same time because it was asked for. None: as configured."""
+    groups: Groups = ()
+    """Access groups that it is in, besides those of `retrieval.groups` in the configuration. A group is there once it is named."""
 
 
 def changed(settings: KeySettings | TenantSettings, change: dict[str, Any]) -> dict[str, Any]:

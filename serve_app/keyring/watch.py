@@ -154,6 +154,7 @@ class Keyring:
             key_id=known.info.id,
             role=settings.role,
             models=None if settings.models is None else frozenset(settings.models),
+            groups=None if settings.groups is None else frozenset(settings.groups),
             cache=settings.cache,
             limits=settings.limits,
             shared=shared,

@@ -70,7 +70,7 @@ class SharedCacheBackend:
         known = await self._cache.find(namespace, key, place, text)
         if entry := known.exact or known.reworded:
             return _hit(entry, 1.0)
-        embedded = None if text is None else await self._embedding.embed_one(text)
+        embedded = None if text is None else await self._embedding.embed_one(text, namespace)
         if text is None or embedded is None or not embedded.covered:
             return None
         found = await self._cache.search(Query(namespace, place, text, embedded.vector), replace(policy, mode="static"))

@@ -192,7 +192,9 @@ def copy_of(request: Generation, limit: int) -> sse.StreamCopy:
 
 def events_of(request: Generation) -> sse.WholeEvents | NamedEvents:
     """What a stream's events pass."""
-    return sse.WholeEvents(drop_usage=not request.include_usage) if request.kind in WITH_CHOICES else NamedEvents(request.kind)
+    if request.kind not in WITH_CHOICES:
+        return NamedEvents(request.kind)
+    return sse.WholeEvents(drop_usage=not request.include_usage, null_usage=request.include_usage)
 
 
 def named(value: Mapping[str, Any]) -> bytes:

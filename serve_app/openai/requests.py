@@ -22,10 +22,11 @@ from serve_app.contexts.asked import Mark, Reference, take_marks, take_reference
 from serve_app.errors import InvalidRequestError
 from serve_app.json_bounds import MAX_VALUES, has_too_many_values
 from serve_app.openai.kinds import PATHS, PROMPTS, WITH_CHOICES, Kind, characters_of
+from serve_app.openai.reference import check_chat, check_completion, check_embedding
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Count = Annotated[int, Meta(ge=1)]
-Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^\S(?s:.*\S)?\Z")]
+Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^\S([\s\S]*\S)?\Z")]
 """Without spaces around: MySQL takes `a` and `a ` for one."""
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 MAX_N = 128
@@ -96,6 +97,8 @@ class ChatRequest(Sampling, kw_only=True):
 
 class CompletionRequest(Sampling, kw_only=True):
     prompt: str | Annotated[list[Any], Meta(min_length=1)]
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    """0: nothing but the prompt, which `echo` gives."""
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     echo: bool | None = None
 
@@ -347,6 +350,7 @@ def parse_chat(body: bytes) -> Generation:
     request = check(value, ChatRequest)
     marks = take_marks(value) if b"cache_control" in body else ()
     _refuse_file_search(request.tools or ())
+    check_chat(value)
     if request.retrieval and request.retrieval.filters is not None:
         parse_filter(request.retrieval.filters, "retrieval.filters")  # refused before anything is done for the request
     generation = _generation("chat", value, request, request.retrieval, request.max_completion_tokens or request.max_tokens)
@@ -370,6 +374,7 @@ def parse_completion(body: bytes) -> Generation:
     if value.get("retrieval") is not None:
         raise InvalidRequestError("retrieval is for chat completions.", param="retrieval", code="unsupported_parameter")
     request = check(value, CompletionRequest)
+    check_completion(value)
     return _generation("completion", value, request, None, request.max_tokens)
 
 
@@ -396,7 +401,9 @@ def _generation(
 
 
 def parse_embedding(body: bytes) -> EmbeddingRequest:
-    return check(parse_object(body), EmbeddingRequest)
+    value = parse_object(body)
+    check_embedding(value)
+    return check(value, EmbeddingRequest)
 
 
 Parser = Callable[[bytes], Generation]

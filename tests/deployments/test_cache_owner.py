@@ -50,7 +50,7 @@ class Encoder:
     async def _embed(self, texts: list[str]) -> list[Embedded]:
         return [Embedded(vector, 1) for vector in self.vectors(texts)]
 
-    async def _embed_one(self, text: str) -> Embedded:
+    async def _embed_one(self, text: str, whose: str) -> Embedded:
         return (await self._embed([text]))[0]
 
     async def _covers(self, texts: list[str]) -> list[bool]:

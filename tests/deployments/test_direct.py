@@ -237,14 +237,14 @@ async def test_what_the_cache_is_given_and_gives_arrives_whole() -> None:
 
 async def test_what_the_encoder_is_given_and_gives_arrives_whole() -> None:
     class Encoder:
-        async def embed_one(self, text: str) -> Embedded:
+        async def embed_one(self, text: str, whose: str) -> Embedded:
             return Embedded(unit(3, 4), len(text), False)
 
         async def verify(self, pairs: list[Pair]) -> list[float | None]:
             return [None, *(pair.similarity for pair in pairs)]
 
     async with offered(Encoder(), EmbeddingCalls) as url, calling(url, contract=EmbeddingCalls) as calls:
-        embedded = await calls.call("embed_one", "four")
+        embedded = await calls.call("embed_one", "four", "ns")
         assert (embedded.tokens, embedded.covered) == (4, False)
         assert np.array_equal(embedded.vector, unit(3, 4))
         assert await calls.call("verify", [Pair("a", "b", 0.25)]) == [None, 0.25]

@@ -35,13 +35,13 @@ def hits_of(*numbers: int) -> list[SearchHit]:
     return [hit(number, 0.9 - 0.1 * rank) for rank, number in enumerate(numbers)]
 
 
-def chat_of(hits: list[SearchHit], question: str, bound: int = 9) -> tuple[Call, DocumentChat]:
+def chat_of(hits: list[SearchHit], question: str, bound: int = 9, whose: str = SALT) -> tuple[Call, DocumentChat]:
     def with_text(text: str) -> Call:
         messages = insert([SYSTEM, {"role": "user", "content": question}], text + ranking(hits))
         body = {"model": MODEL.name, "messages": messages, "cache_salt": SALT, "max_tokens": 4}
         return Call("POST", "/v1/chat/completions", {"content-type": "application/json"}, json.dumps(body).encode())
 
-    chat = DocumentChat(blocks(hits), labels(hits), Ranks([each.score for each in hits], bound), with_text)
+    chat = DocumentChat(blocks(hits), labels(hits), Ranks([each.score for each in hits], bound), with_text, whose=whose)
     return chat.ordered(tuple(range(len(hits)))), chat
 
 
@@ -141,6 +141,16 @@ async def test_blocks_are_tokenized_once() -> None:
         assert len(kept) == 3
         assert all(tokens.base is None for tokens in kept.values())
         assert all(sys.getsizeof(name) + sys.getsizeof(tokens) <= kept.getsizeof(tokens) for name, tokens in kept.items())
+
+
+async def test_tokens_of_blocks_are_remembered_for_those_whose_documents_they_are() -> None:
+    """Were they remembered for all, the time would tell who else has a document."""
+    async with nodes_of("a") as nodes, ingress_of(*nodes) as ingress:
+        asked = encode_otherwise(nodes[0], lambda text, tokens: tokens)
+        for whose, tokenized in (("m", 2), ("m", 2), ("n", 4), ("m", 4)):
+            _, chat = chat_of(hits_of(1, 2), "Why?", whose=whose)
+            assert await ingress.routing.lengths(chat)
+            assert sum("Document" in text for texts in asked for text in texts) == tokenized
 
 
 async def test_a_tokenizer_that_joins_otherwise_leaves_documents_in_order(caplog: pytest.LogCaptureFixture) -> None:

@@ -22,13 +22,15 @@ from retrieval.documents import Attachment, Begun, Document, SearchRequest
 from retrieval.errors import BusyError, DocumentError, OversizeError, QueryError, StorageError, UnknownStoreError, UnknownTicketError
 from retrieval.ingest import IngestCounts
 from retrieval.result_cache import Counts
-from retrieval.scopes import Group
+from retrieval.scopes import Access
 from retrieval.service import BATCH_CHUNKS
 from serve_app.services import RemoteDocuments
 from tests.deployments.replica_fakes import SECRET
 from tests.retrieval.searching import slow_stages
 from tests.retrieval.tiers import attach, make_tier
 from tests.serve_app.fakes import eventually
+
+A = Access("a", {"team": "g"})
 
 
 class Encoder:
@@ -45,7 +47,7 @@ class Encoder:
     async def _embed(self, texts: list[str]) -> list[Embedded]:
         return [Embedded(vector, 1) for vector in self._embedder.embed(texts)]
 
-    async def _embed_one(self, text: str) -> Embedded:
+    async def _embed_one(self, text: str, whose: str) -> Embedded:
         return (await self._embed([text]))[0]
 
     async def _count_tokens(self, texts: list[str]) -> list[int]:
@@ -60,8 +62,7 @@ class Deployment(Retrieval):
 
 @pytest.fixture
 async def retrieval(tmp_path: Path) -> AsyncIterator[Retrieval]:
-    groups = {"team": Group("g", frozenset(("a",)))}
-    retrieval = Deployment(RetrievalConfig(files=FilesConfig(max_bytes=10)), tmp_path, Encoder(), "127.0.0.1", SECRET, groups)
+    retrieval = Deployment(RetrievalConfig(files=FilesConfig(max_bytes=10)), tmp_path, Encoder(), "127.0.0.1", SECRET)
     yield retrieval
     await retrieval.close()
 
@@ -78,26 +79,26 @@ async def calls(retrieval: Retrieval) -> AsyncIterator[DirectCalls]:
 
 async def test_documents_are_added_and_found(retrieval: Retrieval) -> None:
     await retrieval.open()
-    store = await retrieval.call("create_store", "a", "", {}, "team")
-    await retrieval.call("add_documents", "a", store.id, [Document("x", "Bees make honey."), Document("y", "tea")])
-    found = await retrieval.search("a", SearchRequest([store.id], ["honey"], 1))
+    store = await retrieval.call("create_store", A, "", {}, "team")
+    await retrieval.call("add_documents", A, store.id, [Document("x", "Bees make honey."), Document("y", "tea")])
+    found = await retrieval.search(A, SearchRequest([store.id], ["honey"], 1))
     assert ([hit.chunk.document_id for hit in found.hits], found.scopes) == (["x"], {store.id: "g"})
 
 
 async def test_searches_come_over_the_private_channel(retrieval: Retrieval, calls: DirectCalls) -> None:
     documents = RemoteDocuments(calls, None)
-    store = await retrieval.call("create_store", "a", "", {}, "team")
+    store = await retrieval.call("create_store", A, "", {}, "team")
     attributes: dict[str, str | int | float | bool] = {"kind": "insect", "legs": 6.0, "flies": True, "year": 2026}
-    await retrieval.call("add_documents", "a", store.id, [Document("x", "Bees make honey.", attributes), Document("y", "honey, honey")])
+    await retrieval.call("add_documents", A, store.id, [Document("x", "Bees make honey.", attributes), Document("y", "honey, honey")])
     parts = [{"type": "eq", "key": "flies", "value": True}, {"type": "in", "key": "legs", "value": [6, 8]}]
     asked = SearchRequest([store.id], ["honey"], 2, {"type": "and", "filters": parts}, 0.1)
-    result = await documents.search("a", asked)
-    assert result == await retrieval.search("a", asked)
+    result = await documents.search(A, asked)
+    assert result == await retrieval.search(A, asked)
     assert [(hit.chunk.name, hit.chunk.text, hit.chunk.attributes) for hit in result.hits] == [("x", "Bees make honey.", attributes)]
     assert [type(value) for value in result.hits[0].chunk.attributes.values()] == [str, float, bool, int]
     assert (result.versions, result.scopes) == ({store.id: 1}, {store.id: "g"})
-    assert await documents.begin_search("a", asked) == Begun(result)
-    several = await documents.search("a", SearchRequest([store.id], ["honey", "bees"], 2))
+    assert await documents.begin_search(A, asked) == Begun(result)
+    several = await documents.search(A, SearchRequest([store.id], ["honey", "bees"], 2))
     assert {hit.chunk.document_id for hit in several.hits} == {"x", "y"}
 
 
@@ -160,7 +161,7 @@ class HeldUp(Encoder):
 
 @pytest.fixture
 async def held_up(tmp_path: Path) -> AsyncIterator[Retrieval]:
-    retrieval = Deployment(RetrievalConfig(), tmp_path, HeldUp(), "127.0.0.1", SECRET, {})
+    retrieval = Deployment(RetrievalConfig(), tmp_path, HeldUp(), "127.0.0.1", SECRET)
     yield retrieval
     retrieval._embedding.may_end.set()
     await retrieval.close()
@@ -293,7 +294,7 @@ async def test_an_encoder_that_is_not_there_yet_ends_nothing(retrieval: Retrieva
 async def test_an_encoder_that_never_answers_does_not_hold_up_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     encoder: Any = Encoder()
     encoder.describe = SimpleNamespace(remote=asyncio.Event().wait)
-    retrieval = Deployment(RetrievalConfig(), tmp_path, encoder, "127.0.0.1", SECRET, {})
+    retrieval = Deployment(RetrievalConfig(), tmp_path, encoder, "127.0.0.1", SECRET)
     await retrieval.check_health()
     calls = [asyncio.create_task(retrieval.call("stores", "a")) for _ in range(2)]
     await asyncio.sleep(0)

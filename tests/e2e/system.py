@@ -39,9 +39,13 @@ class System(Application):
 
     def session_logs(self) -> str:
         """Everything that the application's own processes logged."""
-        session = re.search(r"(/tmp/ray/session_[\w.-]+)", self.log.read_text(errors="replace"))
-        root = Path(session.group(1)) if session else Path("/tmp/ray/session_latest")  # noqa: S108
-        return "\n".join(path.read_text(errors="replace") for path in sorted((root / "logs" / "serve").glob("*.log")))
+        return "\n".join(path.read_text(errors="replace") for path in sorted((self.session() / "logs" / "serve").glob("*.log")))
+
+    def session(self) -> Path:
+        """Ray's directory for this run."""
+        found = re.search(r"logs: (\S+)/logs/serve", self.log.read_text(errors="replace"))
+        assert found, self.tail()
+        return Path(found[1])
 
 
 def report(text: str) -> None:

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from retrieval.collection import Collection
 from retrieval.config import RetrievalConfig
 from retrieval.documents import Document, SearchRequest
-from retrieval.scopes import Group, Scopes
+from retrieval.errors import UnknownStoreError
+from retrieval.scopes import Access, Caller, Scopes
 from retrieval.service import RetrievalService
 from retrieval.store import DocumentStore
 from tests.retrieval.tiers import Encoder, in_memory
 
-GROUPS = {"team": Group("g", frozenset(("a", "b")))}
+A, B = Access("a", {"team": "g"}), Access("b", {"team": "g"})
 
 
 class Slightly(Encoder):
@@ -42,7 +43,7 @@ def searches(url: str, encoder: Encoder) -> Iterator[RetrievalService]:
     store = DocumentStore(url, encoder.name)
     config = RetrievalConfig(chunk_tokens=16, chunk_overlap_tokens=4)
     ids = itertools.count(1)
-    scopes, source = Scopes(store, GROUPS), in_memory(config, encoder)
+    scopes, source = Scopes(store), in_memory(config, encoder)
     service = RetrievalService(store, encoder, config, scopes, source, lambda: 1.0, lambda: f"vs_{next(ids)}", lambda: 0.0)
     yield service
     service.close()
@@ -62,9 +63,9 @@ def walks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def filled(service: RetrievalService, namespace: str = "a", group: str | None = None) -> str:
-    store_id = service.create_store(namespace, "", group=group).id
-    service.add_documents(namespace, store_id, [Document("bees", "Bees make honey.", {"n": 1}), Document("tea", "green tea", {"n": 2})])
+def filled(service: RetrievalService, caller: Caller = "a", group: str | None = None) -> str:
+    store_id = service.create_store(caller, "", group=group).id
+    service.add_documents(caller, store_id, [Document("bees", "Bees make honey.", {"n": 1}), Document("tea", "green tea", {"n": 2})])
     return store_id
 
 
@@ -124,9 +125,18 @@ def test_each_of_several_queries_is_remembered_by_itself(searches: RetrievalServ
 
 
 def test_members_of_a_group_share_what_is_found_in_its_collections(searches: RetrievalService, walks: list[int]) -> None:
-    shared = filled(searches, group="team")
-    assert searches.search("a", SearchRequest([shared], ["honey"], 2)) == searches.search("b", SearchRequest([shared], ["honey"], 2))
+    shared = filled(searches, A, group="team")
+    assert searches.search(A, SearchRequest([shared], ["honey"], 2)) == searches.search(B, SearchRequest([shared], ["honey"], 2))
     assert len(walks) == 1
+
+
+def test_nobody_outside_the_group_is_given_what_was_found_for_its_members(searches: RetrievalService) -> None:
+    shared = filled(searches, A, group="team")
+    asked = SearchRequest([shared], ["honey"], 2)
+    assert searches.search(A, asked).hits
+    for caller in ("a", "b", "c", Access("a", {"other": "h"}), Access("a", {"team": "h"})):
+        with pytest.raises(UnknownStoreError):
+            searches.search(caller, asked)
 
 
 def test_texts_that_are_gone_make_a_miss(searches: RetrievalService, walks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def searches(url: str, clock: Clock, encoder: Encoder) -> Iterator[RetrievalServ
     store = DocumentStore(url, encoder.name)
     config = RetrievalConfig(chunk_tokens=16, chunk_overlap_tokens=4)
     ids = itertools.count(1)
-    service = RetrievalService(store, encoder, config, Scopes(store, {}), source_of(None), lambda: 1.0, lambda: f"vs_{next(ids)}", clock)
+    service = RetrievalService(store, encoder, config, Scopes(store), source_of(None), lambda: 1.0, lambda: f"vs_{next(ids)}", clock)
     yield service
     service.close()
 
@@ -96,7 +96,7 @@ def test_all_stages_of_lists_lead_to_what_a_search_finds(
     shrink(monkeypatch)
     store = DocumentStore(url, encoder.name)
     config = RetrievalConfig.model_validate({"chunk_tokens": 16, "chunk_overlap_tokens": 4, "result_cache": {"enabled": False}})
-    service = RetrievalService(store, encoder, config, Scopes(store, {}), source_of(tmp_path / "indexes", "ivf"), lambda: 1.0)
+    service = RetrievalService(store, encoder, config, Scopes(store), source_of(tmp_path / "indexes", "ivf"), lambda: 1.0)
     first, second = filled(service, 150), filled(service, 5)
     service.search("a", SearchRequest([first, second], ["x"], 1))
     while service._indexes.tend():

@@ -1,7 +1,7 @@
 """A whole retrieval tier with an encoder that a test can break, hold up, and look at."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from cache.entry import Vectors
 from retrieval.config import RetrievalConfig
 from retrieval.documents import AttachedFile, Attachment, FileInfo, Page, SearchRequest
 from retrieval.files import MAX_PART_BYTES
-from retrieval.scopes import Group, Scopes
+from retrieval.scopes import Scopes
 from retrieval.service import RetrievalService
 from retrieval.sources import FaissSource
 from retrieval.store import DocumentStore
@@ -63,7 +63,6 @@ class Clock:
 def make_tier(
     directory: Path,
     encoder: Encoder | None = None,
-    groups: Mapping[str, Group] | None = None,
     clock: Callable[[], float] | None = None,
     pause: Callable[[float], object] | None = None,
     **config: Any,
@@ -73,9 +72,7 @@ def make_tier(
     store = DocumentStore(f"sqlite:///{directory}/documents.db", encoder.name)
     settings = RetrievalConfig(**{"chunk_tokens": 16, "chunk_overlap_tokens": 4, **config})
     source = in_memory(settings, encoder)
-    return RetrievalTier(
-        store, encoder, settings, directory / "files", groups or {}, source, clock or Clock(), pause or (lambda seconds: None)
-    )
+    return RetrievalTier(store, encoder, settings, directory / "files", source, clock or Clock(), pause or (lambda seconds: None))
 
 
 def in_memory(config: RetrievalConfig, encoder: Embedder) -> FaissSource:
@@ -86,7 +83,7 @@ def in_memory(config: RetrievalConfig, encoder: Embedder) -> FaissSource:
 def service_of(
     store: DocumentStore, encoder: Embedder, config: RetrievalConfig, new_store_id: Callable[[], str] | None = None
 ) -> RetrievalService:
-    return RetrievalService(store, encoder, config, Scopes(store, {}), in_memory(config, encoder), lambda: NOW, new_store_id)
+    return RetrievalService(store, encoder, config, Scopes(store), in_memory(config, encoder), lambda: NOW, new_store_id)
 
 
 def upload(tier: RetrievalTier, content: bytes, name: str = "a.txt", namespace: str = "a", purpose: str = "assistants") -> FileInfo:

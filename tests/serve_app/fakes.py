@@ -25,6 +25,7 @@ from deployments.reports import ENCODE_PATH, RENDER_PATH
 from deployments.routing import Routing
 from retrieval.documents import Begun, Chunk, SearchHit, SearchRequest, SearchResult
 from retrieval.errors import UnknownTicketError
+from retrieval.scopes import Caller, namespace_of
 from retrieval.tier import RetrievalTier
 from serve_app.admission.gate import Admission
 from serve_app.admission.limiter import Limiter
@@ -156,7 +157,7 @@ class FakeEmbedding:
     means: dict[str, str] = field(default_factory=dict)
     fault: Fault = field(default_factory=Fault)
 
-    async def embed_one(self, text: str) -> Embedded:
+    async def embed_one(self, text: str, whose: str) -> Embedded:
         self.steps.append("embed")
         return (await self.embed([text]))[0]
 
@@ -177,14 +178,14 @@ class FakeRetrieval:
     texts: list[str] = field(default_factory=lambda: ["A replica is a copy."])
     calls: list[tuple[Any, ...]] = field(default_factory=list)
 
-    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
+    async def search(self, caller: Caller, request: SearchRequest) -> SearchResult:
         self.steps.append("retrieve")
-        self.calls.append((namespace, request))
+        self.calls.append((caller, request))
         hits = [SearchHit(Chunk(f"doc_{i}", 0, text), 0.9) for i, text in enumerate(self.texts)]
-        return SearchResult(hits, dict.fromkeys(request.store_ids, 1), dict.fromkeys(request.store_ids, namespace))
+        return SearchResult(hits, dict.fromkeys(request.store_ids, 1), dict.fromkeys(request.store_ids, namespace_of(caller)))
 
-    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
-        return Begun(await self.search(namespace, request))
+    async def begin_search(self, caller: Caller, request: SearchRequest) -> Begun:
+        return Begun(await self.search(caller, request))
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         raise UnknownTicketError("this fake's searches are final at once")
@@ -200,11 +201,11 @@ class LocalRetrieval:
     def __init__(self, tier: RetrievalTier) -> None:
         self.tier = tier
 
-    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
-        return self.tier.service.search(namespace, request)
+    async def search(self, caller: Caller, request: SearchRequest) -> SearchResult:
+        return self.tier.service.search(caller, request)
 
-    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
-        return self.tier.service.begin_search(namespace, request)
+    async def begin_search(self, caller: Caller, request: SearchRequest) -> Begun:
+        return self.tier.service.begin_search(caller, request)
 
     async def end_search(self, namespace: str, ticket: str) -> SearchResult:
         return self.tier.service.end_search(namespace, ticket)
@@ -336,7 +337,7 @@ class World:
         )
         self.pipeline = Pipeline(
             config=self.config,
-            namespaces=Namespaces(SECRET, self.config.environment),
+            namespaces=Namespaces(SECRET, self.config.environment, self.config.retrieval.groups),
             tiers=tiers,
             embedding=self.embedding,
             documents=self.retrieval if self.config.retrieval.enabled else None,

@@ -108,7 +108,9 @@ async def test_users_are_not_administrators(http: httpx.AsyncClient, keyring: Ke
         ({"tenant": "a", "models": [1]}, "models[0]"),
         ({"tenant": "a", "expires_at": "tomorrow"}, "expires_at"),
         ({"tenant": "a", "cache": "refresh"}, "cache"),
-        ({"tenant": "a", "groups": ["g"]}, "groups"),
+        ({"tenant": "a", "groups": "g"}, "groups"),
+        ({"tenant": "a", "groups": ["a/b"]}, "groups[0]"),
+        ({"tenant": "a", "group": "g"}, "group"),
     ],
 )
 async def test_settings_that_are_none(http: httpx.AsyncClient, admin: dict[str, str], body: dict[str, Any], param: str) -> None:

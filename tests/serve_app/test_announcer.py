@@ -8,7 +8,7 @@ import pytest
 from serve_app.announcer import PROGRESS_S, Announcer, probe_url, progress
 
 STARTING = {
-    "replicas": [{"id": "r1", "running": 0}, {"id": "r2", "error": "timeout"}],
+    "replicas_ready": 1,
     "replicas_wanted": 2,
     "parts": {"cache": "ready", "retrieval": "starting", "encoder": "failed"},
 }

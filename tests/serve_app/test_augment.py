@@ -10,6 +10,7 @@ import pytest
 
 from retrieval.documents import Begun, Chunk, SearchHit, SearchRequest, SearchResult
 from retrieval.errors import DocumentError, StorageError, UnknownTicketError
+from retrieval.scopes import Caller, namespace_of
 from serve_app.augment import lasting
 from serve_app.errors import InvalidRequestError
 from tests.serve_app.asking import ask, caller, chat
@@ -36,11 +37,11 @@ class Documents:
         scopes = {each: self.scope if each.startswith("group") else namespace for each in store_ids}
         return SearchResult(list(found), dict.fromkeys(store_ids, 1), scopes)
 
-    async def search(self, namespace: str, request: SearchRequest) -> SearchResult:
-        return self.result(namespace, request.store_ids, self.found)
+    async def search(self, caller: Caller, request: SearchRequest) -> SearchResult:
+        return self.result(namespace_of(caller), request.store_ids, self.found)
 
-    async def begin_search(self, namespace: str, request: SearchRequest) -> Begun:
-        self._asked = namespace, request.store_ids
+    async def begin_search(self, caller: Caller, request: SearchRequest) -> Begun:
+        self._asked = namespace_of(caller), request.store_ids
         if self.provisional is None:
             return Begun(self.result(*self._asked, self.found))
         return Begun(self.result(*self._asked, self.provisional), "ticket")
@@ -112,7 +113,7 @@ async def test_a_collection_of_another_encoder_is_named_as_a_chat_names_it() -> 
     documents = Documents([])
     world = world_with(documents)
 
-    async def search(namespace: str, request: SearchRequest) -> SearchResult:
+    async def search(caller: Caller, request: SearchRequest) -> SearchResult:
         raise DocumentError("the collection was made with another encoder", "vector_store_id")
 
     documents.search = search  # type: ignore[method-assign]

@@ -13,12 +13,12 @@ from starlette.datastructures import Headers
 
 from retrieval.documents import SearchRequest
 from retrieval.files import MAX_PART_BYTES
-from retrieval.scopes import Group
 from retrieval.tier import RetrievalTier
 from serve_app.document_calls import DocumentCalls
 from serve_app.endpoint import HttpRequest
 from serve_app.files import FileRoutes
 from serve_app.multipart import MAX_OVERHEAD_BYTES
+from serve_app.tenants import Principal
 from tests.retrieval.tiers import Clock, drain, make_tier
 from tests.serve_app.clients import CANARY, CHAT, client_of, error_of
 from tests.serve_app.fakes import LocalRetrieval, World, make_world
@@ -35,10 +35,7 @@ def world() -> World:
 
 @pytest.fixture
 def tier(world: World, tmp_path: Path) -> RetrievalTier:
-    namespaces = world.pipeline.namespaces
-    members = frozenset(namespaces.of(name) for name in ("default", "mate"))
-    groups = {"team": Group(namespaces.group("team"), members)}
-    tier = make_tier(tmp_path, groups=groups, files={"max_bytes": LIMIT, "max_uploads": 3})
+    tier = make_tier(tmp_path, files={"max_bytes": LIMIT, "max_uploads": 3})
     world.pipeline = replace(world.pipeline, documents=LocalRetrieval(tier))
     return tier
 
@@ -278,7 +275,7 @@ async def test_the_scopes_of_a_search(http: httpx.AsyncClient, world: World, tie
     namespaces = world.pipeline.namespaces
     namespace = namespaces.of("default")
     assert world.pipeline.documents
-    result = await world.pipeline.documents.search(namespace, SearchRequest([own, shared], ["q"], 1))
+    result = await world.pipeline.documents.search(namespaces.reach(Principal()), SearchRequest([own, shared], ["q"], 1))
     assert result.scopes == {own: namespace, shared: namespaces.group("team")}
     assert namespaces.group("team") not in (namespace, namespaces.of("team"))
 

@@ -160,7 +160,9 @@ async def test_without_replicas_the_client_may_try_again(http: httpx.AsyncClient
 # Routes that are none
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", f"/v1/{CANARY}", "/v1/chat", "/v1/vector_stores/a/b/c", "/v1/uploads", "/mygo/load"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", f"/v1/{CANARY}", "/v1/chat", "/v1/vector_stores/a/b/c", "/v1/uploads", "/mygo/load", "/v1/files/"]
+)
 async def test_an_unknown_route(http: httpx.AsyncClient, path: str) -> None:
     response = await http.get(path)
     assert response.status_code == 404
@@ -243,7 +245,8 @@ async def test_ready(http: httpx.AsyncClient) -> None:
     response = await http.get("/readyz")
     assert response.status_code == 200
     load = {"running": 0, "waiting": 0, "kv_usage": 0.0, "draining": False}
-    assert response.json() == {"status": "ready", "replicas_wanted": 1, "replicas": [{"id": "r1", **load}], "parts": {"cache": "ready"}}
+    counts = {"replicas_wanted": 1, "replicas_ready": 1}
+    assert response.json() == {"status": "ready", **counts, "replicas": [{"id": "r1", **load}], "parts": {"cache": "ready"}}
 
 
 async def test_not_ready_without_replicas(http: httpx.AsyncClient, world: World) -> None:

@@ -87,6 +87,21 @@ async def test_probes_need_no_key(http: httpx.AsyncClient, path: str) -> None:
     assert (await http.get(path)).status_code == 200
 
 
+async def test_strangers_learn_whether_it_is_ready_and_no_more(http: httpx.AsyncClient, keyring: Keyring, world: World) -> None:
+    for headers in ({}, key(keyring), {"authorization": f"Bearer {CANARY}"}, {"x-api-key": "a", "authorization": "b"}):
+        assert (await http.get("/readyz", headers=headers)).json() == {"status": "ready"}
+    assert [each["id"] for each in (await http.get("/readyz", headers=key(keyring, role="admin"))).json()["replicas"]] == ["r1"]
+    world.directory.replace([])
+    refused = await http.get("/readyz")
+    assert (refused.status_code, refused.json()) == (503, {"status": "starting"})
+
+
+async def test_until_it_is_ready_anybody_learns_what_is_missing(http: httpx.AsyncClient, world: World) -> None:
+    """Nobody has work here yet, and whoever starts it wants to know."""
+    world.directory.replace([])
+    assert (await http.get("/readyz")).json() == {"status": "starting", "replicas_wanted": 1, "replicas_ready": 0, "parts": {}}
+
+
 async def test_every_route_but_those_of_probes_is_guarded(app: Front, http: httpx.AsyncClient) -> None:
     """Whatever route is added: without a key it is not there for anybody."""
     routes: list[Any] = app._app.routes  # type: ignore[attr-defined]
@@ -94,7 +109,7 @@ async def test_every_route_but_those_of_probes_is_guarded(app: Front, http: http
     for path, methods in paths.items():
         for method in methods:
             status = (await http.request(method, path)).status_code
-            assert (status == 200) if path in ("/healthz", "/readyz", "/welcome") else (status == 401), (method, path)
+            assert (status == 200) if path in ("/healthz", "/readyz", "/welcome", "/openapi.json") else (status == 401), (method, path)
 
 
 async def test_messages_are_for_keys_as_anthropics_clients_send_them(http: httpx.AsyncClient, keyring: Keyring) -> None:
@@ -155,6 +170,21 @@ async def test_a_key_without_the_cache(http: httpx.AsyncClient, keyring: Keyring
     assert (await http.post(CHATS, json=CHAT, headers=ada)).headers["x-mygo-cache"] == "miss"
     refused = await http.post("/modelcache", json={"type": "query", "scope": {"model": "m"}, "query": []}, headers=off)
     assert (refused.status_code, refused.json()["errorCode"]) == (403, 400)
+
+
+@pytest.mark.parametrize("narrow", [{"cache": "off"}, {"cache": "exact"}, {"groups": ()}])
+async def test_a_narrow_key_does_not_see_or_change_what_is_kept_for_its_tenant(
+    http: httpx.AsyncClient, app: Front, keyring: Keyring, narrow: dict[str, Any]
+) -> None:
+    """Others' answers may be of documents that it may not reach, and what it imported would be answers of others."""
+    routes: list[Any] = app._app.routes  # type: ignore[attr-defined]
+    paths = {route.path: sorted(route.methods) for route in routes if route.path.startswith("/v1/cache/")}
+    assert len(paths) >= 5
+    for path, methods in paths.items():
+        for method in methods:
+            body = b'{"entry": "x", "query": "x", "namespace": true}' if method == "POST" else None
+            refused = await http.request(method, path.replace("{entry_id}", "x"), headers=key(keyring, **narrow), content=body)
+            assert refused.status_code == 403, (method, path, refused.text)
 
 
 async def test_modelcache_says_in_its_own_shape_that_a_key_is_needed(http: httpx.AsyncClient) -> None:

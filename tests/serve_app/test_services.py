@@ -83,7 +83,7 @@ async def test_the_caches_answers() -> None:
 
 async def test_the_encoders_answers() -> None:
     embedded = Embedded(np.zeros(2, np.float32), 3)
-    assert await RemoteEmbedding(FakeCalls(embedded)).embed_one("x") is embedded
+    assert await RemoteEmbedding(FakeCalls(embedded)).embed_one("x", "ns") is embedded
     calls = FakeCalls([embedded])
     assert await RemoteEmbedding(calls).embed(["x"]) == [embedded]
     assert calls.calls == [("embed", ["x"])]

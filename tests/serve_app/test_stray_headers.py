@@ -20,6 +20,10 @@ def test_headers_of_rays_are_taken_away(name: bytes) -> None:
     assert without_strays([(b"host", b"x"), (name, b"\xff"), (b"accept", b"*/*")]) == [(b"host", b"x"), (b"accept", b"*/*")]
 
 
+def test_names_that_are_no_ascii_are_taken_away() -> None:
+    assert without_strays([(b"x-\xff", b"x"), (b"accept", b"*/*")]) == [(b"accept", b"*/*")]
+
+
 def test_a_request_id_that_can_be_sent_back_stays() -> None:
     assert without_strays([(b"x-request-id", b"r-1")]) == [(b"x-request-id", b"r-1")]
 

@@ -107,7 +107,7 @@ async def test_an_answer_that_is_not_understood_reaches_the_client(world: World)
 
 
 async def test_a_text_that_the_encoder_did_not_see_whole_is_neither_found_nor_finds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def embed_one(text: str) -> Embedded:
+    async def embed_one(text: str, whose: str) -> Embedded:
         return Embedded(np.ones(8, np.float32), 9000, covered=False)
 
     monkeypatch.setattr(world.embedding, "embed_one", embed_one)

@@ -91,7 +91,9 @@ class Encoder:
 
     def _full_choice(self, choice: Choice) -> dict[str, Any]:
         text = "".join(choice.answer.pieces)
-        says: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if self.dialect.has_role else {"text": text}
+        says: dict[str, Any] = (
+            {"message": {"role": "assistant", "content": text, "refusal": None}} if self.dialect.has_role else {"text": text}
+        )
         reasons = {"finish_reason": choice.answer.finish_reason, "stop_reason": choice.answer.stop_reason}
         return {"index": choice.index, **says, "logprobs": None, **reasons}
 

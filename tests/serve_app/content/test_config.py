@@ -30,6 +30,7 @@ def rules(*each: dict[str, Any], **content: Any) -> dict[str, Any]:
         (rules({"name": "b", "words": ["ﬃ" * 10]}, window=16), r"content\.all\.rules\.0\.words\.0: it is longer than content\.window"),
         (rules({"name": "a", "patterns": ["x*"]}), "it matches nothing at all"),
         (rules({"name": "a"}), r"content\.all\.rules\.0: .*it needs words or patterns"),
+        (rules({"name": "a", "words": ["\u200b"]}), "it has no character that is seen"),
         (rules({"name": "a", "words": [" x"]}), r"content\.all\.rules\.0\.words\.0"),
         (rules({"name": "A b", "words": ["x"]}), r"content\.all\.rules\.0\.name"),
         (rules({"name": "moderation", "words": ["x"]}), r"content\.all\.rules\.0\.name: .*what the moderation model is called"),

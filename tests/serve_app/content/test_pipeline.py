@@ -95,13 +95,13 @@ async def test_a_prompt_that_nobody_can_read_is_refused(prompt: Any) -> None:
 
 async def test_a_masked_prompt_goes_on_masked() -> None:
     world = ruled(MASK)
-    parts = [{"type": "text", "text": "I am Bob"}, {"type": "image_url", "image_url": {"url": "http://Bob"}}]
+    parts = [{"type": "text", "text": "I am Bob"}, {"type": "image_url", "image_url": {"url": "data:Bob"}}]
     await ask(world, chat("", messages=[{"role": "user", "name": "Bob", "content": parts}]))
     assert world.replicas.bodies[0]["messages"] == [
         {
             "role": "user",
             "name": "Bob",
-            "content": [{"type": "text", "text": "I am ***"}, {"type": "image_url", "image_url": {"url": "http://Bob"}}],
+            "content": [{"type": "text", "text": "I am ***"}, {"type": "image_url", "image_url": {"url": "data:Bob"}}],
         }
     ]
     assert (await ask(world, chat("I am Bob")))[0] == "miss"

@@ -54,6 +54,27 @@ def test_settings(mygo: Any) -> None:
     assert (changed["name"], changed["expires_at"]) == ("ci", made["expires_at"])
 
 
+def test_access_groups(mygo: Any) -> None:
+    made = json.loads(mygo("keys create", "--tenant", "ada", "--groups", "legal, staff", "--json"))
+    assert made["groups"] == ["legal", "staff"]
+    changes = [json.loads(mygo("keys change", made["id"], "--groups", said, "--json"))["groups"] for said in ("", "staff", "*")]
+    assert changes == [[], ["staff"], None]
+    assert json.loads(mygo("tenants change", "ada", "--groups", "legal", "--json"))["groups"] == ["legal"]
+    assert json.loads(mygo("tenants change", "ada", "--weight", "2", "--json"))["groups"] == ["legal"]
+    assert "legal" in mygo("tenants list")
+    details = [record["details"] for record in json.loads(mygo("keys audit", "--json"))]
+    assert details[1] == {"groups": ["legal"]}
+    assert [each["groups"] for each in details[2:]] == [None, ["staff"], [], ["legal", "staff"]]
+
+
+def test_a_key_for_groups_that_its_tenant_is_not_in(mygo: Any, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "create", str(config), "--tenant", "ada", "--groups", "legal,staff"]) == 0
+    assert "ada is not in legal, staff" in capsys.readouterr().err
+    mygo("tenants change", "ada", "--groups", "legal,staff")
+    assert main(["keys", "create", str(config), "--tenant", "ada", "--groups", "legal,staff"]) == 0
+    assert "is not in" not in capsys.readouterr().err
+
+
 def test_rotate_show_revoke_list_audit(mygo: Any) -> None:
     key_id = id_of(mygo("keys create", "--tenant", "ada").strip())
     mygo("keys create", "--tenant", "bob")
@@ -83,6 +104,8 @@ def test_tenants(mygo: Any) -> None:
         (["keys", "revoke", "none"], "no such key"),
         (["keys", "create", "--tenant", "ada", "--queue", "-1"], "queue"),
         (["tenants", "change", "ada", "--weight", "0"], "weight"),
+        (["tenants", "change", "ada", "--groups", "a b"], "groups"),
+        (["keys", "create", "--tenant", "ada", "--groups", ","], "groups"),
     ],
 )
 def test_what_cannot_be_done_is_said(arguments: list[str], words: str, config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,7 @@ class LocalCache:
 
 
 class LocalEmbedding:
-    async def embed_one(self, text: str) -> Embedded:
+    async def embed_one(self, text: str, whose: str) -> Embedded:
         return (await self.embed([text]))[0]
 
     async def embed(self, texts: list[str]) -> list[Embedded]:
