@@ -55,8 +55,8 @@ from serve_app.tiers import CacheTiers
 from serve_app.uses import Uses
 
 PRIVATE_PORT = "private-port"
-ENGINE_CALL_TIMEOUT_S = 60.0
-"""Silence of a replica that is asked for something else than an answer to a client's prompt."""
+ENGINE_CALL_TIMEOUT_S = 600.0
+"""Silence of a replica that is asked for something else than an answer to a client: a prefix is computed without a word."""
 
 
 class Ingress:

@@ -151,7 +151,7 @@ class Pipeline:
         admitted = self.admission.enter(arrival.request, arrival.caller, arrival.namespace)  # 2
         deadline = Deadline(self.config.ingress.total_timeout_s)
         try:
-            return admitted.ends_with(deadline.over(await deadline.within(self._admitted(arrival, admitted))))
+            return admitted.ends_with(deadline.over(await deadline.within(self._admitted(arrival, admitted)), arrival.request))
         except BaseException:
             admitted.end()
             raise

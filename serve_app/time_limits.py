@@ -8,7 +8,8 @@ from typing import TypeVar
 from deployments.channel.patience import Patience
 from serve_app.config import IngressConfig
 from serve_app.errors import OverdueError
-from serve_app.openai import sse
+from serve_app.openai import formats, sse
+from serve_app.openai.requests import Generation
 from serve_app.replies import Reply
 
 T = TypeVar("T")
@@ -37,11 +38,11 @@ class Deadline:
                 raise self._error() from None
             raise
 
-    def over(self, reply: Reply) -> Reply:
-        """The reply, whose stream ends with an error when the time is over."""
-        return reply if isinstance(reply.body, bytes) else replace(reply, body=self._stream(reply.body))
+    def over(self, reply: Reply, request: Generation) -> Reply:
+        """The reply, whose stream ends with an error when the time is over, as the request's API has it."""
+        return reply if isinstance(reply.body, bytes) else replace(reply, body=self._stream(reply.body, request))
 
-    async def _stream(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _stream(self, body: AsyncIterator[bytes], request: Generation) -> AsyncIterator[bytes]:
         """`asyncio.timeout` for each piece would cost more than the piece: one timer serves them all."""
         reading: asyncio.Task[object] | None = None
         is_late = False
@@ -52,6 +53,7 @@ class Deadline:
             if reading is not None:
                 reading.cancel()
 
+        events = formats.events_of(request)
         timer = asyncio.get_running_loop().call_at(self._at, end)
         try:
             while not is_late:
@@ -66,12 +68,14 @@ class Deadline:
                     reading = None
                 if piece is None:
                     return
+                if isinstance(events, formats.NamedEvents):
+                    events.passed += piece.count(sse.END)
                 yield piece
         finally:
             timer.cancel()
             if isinstance(body, AsyncGenerator):
                 await body.aclose()  # the engine stops before a slow client has taken the rest
-        yield sse.event(self._error().body())
+        yield formats.broken_off(request, self._error(), events)
 
     def _error(self) -> OverdueError:
         return OverdueError(f"The request took longer than {self._total_s:g} seconds.", code="total_timeout")

@@ -280,3 +280,13 @@ def test_clients_that_read_nothing_lose_their_places(hurried: System) -> None:
     grown = sum(process.memory_info().rss for process in ingress) - before
     assert grown < 200e6
     assert hurried.http.post(CHAT, json=asking(hurried, "And now?")).status_code == 200
+
+
+def test_the_states_of_circuits_are_in_the_metrics(hurried: System) -> None:
+    def states() -> dict[str, float]:
+        hurried.http.post(CHAT, json=asking(hurried, "Counted"))  # gauges are told with what is counted
+        lines = [line for line in hurried.http.get("/metrics").text.splitlines() if line.startswith("mygo_replica_circuit_state{")]
+        return {line.split('state="')[1].split('"')[0]: float(line.rsplit(" ", 1)[1]) for line in lines}
+
+    poll("the metric", 40, lambda: states().keys() == {"closed", "open", "half_open"})
+    assert sum(states().values()) == 1  # replicas

@@ -7,10 +7,13 @@ import msgspec
 import pytest
 
 from deployments.errors import SilentReplicaError
+from serve_app.anthropic.requests import parse_message
 from serve_app.errors import OverdueError, to_api_error
 from serve_app.openai import sse
+from serve_app.openai.requests import Generation
+from serve_app.openai.responses import parse_response
 from tests.serve_app.asking import bytes_of, caller, chat, text_of
-from tests.serve_app.fakes import TEXT, FakeAnswer, World, eventually, make_world, new_text, streamed, whole
+from tests.serve_app.fakes import MODEL, TEXT, FakeAnswer, World, eventually, make_world, new_text, streamed, whole
 
 
 def hurried(**limits: float) -> World:
@@ -51,6 +54,24 @@ async def test_a_stream_that_takes_too_long_ends_with_an_error_event() -> None:
     assert sse.DONE not in body
     assert world.cache.entries == []
     assert await is_free(world)
+
+
+async def test_each_api_has_its_own_event_for_that() -> None:
+    asked = {"model": MODEL, "stream": True}
+    message = parse_message(msgspec.json.encode({**asked, "max_tokens": 8, "messages": [{"role": "user", "content": "x"}]}))
+    assert (await last_event(message))["error"]["type"] == "timeout_error"
+    last = await last_event(parse_response(msgspec.json.encode({**asked, "input": "x"})))
+    assert (last["type"], last["code"], last["sequence_number"]) == ("error", "total_timeout", 1)
+
+
+async def last_event(request: Generation) -> Any:
+    """Of a stream that stops behind its first event."""
+    world = hurried()
+    world.replicas.script.append(FakeAnswer([b'event: ping\ndata: {"type":"ping"}\n\n', None]))
+    reply = await world.pipeline.generate(request, caller())
+    body = await bytes_of(reply)
+    await reply.close()
+    return msgspec.json.decode(body.removesuffix(sse.END).rpartition(b"data: ")[2])
 
 
 async def test_a_stream_whose_reader_is_slow_leaves_the_engine_when_the_time_is_over() -> None:
