@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from serve_app.json_size import is_too_much
 from serve_app.modelcache import bodies
 from serve_app.modelcache.backend import Message
 from serve_app.modelcache.bodies import Response
@@ -44,7 +45,7 @@ class Refusal(Exception):  # noqa: N818  it is an answer
 
 
 class NotJsonError(ValueError):
-    """Neither is what is nested deeper than `MAX_DEPTH`."""
+    """Neither is what is nested deeper than `MAX_DEPTH`, or has too much in it (`serve_app.json_size`)."""
 
 
 class _UnreadableError(Exception):
@@ -94,6 +95,8 @@ Request = Query | Insert | Delete | Truncate | Register
 
 def decode(raw: bytes | str) -> Any:
     """The JSON value. Raises `NotJsonError`."""
+    if is_too_much(raw if isinstance(raw, bytes) else raw.encode(errors="surrogatepass")):
+        raise NotJsonError
     try:
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, ValueError, RecursionError):  # ValueError: text that UTF-8 cannot express, endless integers

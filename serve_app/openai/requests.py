@@ -19,6 +19,7 @@ from retrieval.filters import parse_filter
 from retrieval.order import Ranks
 from retrieval.wording import sentence, unknown_field
 from serve_app.errors import InvalidRequestError
+from serve_app.json_size import MAX_ITEMS, MAX_PARTS, MAX_TEXTS, is_too_much
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Count = Annotated[int, Meta(ge=1)]
@@ -110,6 +111,9 @@ T = TypeVar("T")
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object in a request's body. Raises `InvalidRequestError`."""
+    if is_too_much(body):
+        message = f"The body has more than {MAX_PARTS} objects, lists and fields, {MAX_TEXTS} texts, or {MAX_ITEMS} values."
+        raise InvalidRequestError(message, code="invalid_json")
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
