@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fuzz import wire
+from benchmarks.fuzz import damage, wire
 from benchmarks.fuzz.bytes_part import make_case
 from benchmarks.fuzz.oracle import Secrets, answer_faults, faults
 from benchmarks.fuzz.requests import Tenant, draw
@@ -42,6 +42,14 @@ def test_a_number_makes_the_same_bytes_again(world: Any) -> None:
     assert cases != [make_case(world, 2, number) for number in range(400)]
     assert {case.kind for case in cases} == {"plain", "damaged", "pipelined", "smuggled", "socket"}
     assert len({b"".join(case.pieces) for case in cases}) > 350
+
+
+def test_whatever_is_left_can_be_damaged_further() -> None:
+    for number in range(3000):
+        rng = random.Random(number)
+        kind = rng.choice(damage._KINDS)
+        for raw in (b"", b"G", b"GET", b"\r\n\r\n", GET[:-2]):
+            assert isinstance(kind(raw, rng), bytes)
 
 
 def test_requests_are_whole_before_they_are_damaged(world: Any) -> None:
