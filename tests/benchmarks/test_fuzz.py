@@ -70,6 +70,7 @@ def test_requests_are_whole_before_they_are_damaged(world: Any) -> None:
         GET.replace(b"1.1", b"2.0"),
         GET.replace(b": x", b": \x00"),
         GET.replace(b": x", b": " + b"x" * 9000),
+        GET.replace(b"host", b"x: y\r\n" * 65 + b"host"),
     ],
 )
 def test_an_answer_is_not_due_where_something_is_missing_or_wrong(raw: bytes) -> None:
