@@ -14,9 +14,11 @@ from benchmarks.fuzz.bytes_part import MAX_SHOWN, Outcome, make_case, run_case
 from benchmarks.fuzz.world import ARGS, World
 from benchmarks.report import Row, parser, say, show
 
-BATCH = 2000
+BATCH = 1000
 """Numbers after which what was deleted is made again."""
 SCHEMA_SHARE = 0.2
+BYTES_TIME = 0.6
+"""Of the time that there is, where there are both parts."""
 
 
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -51,10 +53,12 @@ def attack(world: World, options: argparse.Namespace) -> tuple[list[Row], list[s
     rows: list[Row] = []
     faults: list[str] = []
     world.check()
-    until = time.monotonic() + options.seconds
+    began = time.monotonic()
+    until = began + options.seconds
+    until_bytes = began + options.seconds * (BYTES_TIME if schema else 1)
     before = world.footprint()
     if numbers := range(options.first, options.first + options.requests - schema):
-        rows.append(_measured("bytes", faults, lambda outcome: _bytes(world, options, numbers, outcome, until)))
+        rows.append(_measured("bytes", faults, lambda outcome: _bytes(world, options, numbers, outcome, until_bytes)))
     if schema:
         from benchmarks.fuzz import schema_part  # importing it takes seconds
 

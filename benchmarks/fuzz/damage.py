@@ -101,7 +101,7 @@ def _cut(raw: bytes, rng: random.Random) -> Pieces:
 def _flipped(raw: bytes, rng: random.Random) -> bytes:
     made = bytearray(raw)
     # In the head or the body, whichever is chosen, and not mostly in the longer one.
-    border = raw.find(b"\r\n\r\n") + 4
+    border = len(raw) - len(raw.partition(b"\r\n\r\n")[2])
     first, last = (0, border) if rng.random() < 0.5 else (border, len(raw))
     for _ in range(rng.choice((1, 1, 2, 8))):
         if last > first:

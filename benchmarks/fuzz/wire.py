@@ -11,6 +11,8 @@ LIMIT_S = 10.0
 """Longer than that nothing may be silent."""
 GRACE_S = 0.4
 """Silence after which a request that may still lack something is ended."""
+MAX_HEAD, MAX_HEADERS = 8192, 64
+"""Bytes and lines of a request's head that any proxy takes. Of a longer one the refusal may be lost: it is not read to its end."""
 MAX_ANSWER = 32 * 1024 * 1024
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: [^\r\n]*)?\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,18}\Z")
@@ -49,7 +51,13 @@ def is_whole_request(sent: bytes) -> bool:
     """Whether `sent` is one request, beyond doubt, with nothing missing and nothing behind it: then an answer is due."""
     head, found, body = sent.partition(b"\r\n\r\n")
     first, *lines = head.split(b"\r\n")
-    if not found or not _START.match(first) or not all(_LINE.match(line) for line in lines):
+    if (
+        not found
+        or len(head) > MAX_HEAD
+        or len(lines) > MAX_HEADERS
+        or not _START.match(first)
+        or not all(_LINE.match(line) for line in lines)
+    ):
         return False
     headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
     lengths = [value for name, value in headers if name == b"content-length"]

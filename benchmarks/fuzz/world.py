@@ -33,6 +33,7 @@ class World:
 
     def __init__(self, app: Application) -> None:
         self.app = app
+        app.http.headers["connection"] = "close"  # between these requests an idle one would be ended by the other side
         admin = self._first_key("ops")
         self.tenants = [Tenant(name, "", app.model, {place: _secret() for place in PLACES}) for name in ("ada", "bob")]
         self.ops = Tenant("ops", admin, app.model, {place: _secret() for place in PLACES}, is_admin=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from serve_app.json_bounds import has_too_many_values
+from serve_app.json_size import is_too_much
 from serve_app.modelcache import bodies
 from serve_app.modelcache.backend import Message
 from serve_app.modelcache.bodies import Response
@@ -45,7 +45,7 @@ class Refusal(Exception):  # noqa: N818  it is an answer
 
 
 class NotJsonError(ValueError):
-    """Neither is what is nested deeper than `MAX_DEPTH`."""
+    """Neither is what is nested deeper than `MAX_DEPTH`, or has too much in it (`serve_app.json_size`)."""
 
 
 class _UnreadableError(Exception):
@@ -95,7 +95,7 @@ Request = Query | Insert | Delete | Truncate | Register
 
 def decode(raw: bytes | str) -> Any:
     """The JSON value. Raises `NotJsonError`."""
-    if has_too_many_values(raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw):
+    if is_too_much(raw if isinstance(raw, bytes) else raw.encode(errors="surrogatepass")):
         raise NotJsonError
     try:
         value = msgspec.json.decode(raw)

@@ -20,7 +20,7 @@ from retrieval.order import Ranks
 from retrieval.wording import sentence, unknown_field
 from serve_app.contexts.asked import Mark, Reference, take_marks, take_reference
 from serve_app.errors import InvalidRequestError
-from serve_app.json_bounds import MAX_VALUES, has_too_many_values
+from serve_app.json_size import MAX_ITEMS, MAX_PARTS, MAX_TEXTS, is_too_much
 from serve_app.openai.kinds import PATHS, PROMPTS, WITH_CHOICES, Kind, characters_of
 from serve_app.openai.reference import check_chat, check_completion, check_embedding
 
@@ -116,8 +116,9 @@ T = TypeVar("T")
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object in a request's body. Raises `InvalidRequestError`."""
-    if has_too_many_values(body):
-        raise InvalidRequestError(f"The body has more than {MAX_VALUES} values.", code="invalid_json")
+    if is_too_much(body):
+        message = f"The body has more than {MAX_PARTS} objects, lists and fields, {MAX_TEXTS} texts, or {MAX_ITEMS} values."
+        raise InvalidRequestError(message, code="invalid_json")
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fuzz import wire
+from benchmarks.fuzz import damage, wire
 from benchmarks.fuzz.bytes_part import make_case
 from benchmarks.fuzz.oracle import Secrets, answer_faults, faults
 from benchmarks.fuzz.requests import Tenant, draw
@@ -44,6 +44,14 @@ def test_a_number_makes_the_same_bytes_again(world: Any) -> None:
     assert len({b"".join(case.pieces) for case in cases}) > 350
 
 
+def test_whatever_is_left_can_be_damaged_further() -> None:
+    for number in range(3000):
+        rng = random.Random(number)
+        kind = rng.choice(damage._KINDS)
+        for raw in (b"", b"G", b"GET", b"\r\n\r\n", GET[:-2]):
+            assert isinstance(kind(raw, rng), bytes)
+
+
 def test_requests_are_whole_before_they_are_damaged(world: Any) -> None:
     for number in range(500):
         assert is_whole_request(draw(world.tenants[0], random.Random(number)).raw())
@@ -61,6 +69,8 @@ def test_requests_are_whole_before_they_are_damaged(world: Any) -> None:
         GET.replace(b"GET", b"G\x00T"),
         GET.replace(b"1.1", b"2.0"),
         GET.replace(b": x", b": \x00"),
+        GET.replace(b": x", b": " + b"x" * 9000),
+        GET.replace(b"host", b"x: y\r\n" * 65 + b"host"),
     ],
 )
 def test_an_answer_is_not_due_where_something_is_missing_or_wrong(raw: bytes) -> None:
