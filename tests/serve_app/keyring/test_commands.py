@@ -62,10 +62,8 @@ def test_access_groups(mygo: Any) -> None:
     assert json.loads(mygo("tenants change", "ada", "--groups", "legal", "--json"))["groups"] == ["legal"]
     assert json.loads(mygo("tenants change", "ada", "--weight", "2", "--json"))["groups"] == ["legal"]
     assert "legal" in mygo("tenants list")
-    lines = {said: mygo("keys change", made["id"], "--groups", said) for said in ("", "*", "staff")}
-    assert [
-        line in lines[said] for said, line in (("", "groups:        none"), ("*", "groups:        -"), ("staff", "groups:        staff"))
-    ] == [True] * 3
+    for said, shown in (("", "none"), ("*", "-"), ("staff", "staff")):
+        assert f"groups:        {shown}\n" in mygo("keys change", made["id"], "--groups", said)
     details = [record["details"] for record in json.loads(mygo("keys audit", "--json"))]
     assert details[4] == {"groups": ["legal"]}
     assert [each["groups"] for each in details[5:]] == [None, ["staff"], [], ["legal", "staff"]]
