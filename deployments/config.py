@@ -92,6 +92,23 @@ class ModelConfig(Section):
     """What clients write in `model`."""
     source: str = "demo"
     """`demo` (the model that ships with the project), a directory, or a hub id."""
+    aliases: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = ()
+    """Other names that it answers to. Answers have its own."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that clients may write."""
+        return (self.name, *self.aliases)
+
+    def own_name(self, name: str) -> str:
+        """Of an alias; any other name stays as it is."""
+        return self.name if name in self.aliases else name
+
+    @model_validator(mode="after")
+    def _has_each_name_once(self) -> "ModelConfig":
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("aliases must differ from each other and from name")
+        return self
 
 
 class ReplicasConfig(Section):
@@ -121,6 +138,8 @@ class LlmConfig(Section):
     model: ModelConfig = ModelConfig()
     engine: EngineConfig = VllmEngineConfig()
     replicas: ReplicasConfig = ReplicasConfig()
+    kept_share: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    """Of a replica's KV cache, at most, for beginnings of prompts that tenants have asked to be kept. 0: none is."""
     num_cpus: Annotated[float, Field(ge=0)] = 0
     """CPUs that Ray reserves for one replica."""
     num_gpus: Annotated[float, Field(ge=0)] | None = None

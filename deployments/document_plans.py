@@ -19,6 +19,8 @@ from retrieval.order import displacement
 from retrieval.planner import Plan, Planner
 from retrieval.speculation import Gate
 
+_FROM_TEMPLATES = frozenset({"/v1/chat/completions", "/v1/messages", "/v1/responses"})
+
 
 class DocumentPlans:
     """One for each ingress, in its event loop."""
@@ -98,8 +100,9 @@ class DocumentPlans:
 
 
 def with_tokens(replica: Replica, call: Call, tokens: Tokens, parameters: Mapping[str, Any] | None = None) -> Call:
-    """vLLM takes tokens that were rendered elsewhere, for chats only, and does not render again. Clients may not set this field."""
-    if replica.reuses_tokens and call.path.startswith("/v1/chat/"):
+    """vLLM takes tokens that were rendered elsewhere, for all that goes through its chat templates, and does not render again. Clients may
+    not set this field."""
+    if replica.reuses_tokens and call.path in _FROM_TEMPLATES:
         parameters = {**(parameters or {}), "prompt_token_ids": tokens.tolist()}
     if not parameters:
         return call

@@ -35,7 +35,11 @@ class ChannelError(DeploymentError):
 
 
 class SilentError(ChannelError):
-    """The other end of a private channel has said nothing for too long."""
+    """The other end of a private channel has said nothing for too long; `has_begun`: after the beginning of its answer's body."""
+
+    def __init__(self, message: str, *, has_begun: bool = False) -> None:
+        super().__init__(message)
+        self.has_begun = has_begun
 
 
 class OversizeError(ChannelError):
@@ -61,4 +65,8 @@ class ReplicaLostError(DeploymentError):
 
 
 class SilentReplicaError(ReplicaLostError):
-    """It has said nothing for too long: it may still be at work, so no other is asked."""
+    """It has said nothing for too long: it may still be at work, so no other is asked. `has_begun`: after its first token."""
+
+    def __init__(self, message: str, *, has_begun: bool = False) -> None:
+        super().__init__(message)
+        self.has_begun = has_begun

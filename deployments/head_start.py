@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import msgspec
-import numpy as np
 
-from cache.prefix.keys import Tokens
+from cache.prefix.keys import Tokens, common
 from deployments.accounts import write_work
 from deployments.errors import DeploymentError
 from deployments.replica_client import Call, ReplicaClient
@@ -88,13 +87,6 @@ class HeadStart:
         self._is_counted = True
         routed = self.plan.routed
         begun = int((self._share or 0.0) * (len(self.plan.tokens) - routed.predicted))
-        common = _common(self.plan.tokens, final.tokens) if final and routed.asked == final.routed.asked else 0
-        used = min(begun, max(common - routed.predicted, 0))
+        shared = common(self.plan.tokens, final.tokens) if final and routed.asked == final.routed.asked else 0
+        used = min(begun, max(shared - routed.predicted, 0))
         return used, begun - used
-
-
-def _common(one: Tokens, other: Tokens) -> int:
-    """Tokens with which both begin."""
-    length = min(len(one), len(other))
-    differing = np.flatnonzero(one[:length] != other[:length])
-    return int(differing[0]) if len(differing) else length

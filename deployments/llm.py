@@ -9,6 +9,7 @@ from typing import Any
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
+from cache.prefix.keys import BlockKeys
 from deployments.autoscaling import BUSY, KV, QUEUED, QueueingPolicy
 from deployments.channel.asgi import relayed
 from deployments.channel.frames import Request
@@ -16,6 +17,7 @@ from deployments.channel.server import ChannelServer
 from deployments.config import LlmConfig, SimulatedEngineConfig
 from deployments.engines.base import Engine
 from deployments.kv_feed import KvFeed
+from deployments.prefix_keeper import PrefixKeeper
 from deployments.private_app import PrivateApp
 from deployments.reports import prefix_seed
 from deployments.router import DirectoryRouter
@@ -56,7 +58,10 @@ class LlmReplica:
         await self._engine.start()
         self._feed = KvFeed(self._engine, prefix_seed(secret))
         self._feed.start()
-        self._gate = PrivateApp(self._engine, self._feed)
+        keys = BlockKeys(prefix_seed(secret), self._engine.block_size)
+        self._keeper = PrefixKeeper(self._engine.app, self._engine.load, self._feed, keys, self._engine.kv_blocks, config.kept_share)
+        self._keeping = asyncio.create_task(self._keeper.run())
+        self._gate = PrivateApp(self._engine, self._feed, self._keeper)
         self._server = ChannelServer(self._gate, host, secret.encode())
         await self._server.start()
         log.info("engine ready", extra={"engine": config.engine.type, "url": self._server.url})
@@ -102,6 +107,7 @@ class LlmReplica:
             async with asyncio.timeout(self._config.drain_timeout_s):
                 while self._gate.open:
                     await asyncio.sleep(DRAIN_POLL_S)
+        self._keeping.cancel()
         await self._server.stop()
         await self._feed.stop()
         await self._engine.stop()

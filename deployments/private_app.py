@@ -14,9 +14,11 @@ from deployments.accounts import Account, Accounts, read_work
 from deployments.engines.base import Engine, Message, Receive, Send
 from deployments.errors import EngineDeadError
 from deployments.kv_feed import KvFeed
+from deployments.prefix_keeper import Order, PrefixKeeper
 from deployments.reports import (
     ENCODE_PATH,
     INGRESS_HEADER,
+    KEEP_PATH,
     PERIOD_S,
     QUEUE_PATH,
     RENDER_PATH,
@@ -42,9 +44,10 @@ _MIN_PERIOD_S = 0.005
 class PrivateApp:
     """Refuses what the engine cannot answer, marked as safe to retry."""
 
-    def __init__(self, engine: Engine, feed: KvFeed | None = None) -> None:
+    def __init__(self, engine: Engine, feed: KvFeed | None = None, keeper: PrefixKeeper | None = None) -> None:
         self._engine = engine
         self._feed = feed
+        self._keeper = keeper
         self._accounts = Accounts()
         self._admissions = 0
         self._admitted = asyncio.Event()
@@ -60,6 +63,8 @@ class PrivateApp:
             await self._watch(scope, receive, send)
         elif path == QUEUE_PATH:
             await self._hear_of_queue(scope, receive, send)
+        elif path == KEEP_PATH:
+            await self._keep(receive, send)
         elif path == RENDER_PATH:
             await self._render(scope, receive, send)
         elif path == ENCODE_PATH:
@@ -93,6 +98,8 @@ class PrivateApp:
         except ValueError:
             return None
         account = self._accounts.admit(headers.get(_INGRESS, b"").decode("latin-1"), work)
+        if self._keeper:
+            self._keeper.reused(work.cached)
         self._tell()
         return account
 
@@ -153,6 +160,10 @@ class PrivateApp:
         self._tell()
         await _answer(send, 200, None)
 
+    async def _keep(self, receive: Receive, send: Send) -> None:
+        orders = msgspec.msgpack.decode((await receive())["body"], type=list[Order])
+        await _answer_raw(send, msgspec.msgpack.encode(self._keeper.order(orders) if self._keeper and not self.draining else []))
+
     async def _render(self, scope: Message, receive: Receive, send: Send) -> None:
         """The prompt's tokens, as 32-bit numbers in this machine's order (both ends of a channel are x86 or ARM: little-endian)."""
         target = dict(scope["headers"]).get(_TARGET, b"").decode("latin-1")
@@ -165,8 +176,13 @@ class PrivateApp:
 
 
 async def _answer_numbers(send: Send, parts: Sequence[Sequence[int]] | None) -> None:
-    await send({"type": "http.response.start", "status": NO_PROMPT if parts is None else 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"".join(array("I", part).tobytes() for part in parts or ())})
+    raw = b"".join(array("I", part).tobytes() for part in parts or ())
+    await _answer_raw(send, raw, NO_PROMPT if parts is None else 200)
+
+
+async def _answer_raw(send: Send, body: bytes, status: int = 200) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.circuits import Circuits
+
 SUSPENSION_S = 5.0
 
 
@@ -56,6 +58,7 @@ class ReplicaDirectory:
         self._model: str | None = None
         self._suspended: dict[str, float] = {}
         self._silent: set[str] = set()
+        self.circuits = Circuits(clock)
 
     @property
     def known(self) -> tuple[Replica, ...]:
@@ -64,10 +67,22 @@ class ReplicaDirectory:
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
-        """Those to send requests to; all of them while every one is suspended."""
-        now = self._clock()
-        fit = tuple(each for each in self._replicas if self._suspended.get(each.id, 0) <= now and each.id not in self._silent)
-        return fit or self._replicas
+        """Those to send requests to; the least bad ones where none is fit."""
+        now, passes = self._clock(), self.circuits.passes
+        fit = tuple(
+            each for each in self._replicas if self._suspended.get(each.id, 0) <= now and each.id not in self._silent and passes(each.id)
+        )
+        return fit or self._least_bad()
+
+    def _least_bad(self) -> tuple[Replica, ...]:
+        """A stuck replica is worse than one that fails, that is worse than one that has just refused a request."""
+        badness = {each.id: (each.id in self._silent, self.circuits.badness(each.id)) for each in self._replicas}
+        least = min(badness.values(), default=None)
+        return tuple(each for each in self._replicas if badness[each.id] == least)
+
+    def circuit_states(self) -> dict[str, int]:
+        """How many replicas are in each state."""
+        return self.circuits.counts([each.id for each in self._replicas])
 
     def replace(self, replicas: Iterable[Replica]) -> None:
         with self._lock:
@@ -75,6 +90,7 @@ class ReplicaDirectory:
             ids = {replica.id for replica in self._announced}
             self._suspended = {key: until for key, until in self._suspended.items() if key in ids}
             self._silent = self._silent & ids
+            self.circuits.keep(ids)
             self._choose()
 
     def require(self, model: str) -> None:

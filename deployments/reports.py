@@ -13,6 +13,8 @@ from cache.prefix.mirror import Change
 WATCH_PATH = "/mygo/watch"
 QUEUE_PATH = "/mygo/queue"
 """Takes a number: weights of the tenants whose requests wait in the ingress that asks."""
+KEEP_PATH = "/mygo/keep"
+"""Takes `prefix_keeper.Order`s as MessagePack, and answers with a `Kept` for each."""
 RENDER_PATH = "/mygo/render"
 ENCODE_PATH = "/mygo/encode"
 """Takes a JSON list of texts. Answers with 32-bit numbers: how many tokens each has, and then all of them."""

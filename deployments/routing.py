@@ -121,16 +121,27 @@ class Routing:
         return not self._drift.alarm
 
     async def rank(
-        self, call: Call, salt: str, characters: int, is_whole: bool, chat: DocumentChat | None = None, flow: Flow = _NOBODYS
+        self,
+        call: Call,
+        salt: str,
+        characters: int,
+        is_whole: bool,
+        chat: DocumentChat | None = None,
+        flow: Flow = _NOBODYS,
+        *,
+        begins_kept: bool = False,
     ) -> Ranking:
         """`call`: the request as the engine will get it; `characters`: of its prompt; `is_whole`: its answer comes in one piece;
-        `chat`: the same request, if its documents may be put in another order; `flow`: whose turn it takes. Raises `QueueFullError`."""
+        `chat`: the same request, if its documents may be put in another order; `flow`: whose turn it takes; `begins_kept`: a replica keeps
+        its beginning because the tenant has asked for that. Raises `QueueFullError`.
+        """
         replicas = self._directory.replicas
         if not replicas:
             return Ranking([], call, self)
         if chat and self._may_plan(replicas) and (planned := await self._planned(replicas, salt, is_whole, chat, flow)):
             return planned
-        tokens = await self._renderer.prompt(replicas, call) if self._is_worth_it(replicas[0], characters) else None
+        is_known = self._is_worth_it(replicas[0], characters, begins_kept=begins_kept)
+        tokens = await self._renderer.prompt(replicas, call) if is_known else None
         prompt = self._prompt(replicas[0].block_size, tokens, salt, characters, is_whole)
         if tokens is not None and len(tokens):
             call = with_tokens(replicas[0], call, tokens)
@@ -147,7 +158,7 @@ class Routing:
 
     async def _planned(self, replicas: Sequence[Replica], salt: str, is_whole: bool, chat: DocumentChat, flow: Flow) -> Ranking | None:
         """None: the documents stay in the order of their ranks."""
-        found = await self._documents.plan(self._keys_of(replicas[0].block_size), replicas, salt, is_whole, chat, flow)
+        found = await self._documents.plan(self.keys_of(replicas[0].block_size), replicas, salt, is_whole, chat, flow)
         if found is None:
             return None
         plan, call, by_id, charged = found
@@ -167,7 +178,7 @@ class Routing:
         if not self.may_start_early:
             return None
         replicas = self._directory.replicas
-        return await self._documents.head_start(self._keys_of(replicas[0].block_size), replicas, salt, chat)
+        return await self._documents.head_start(self.keys_of(replicas[0].block_size), replicas, salt, chat)
 
     def leave(self, start: HeadStart) -> None:
         """To be called for each head start when its request has ended, however it has."""
@@ -187,20 +198,27 @@ class Routing:
     def _may_plan(self, replicas: Sequence[Replica]) -> bool:
         return self._config.policy == "cost" and self.is_trusted and replicas[0].block_size > 0
 
-    def _is_worth_it(self, replica: Replica, characters: int) -> bool:
+    def _is_worth_it(self, replica: Replica, characters: int, *, begins_kept: bool) -> bool:
         """Rendering costs every request a round trip; what it can save is the prefill of the whole prompt."""
         if self._config.policy != "cost" or len(self._directory.known) < 2 or characters < replica.block_size or not replica.block_size:
             return False
+        if begins_kept:
+            return True
         tokens = characters // _CHARACTERS_A_TOKEN
         return self.profile.seconds(0, tokens) - self.profile.seconds(tokens, 0) > _WORTH * self._renderer.typical_s
 
     def _prompt(self, block_size: int, tokens: Tokens | None, salt: str, characters: int, is_whole: bool) -> Prompt:
         if tokens is None:
             return Prompt([], max(characters // _CHARACTERS_A_TOKEN, 1), is_whole)
-        keys = self._keys_of(block_size)
+        keys = self.keys_of(block_size)
         return Prompt(keys.chain(keys.root(salt), tokens), len(tokens), is_whole)
 
-    def _keys_of(self, block_size: int) -> BlockKeys:
+    async def tokens(self, call: Call) -> Tokens | None:
+        """Of a request's prompt; None if they could not be had."""
+        replicas = self._directory.replicas
+        return await self._renderer.prompt(replicas, call) if replicas else None
+
+    def keys_of(self, block_size: int) -> BlockKeys:
         if self._keys is None or self._keys.block_size != block_size:
             self._keys = BlockKeys(self._seed, block_size)
             self.router.block_size = block_size

@@ -18,6 +18,11 @@ class RoutingWatcher(Protocol):
     def head_start(self, used: int, wasted: int) -> None:
         """One is over: the tokens that it computed for the request, and those for nothing."""
 
+    def kept(self, event: str, count: int = 1) -> None:
+        """Of prefixes that are kept: a replica was found for one (`placed`, or `moved` if it had another) or none has room (`full`), its
+        replica was `lost`, it was `used` so that it is not evicted, and blocks of it were `recomputed`.
+        """
+
 
 class NoWatcher:
     """Nobody."""
@@ -29,3 +34,5 @@ class NoWatcher:
     def planned(self, displacement: int) -> None: ...
 
     def head_start(self, used: int, wasted: int) -> None: ...
+
+    def kept(self, event: str, count: int = 1) -> None: ...

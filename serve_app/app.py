@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 import ray
@@ -13,10 +14,11 @@ from cache.exact import AnswerLru
 from deployments.cache_owner import cache_deployment, calls_of_cache
 from deployments.embedding import calls_of_embedding, embedding_deployment
 from deployments.fleet_watch import FleetWatch
+from deployments.kept_prefixes import KeptPrefixes
 from deployments.llm import NAME as LLM_NAME
 from deployments.llm import llm_deployment
 from deployments.replica_client import DirectReplicaClient
-from deployments.replicas import directory_of
+from deployments.replicas import ReplicaDirectory, directory_of
 from deployments.reports import prefix_seed
 from deployments.retrieval import Retrieval, calls_of_retrieval, retrieval_deployment
 from deployments.routing import Routing
@@ -26,6 +28,8 @@ from serve_app.admission.limiter import Limiter
 from serve_app.config import AppConfig, is_loopback, load_config, require_safe_exposure
 from serve_app.content.factory import make_content
 from serve_app.content.modelcache import RuledBackend
+from serve_app.contexts.service import Contexts
+from serve_app.contexts.store import contexts_url, open_contexts
 from serve_app.door import door_of
 from serve_app.exchanges import Exchanges, log_each
 from serve_app.flights import Flights, SingleFlight
@@ -52,6 +56,8 @@ from serve_app.tiers import CacheTiers
 from serve_app.uses import Uses
 
 PRIVATE_PORT = "private-port"
+ENGINE_CALL_TIMEOUT_S = 60.0
+"""Silence of a replica that is asked for something else than an answer to a client's prompt."""
 
 
 class Ingress:
@@ -64,6 +70,8 @@ class Ingress:
         channel = derive(secret, PRIVATE_PORT)
         directory = directory_of(LLM_NAME)
         directory.require(model)
+        directory.circuits.opened = metrics.opened
+        metrics.circuits = directory.circuit_states
         self._calls = [calls_of_cache(cache, channel, CALL_TIMEOUT_S), calls_of_embedding(embedding, channel)]
         documents = None
         if retrieval:
@@ -76,10 +84,11 @@ class Ingress:
         self._renewals = Renewals(remote_cache, metrics)
         self._flights = Flights(remote_cache, metrics, single_flight(config))
         self._uses = Uses(remote_cache)
-        self._client = DirectReplicaClient(directory, llm, channel, config.ingress.read_timeout_s)
+        self._client = DirectReplicaClient(directory, llm, channel, ENGINE_CALL_TIMEOUT_S)
         replica = serve.get_replica_context().replica_tag
         self._routing = Routing(config.routing, directory, self._client, prefix_seed(channel), replica, time.monotonic, metrics)
         self._content = make_content(config.content, metrics)
+        self._contexts = self._open_contexts(config, directory, metrics)
         self._pipeline = Pipeline(
             config=config,
             namespaces=Namespaces(secret, config.environment, config.retrieval.groups),
@@ -96,6 +105,7 @@ class Ingress:
             renewals=self._renewals,
             admission=Admission(Limiter(config.limits.limits())),
             content=self._content,
+            contexts=self._contexts,
         )
         backend: CacheBackend = SharedCacheBackend(remote_cache, encoder, self._pipeline.namespaces, config.cache)
         backend = RuledBackend(backend, self._content) if self._content else backend
@@ -106,7 +116,7 @@ class Ingress:
             else None
         )
         self._access_log = beside_serve_log(replica)
-        self._exchanges = Exchanges(metrics, self._access_log or log_each)
+        self._exchanges = Exchanges(metrics, self._access_log or log_each, client_timeout_s=config.ingress.client_timeout_s)
         self._keyring = Keyring(open_keyring(keyring_url(config)), config.auth.grace_s) if config.auth.mode == "keys" else None
         door = door_of(self._keyring)
         Front.hit_path = HitPath(self._pipeline, self._exchanges, PARSERS, door)
@@ -117,8 +127,13 @@ class Ingress:
         self._parts = Parts(asking | ({"retrieval": retrieval.open.remote} if retrieval else {}))
         watch = FleetWatch(directory, self._client, self._routing.router, self._routing.warmer, self._routing.turnstile, replica)
         self._tasks = [asyncio.ensure_future(self._parts.ask_all()), asyncio.ensure_future(watch.run())]
-        if self._keyring:
-            self._tasks.append(asyncio.ensure_future(self._keyring.run()))
+        self._tasks += [asyncio.ensure_future(each.run()) for each in (self._keyring, self._contexts) if each]
+
+    def _open_contexts(self, config: AppConfig, directory: ReplicaDirectory, metrics: RayMetrics) -> Contexts | None:
+        if not config.contexts.enabled or not config.llm.kept_share:
+            return None
+        kept = KeptPrefixes(self._client, directory, self._routing, time.monotonic, metrics)
+        return Contexts(partial(open_contexts, contexts_url(config)), kept, config.contexts.tokens)
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return create_app(self._pipeline, self._parts, scrape, self._modelcache, self._exchanges, self._keyring)
@@ -143,6 +158,8 @@ class Ingress:
             await self._keyring.close()
         if self._content:
             await self._content.close()
+        if self._contexts:
+            await self._contexts.close()
         self._metrics.flush()
         if self._access_log:
             self._access_log.flush()

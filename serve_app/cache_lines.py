@@ -13,6 +13,7 @@ from serve_app.content.guard import Guard
 from serve_app.errors import InvalidRequestError, to_api_error
 from serve_app.modelcache.cache_backend import PREFIX, REGISTERED
 from serve_app.openai.answers import completion_tokens, of_text
+from serve_app.openai.kept import KeptMessage, KeptResponse
 from serve_app.openai.requests import Tag, check, parse_chat, parse_object
 from serve_app.tenants import Caller
 from serve_app.tiers import CacheTiers
@@ -112,6 +113,7 @@ class LineReader:
         except InvalidRequestError:
             raise InvalidRequestError("The line is not a JSON object in UTF-8, or it is nested too deep.") from None
         line = check({key: each for key, each in value.items() if each is not None}, Line)
+        line = msgspec.structs.replace(line, model=self._config.llm.model.own_name(line.model))
         answer = _answer(line)
         if self._guard:
             self._guard.imported(answer)
@@ -181,13 +183,16 @@ def _answer(line: Line) -> dict[str, Any]:
     except InvalidRequestError as error:
         joint = ": " if error.message[0].isupper() else "."  # a sentence of the whole, or a field's name
         raise InvalidRequestError(f"answer{joint}{error.message}", param="answer") from None
-    return {key: each for key, each in line.answer.items() if key not in ("id", "created")}
+    return {key: each for key, each in line.answer.items() if key not in ("id", "created", "created_at")}
 
 
 def _check_answer(line: Line, given: dict[str, Any]) -> None:
     """Whatever is kept must be fit to be replayed."""
     if line.key is not None and line.model.startswith((PREFIX, REGISTERED)):
         check(given, _ModelCacheAnswer if line.model.startswith(PREFIX) else _Registration)
+        return
+    if line.key is not None and "choices" not in given:
+        check(given, KeptMessage if given.get("type") == "message" else KeptResponse)
         return
     answer = check(given, _Answer)
     if any((choice.message is UNSET) == (choice.text is UNSET) for choice in answer.choices):

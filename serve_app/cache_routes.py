@@ -73,9 +73,13 @@ class CacheRoutes:
         """As `_call`, for what ends entries."""
         return await self._pipeline.tiers.change(method, self._namespace(request), *args)
 
+    def _own_name(self, model: str | None) -> str | None:
+        """What answers are kept under."""
+        return None if model is None else self._pipeline.config.llm.model.own_name(model)
+
     async def list_entries(self, request: HttpRequest) -> Reply:
         page = _page(request)
-        found: list[EntryInfo] = await self._call(request, "page", Filter(page.model, page.tag), page.after, page.limit + 1)
+        found: list[EntryInfo] = await self._call(request, "page", Filter(self._own_name(page.model), page.tag), page.after, page.limit + 1)
         shown = [_info(each) for each in found[: page.limit]]
         ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {"first_id": None, "last_id": None}
         return json_reply({"object": "list", "data": shown, **ends, "has_more": len(found) > len(shown)})
@@ -94,7 +98,8 @@ class CacheRoutes:
         return json_reply({"id": entry_id, "object": "cache.entry.deleted", "deleted": True})
 
     async def invalidate(self, request: HttpRequest) -> Reply:
-        epoch = await self._change(request, "invalidate", _scope(check(parse_object(request.body), Invalidation)))
+        asked = check(parse_object(request.body), Invalidation)
+        epoch = await self._change(request, "invalidate", _scope(asked, self._own_name(asked.model)))
         return json_reply({"object": "cache.invalidation", "epoch": epoch})
 
     async def feedback(self, request: HttpRequest) -> Reply:
@@ -138,11 +143,11 @@ def _page(request: HttpRequest) -> Page:
     return check({**asked, **({"limit": int(asked["limit"])} if "limit" in asked else {})}, Page)
 
 
-def _scope(asked: Invalidation) -> str:
-    """Raises `InvalidRequestError`."""
+def _scope(asked: Invalidation, model: str | None) -> str:
+    """`model`: by its own name. Raises `InvalidRequestError`."""
     scopes = [
         *([ALL] if asked.all else []),
-        *([model_scope(asked.model)] if asked.model is not None else []),
+        *([model_scope(model)] if model is not None else []),
         *([tag_scope(asked.tag)] if asked.tag is not None else []),
     ]
     if len(scopes) != 1:

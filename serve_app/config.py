@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import Field, ValidationError, model_validator
 
-from cache.config import CacheConfig, DatabaseUrl, Secret, Section
+from cache.config import CacheConfig, DatabaseUrl, Secret, Section, is_server
 from deployments.channel.frames import MAX_PAYLOAD
 from deployments.config import EmbeddingConfig, LlmConfig, RoutingConfig
 from retrieval.config import RetrievalConfig
@@ -53,6 +53,18 @@ class LimitsConfig(Section):
         return Limits(**self.model_dump())
 
 
+class ContextsConfig(Section):
+    """Beginnings of chats that are kept because it was asked for: `cache_control`, and `/v1/caching`."""
+
+    enabled: bool = True
+    database_url: DatabaseUrl | None = None
+    """SQLAlchemy URL of what `/v1/caching` keeps. Default: `cache.database_url` if that is a server's, else an SQLite file in the data
+    directory, which all ingress replicas must be able to open."""
+    tokens: Annotated[int, Field(ge=0)] | None = 65_536
+    """That a tenant may have kept at the same time, if nothing else is said of it (`mygo tenants change`). Unset: as many as the replicas
+    have room for."""
+
+
 class IngressConfig(Section):
     """The deployment that HTTP requests reach."""
 
@@ -62,8 +74,14 @@ class IngressConfig(Section):
     """Requests that one ingress replica has open at once; more wait in HAProxy, then get 503."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=MAX_PAYLOAD // 4)] = MAX_PAYLOAD // 4
     """Written anew for the engine, a body may be four times as long: the private channel must be able to carry it."""
-    read_timeout_s: Annotated[float, Field(gt=0)] = 600
-    """Longest silence of a replica: before its first byte, and between two."""
+    first_token_timeout_s: Annotated[float, Field(gt=0)] = 300
+    """From the moment when a streamed request is sent to an engine to the first token of its answer."""
+    between_tokens_timeout_s: Annotated[float, Field(gt=0)] = 120
+    """Between two tokens that an engine streams."""
+    client_timeout_s: Annotated[float, Field(gt=0)] = 60
+    """A client that takes nothing of its answer for so long is left."""
+    total_timeout_s: Annotated[float, Field(gt=0)] = 1800
+    """From a request's admission to the last byte of its answer, waiting for an engine included."""
     drain_timeout_s: Annotated[float, Field(gt=0)] = 120
     """How long an ingress replica that is to stop may finish its streams."""
 
@@ -89,6 +107,7 @@ class AppConfig(Section):
 
     auth: AuthConfig = AuthConfig()
     limits: LimitsConfig = LimitsConfig()
+    contexts: ContextsConfig = ContextsConfig()
     ingress: IngressConfig = IngressConfig()
     llm: LlmConfig = LlmConfig()
     routing: RoutingConfig = RoutingConfig()
@@ -103,6 +122,15 @@ class AppConfig(Section):
     """Environments share nothing, not even with one database, vector index and secret."""
     secret: Secret | None = None
     """Names tenants' namespaces and guards the replicas' private ports. Default: generated once, kept in `data_dir`."""
+
+    def url_of(self, own: DatabaseUrl | None, file: str) -> str:
+        """SQLAlchemy URL of the database that is configured for something: `own`, the cache's if that is a server's, or an SQLite file in
+        the data directory. It holds the password, if there is one.
+        """
+        for url in (own, self.cache.database_url if is_server(self.cache.database_url) else None):
+            if url is not None:
+                return url.get_secret_value()
+        return f"sqlite:///{self.data_dir.expanduser().absolute() / file}"
 
 
 def load_config(args: dict[str, Any]) -> AppConfig:

@@ -16,16 +16,28 @@ from deployments.engines.base import Message, Receive, Send
 from deployments.errors import DeploymentError
 from retrieval.errors import BusyError
 from serve_app.door import Door
-from serve_app.errors import ApiError, InvalidRequestError, KeyringError, SlowBodyError, TooLargeError, to_api_error
+from serve_app.errors import (
+    ApiError,
+    EncodingError,
+    InvalidRequestError,
+    KeyringError,
+    OverdueError,
+    SlowBodyError,
+    TooLargeError,
+    to_api_error,
+)
 from serve_app.exchanges import Exchange, Exchanges
 from serve_app.pipeline import Arrival
 from serve_app.replies import Reply, json_reply
+from serve_app.slow_readers import PatientSend
 from serve_app.tenants import Principal
 
 log = logging.getLogger("ray.serve")
 
 REQUEST_ID_HEADER = "x-request-id"
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+PROCESSING_HEADER = "openai-processing-ms"
+"""OpenAI's: until the answer begins."""
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _LENGTH = re.compile(rb"[0-9]{1,18}\Z")
 CLIENT_CLOSED_REQUEST = 499
 BODY_TIMEOUT_S = 30.0
@@ -67,7 +79,7 @@ class HttpRequest:
 
 Handler = Callable[[HttpRequest], Awaitable[Reply]]
 Refuse = Callable[[ApiError], Reply]
-"""What a client is told whose request does not reach a handler."""
+"""What a client is told of an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +135,8 @@ class Endpoint:
             )
             if self._door:
                 request.principal = arrived.arrival.caller.principal if arrived else await self._door.principal(scope["headers"])
+            if (headers.get("content-encoding") or "identity").lower() != "identity":
+                raise EncodingError("The body must not be compressed: send it without content-encoding.", code="unsupported_encoding")
             if isinstance(self._handler, Upload):
                 pieces = read_pieces(receive, headers, self._handler.max_bytes, self._handler.too_large)
                 await self._answer(partial(self._handler.handler, request, pieces), request, send, exchange)
@@ -154,22 +168,26 @@ class Endpoint:
             raise
         except Exception as error:
             api_error = to_api_error(error)
-            if api_error.status >= 500 and not isinstance(error, DeploymentError | BusyError):
+            if api_error.status >= 500 and not isinstance(error, DeploymentError | BusyError | OverdueError):
                 log.exception("request failed", extra={"id": request.id, "path": self._route})
-            reply = _error_reply(api_error)
+            reply = self._refuse(api_error)
         await self._send(reply, send, exchange)
 
     async def _send(self, reply: Reply, send: Send, exchange: Exchange) -> None:
         exchange.status, exchange.cache = reply.status, reply.headers.get("x-mygo-cache", "")
+        reply.headers[PROCESSING_HEADER] = processing_ms(exchange.started)
+
+        patient = PatientSend(send, self._exchanges.client_timeout_s)
 
         async def timed(message: Message) -> None:
             if exchange.first_byte_s is None and message.get("body"):
                 exchange.first_byte_s = time.perf_counter() - exchange.started
-            await send(message)
+            await patient(message)
 
         try:
             await reply.send(timed)
         finally:
+            patient.close()
             await reply.close()
 
     def _client_left(self, exchange: Exchange) -> None:
@@ -188,8 +206,16 @@ def _header(headers: Headers, name: str) -> bytes | None:
 
 def request_id_of(given: bytes | None) -> str:
     """The client's own, if it can stand in a log line. Serve sets the header when the client did not, and echoes it."""
-    text = "" if given is None else given.decode("latin-1")
-    return text if _REQUEST_ID.match(text) else f"{random.getrandbits(128):032x}"
+    return given.decode() if given is not None and is_request_id(given) else f"{random.getrandbits(128):032x}"
+
+
+def is_request_id(given: bytes) -> bool:
+    return bool(_REQUEST_ID.match(given))
+
+
+def processing_ms(started: float) -> str:
+    """`started`: on `time.perf_counter`."""
+    return str(round((time.perf_counter() - started) * 1000))
 
 
 def declared_length(given: bytes | None) -> int | None:

@@ -3,6 +3,7 @@
 AppError
 ├── ConfigError              the configuration is wrong; the message names the key
 ├── KeyringError             the database of the keys did not answer, or refused
+├── ContextStoreError        the database of kept contexts did not answer, or refused
 └── ApiError                 an answer other than 200
     ├── InvalidRequestError  400  invalid_request_error
     ├── AuthenticationError  401  invalid_request_error   no key, or none that is good
@@ -11,9 +12,12 @@ AppError
     ├── MethodError          405  invalid_request_error
     ├── SlowBodyError        408  invalid_request_error   the body did not arrive
     ├── TooLargeError        413  invalid_request_error
+    ├── EncodingError        415  invalid_request_error   the body is compressed
+    ├── QuotaError           429  requests            the tenant has as many of something as it may have
     ├── RateLimitError       429  requests, tokens        the tenant, or the key, has had what it may have
     ├── UnavailableError     503  service_unavailable     try again
-    └── UpstreamError        502  server_error            the engine failed
+    ├── UpstreamError        502  server_error            the engine failed
+    └── OverdueError         504  timeout_error           it took too long
 
 Messages name fields, limits and ids, never what else the client sent.
 """
@@ -24,7 +28,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from cache.errors import CacheError, KeyFormatError
-from deployments.errors import DeploymentError, NoReplicaError, QueueFullError, ReplicaLostError
+from deployments.errors import DeploymentError, NoReplicaError, QueueFullError, ReplicaLostError, SilentReplicaError
 from retrieval.errors import BusyError, InputError, OversizeError, RetrievalError, UnknownError, UnknownUploadError
 from retrieval.wording import sentence
 
@@ -39,6 +43,10 @@ class ConfigError(AppError):
 
 class KeyringError(AppError):
     """The database of the keys did not answer, or refused."""
+
+
+class ContextStoreError(AppError):
+    """The database of kept contexts did not answer, or refused."""
 
 
 class ApiError(AppError):
@@ -99,6 +107,21 @@ class TooLargeError(ApiError):
     type = "invalid_request_error"
 
 
+class QuotaError(ApiError):
+    """Waiting is of no use, but for what ends by itself."""
+
+    status = 429
+    type = "requests"
+
+
+class EncodingError(ApiError):
+    """Nothing is inflated here: a few bytes may become gigabytes."""
+
+    status = 415
+    type = "invalid_request_error"
+    with_headers: ClassVar[Mapping[str, str]] = {"accept-encoding": "identity"}
+
+
 class RateLimitError(ApiError):
     """`type` says of what there was too much, as OpenAI's does."""
 
@@ -124,6 +147,13 @@ class UnavailableError(ApiError):
 class UpstreamError(ApiError):
     status = 502
     type = "server_error"
+
+
+class OverdueError(ApiError):
+    """`code` names the limit: `first_token_timeout`, `between_tokens_timeout` or `total_timeout`."""
+
+    status = 504
+    type = "timeout_error"
 
 
 MAX_RETRY_S = 3600
@@ -152,6 +182,10 @@ def to_api_error(error: Exception) -> ApiError:
             return UnavailableError("Too many requests wait for an engine. Try again later.", code="overloaded", headers=retry_after)
         case NoReplicaError():
             return UnavailableError("No replica can take the request now. Try again.", code="no_replica")
+        case SilentReplicaError() if error.has_begun:
+            return OverdueError("The engine stopped within its answer.", code="between_tokens_timeout")
+        case SilentReplicaError():
+            return OverdueError("The engine did not begin its answer in time.", code="first_token_timeout")
         case ReplicaLostError():
             return UnavailableError("The replica was lost. Try again.", code="replica_lost")
         case UnknownUploadError():  # of an id that the client has never seen: a process between has ended, or waited for too long
@@ -167,6 +201,8 @@ def to_api_error(error: Exception) -> ApiError:
             return InvalidRequestError(sentence(str(error), error.field), param=error.field, code="invalid_value")
         case KeyringError():
             return UnavailableError("Keys cannot be checked or changed now. Try again.", code="keyring_unavailable")
+        case ContextStoreError():
+            return UnavailableError("Kept contexts cannot be read or changed now. Try again.", code="contexts_unavailable")
         case KeyFormatError():
             return InvalidRequestError("The request has a number or a text that cannot be kept.", code="invalid_value")
         case TimeoutError():

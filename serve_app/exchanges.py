@@ -49,6 +49,8 @@ class Exchanges:
     metrics: Metrics
     access_log: AccessLog = log_each
     clock: Callable[[], float] = time.perf_counter
+    client_timeout_s: float = 60.0
+    """How long a client may take nothing of its answer."""
 
     def ended(self, route: str, exchange: Exchange) -> None:
         duration = self.clock() - exchange.started

@@ -16,13 +16,24 @@ from starlette.middleware import Middleware
 
 from deployments.engines.base import ASGIApp, Message, Receive, Send
 from serve_app.door import Door
-from serve_app.endpoint import ARRIVED, BODY_TIMEOUT_S, LATE, REQUEST_ID_HEADER, Arrived, declared_length, request_id_of
+from serve_app.endpoint import (
+    ARRIVED,
+    BODY_TIMEOUT_S,
+    LATE,
+    PROCESSING_HEADER,
+    REQUEST_ID_HEADER,
+    Arrived,
+    declared_length,
+    processing_ms,
+    request_id_of,
+)
 from serve_app.errors import ApiError
 from serve_app.exchanges import Exchange, Exchanges
 from serve_app.grpc import ENVIRONMENT as GRPC
 from serve_app.openai.requests import Parser
 from serve_app.pipeline import Asked, Pipeline
 from serve_app.replies import ReadyReply, refused
+from serve_app.stray_headers import without_strays
 from serve_app.tenants import Principal, caller_of
 
 ENVIRONMENT = {
@@ -43,6 +54,8 @@ UPLOADS = frozenset({"/v1/files"})
 SEEN = 16_384
 """Bodies that are recognised without being parsed; about 300 bytes each."""
 _ID = REQUEST_ID_HEADER.encode()
+_ENCODING = b"content-encoding"
+_PROCESSING = PROCESSING_HEADER.encode()
 _UNWATCHED = b"x-request-disconnect-disabled"
 """Ray's: while it watches for a client that leaves, it reads the whole body into memory, however slowly the application takes it."""
 
@@ -65,7 +78,7 @@ class HitPath:
         """None: it is answered. Else what the application is to receive; `scope` says what is known already."""
         started = time.perf_counter()
         headers = dict(scope["headers"])
-        if len(headers) != len(scope["headers"]):  # a header that stands twice is not for here to judge
+        if len(headers) != len(scope["headers"]) or _ENCODING in headers:  # a header that stands twice is not for here to judge
             return receive
         try:
             principal = self._door.at_once(headers)
@@ -85,6 +98,7 @@ class HitPath:
         if ready is None:
             return _replayed(messages, receive)
         exchange = Exchange(request_id, started, ready.status, cache="exact" if ready.status == 200 else "")
+        ready.headers.append((_PROCESSING, processing_ms(started).encode()))
         try:
             await ready.send(send)
             exchange.first_byte_s = time.perf_counter() - started
@@ -177,8 +191,10 @@ class Front:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         path = Front.hit_path
+        if scope["type"] in ("http", "websocket"):
+            scope["headers"] = without_strays(scope["headers"])
         if scope["type"] == "http" and scope["path"] in UPLOADS and scope["method"] == "POST":
-            scope["headers"] = [header for header in scope["headers"] if header[0] != _UNWATCHED] + [(_UNWATCHED, b"?1")]
+            scope["headers"] = [*scope["headers"], (_UNWATCHED, b"?1")]
         if path is not None and scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in path.parsers:
             rest = await path.answer(scope, receive, send)
             if rest is None:

@@ -23,10 +23,15 @@ from deployments.replica_client import Call
 from deployments.replicas import Replica
 from serve_app.admin_routes import AdminRoutes, NoKeysRoutes
 from serve_app.admission.expected import CHARACTERS_A_TOKEN
+from serve_app.anthropic.errors import body_of as message_error
+from serve_app.anthropic.errors import refuse as refuse_message
+from serve_app.anthropic.routes import PATH as MESSAGES
+from serve_app.anthropic.routes import MessageRoutes
 from serve_app.cache_routes import CacheRoutes
 from serve_app.cache_transfer import CacheTransferRoutes
 from serve_app.coalesce import Coalesced
 from serve_app.content.texts import permitted_inputs
+from serve_app.contexts.routes import ContextRoutes, NoContextRoutes
 from serve_app.document_calls import DocumentCalls
 from serve_app.door import Door, door_of
 from serve_app.endpoint import Endpoint, Handler, HttpRequest, Refuse, Upload
@@ -39,10 +44,14 @@ from serve_app.modelcache.routes import ModelCacheRoutes, refuse
 from serve_app.modelcache.service import ModelCacheService
 from serve_app.modelcache.websocket import ModelCacheSocket
 from serve_app.openai.requests import EmbeddingRequest, Parser, parse_chat, parse_completion, parse_embedding
+from serve_app.openai.responses import parse_response
+from serve_app.openapi.route import PATH as DOCUMENT
+from serve_app.openapi.route import DocumentRoute
 from serve_app.parts import Parts
 from serve_app.pipeline import Pipeline
 from serve_app.relay import read_answer
 from serve_app.replies import Reply, json_reply
+from serve_app.responses import stored_responses
 from serve_app.tenants import Principal, caller_of
 from serve_app.vector_store_files import VectorStoreFileRoutes
 from serve_app.vector_stores import VectorStoreRoutes
@@ -78,12 +87,22 @@ class OpenAIRoutes:
         raise NotFoundError("The model does not exist.", param="model", code="model_not_found")
 
     async def _models(self, principal: Principal) -> list[dict[str, Any]]:
-        """The engine's own list, which says what kind of engine it is, and the encoder; of these, what the key may ask for."""
+        """The engine's own list, which says what kind of engine it is, the model's aliases, and the encoder; of these, what the key may
+        ask for.
+        """
+        llm = self._pipeline.config.llm.model
         answer = await self._pipeline.client.send(Call("GET", "/v1/models", {}), self._pipeline.directory.replicas)
         served = msgspec.json.decode(await read_answer(answer))["data"]
         shown = [{key: value for key, value in model.items() if key not in ("permission", "root", "parent")} for model in served]
-        encoder = {"id": self._pipeline.config.embedding.name, "object": "model", "created": self._created, "owned_by": "mygo"}
-        return [model for model in (*shown, encoder) if principal.may_ask(model["id"])]
+        aliases = [_called(name, model) for model in shown for name in llm.aliases if model["id"] == llm.name]
+        encoder: dict[str, Any] = {
+            "id": self._pipeline.config.embedding.name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "mygo",
+        }
+        asked = (*shown, *aliases) if any(map(principal.may_ask, llm.names)) else ()
+        return [*asked, *([encoder] if principal.may_ask(encoder["id"]) else [])]
 
     async def embeddings(self, request: HttpRequest) -> Reply:
         asked = parse_embedding(request.body)
@@ -107,6 +126,10 @@ class OpenAIRoutes:
         finally:
             ticket.end()
         return json_reply(_embedding_body(asked, config.name, embedded), headers=ticket.headers)
+
+
+def _called(alias: str, model: dict[str, Any]) -> dict[str, Any]:
+    return {**model, "id": alias, "mygo": {**model.get("mygo", {}), "alias_of": model["id"]}}
 
 
 def _embedding_body(asked: EmbeddingRequest, model: str, embedded: list[Embedded]) -> dict[str, Any]:
@@ -208,8 +231,8 @@ class ByMethod:
 
 PARSERS: Mapping[str, Parser] = {"/v1/chat/completions": parse_chat, "/v1/completions": parse_completion}
 """The routes that generate, and what reads their bodies."""
-OPEN = frozenset({"/healthz", "/readyz", "/welcome"})
-"""Routes that need no key: those of probes, and ModelCache's greeting."""
+OPEN = frozenset({"/healthz", "/readyz", "/welcome", DOCUMENT})
+"""Routes that need no key: those of probes, ModelCache's greeting, and what tells of all the others."""
 
 
 def create_app(
@@ -219,6 +242,7 @@ def create_app(
     modelcache: ModelCacheService | None = None,
     exchanges: Exchanges | None = None,
     keyring: Keyring | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> Starlette:
     """`parts`: those that the ingress waits for; `scrape`: the application's metrics as text; `keyring`: None where there are no keys."""
     limit = pipeline.config.ingress.max_body_bytes
@@ -236,6 +260,8 @@ def create_app(
         *route("/v1/models", {"GET": openai.models}),
         *route("/v1/models/{model:path}", {"GET": openai.model}),
         *(each for path, parse in PARSERS.items() for each in route(path, {"POST": openai.generate(parse)})),
+        *route("/v1/responses", {"POST": openai.generate(parse_response)}),
+        *(each for path, methods in MessageRoutes(pipeline).table().items() for each in route(path, methods, refuse_message)),
         *route("/v1/embeddings", {"POST": openai.embeddings}),
         *route("/healthz", {"GET": operations.health}),
         *route("/readyz", {"GET": operations.ready}),
@@ -243,12 +269,14 @@ def create_app(
     ]
     documents = DocumentCalls(pipeline)
     tables: list[Mapping[str, Mapping[str, Handler | Upload]]] = [
+        stored_responses(),
         VectorStoreRoutes(documents).table(),
         VectorStoreFileRoutes(documents).table(),
         FileRoutes(documents).table(),
         CacheRoutes(pipeline).table(),
         CacheTransferRoutes(pipeline).table(),
         AdminRoutes(keyring).table() if keyring else NoKeysRoutes().table(),
+        ContextRoutes(pipeline, pipeline.contexts, clock).table() if pipeline.contexts else NoContextRoutes().table(),
     ]
     for table in tables:
         for path, methods in table.items():
@@ -257,7 +285,10 @@ def create_app(
         for path, methods in ModelCacheRoutes(modelcache).table().items():
             routes += route(path, methods, refuse)
         routes.append(WebSocketRoute(MODELCACHE, ModelCacheSocket(modelcache, door, limit, pipeline.metrics)))
-    return Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})
+    routes += route(DOCUMENT, {"GET": DocumentRoute(routes, OPEN, keys=keyring is not None).get})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})
+    app.router.redirect_slashes = False  # it would send strangers, and what they carry, to whatever host their request names
+    return app
 
 
 async def _routing_error(request: Request, error: Exception) -> Response:
@@ -267,4 +298,5 @@ async def _routing_error(request: Request, error: Exception) -> Response:
         MethodError("This method is not allowed here.") if status == 405 else NotFoundError("There is no such route.", code="unknown_url")
     )
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    return Response(msgspec.json.encode(api_error.body()), api_error.status, headers, media_type="application/json")
+    body = message_error(api_error) if request.url.path.startswith(MESSAGES) else api_error.body()
+    return Response(msgspec.json.encode(body), api_error.status, headers, media_type="application/json")

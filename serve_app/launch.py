@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from serve_app import ports, session
+from serve_app import haproxy, ports, session
 from serve_app.announcer import Announcer
 from serve_app.config import is_loopback
 from serve_app.grpc import ENVIRONMENT as GRPC
@@ -35,6 +35,9 @@ ENVIRONMENT = {
     # exact hit; the other goes to a syslog that is rarely there. Ours count every request, and the access log has them.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     "RAY_SERVE_HAPROXY_LOG_TARGET": "127.0.0.1:514 sample 1:1000",
+    # Whoever sends nothing of a header, or takes nothing of an answer, for so long is cut off; Ray's default is an hour. Waiting for an
+    # answer does not count.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
     # Ray would report to its makers.
     "RAY_USAGE_STATS_ENABLED": "0",
     **GRPC,
@@ -75,6 +78,7 @@ def run(config: Path, *, dashboard: bool, verbose: bool, drain_limit_s: float) -
 
 def _serve(config: Path, url: str, stop: session.Stop, *, dashboard: bool, verbose: bool, drain_limit_s: float) -> int:
     set_environment(ports.is_free)
+    haproxy.limit_headers(os.environ)
     if not os.environ.get("RAY_ADDRESS"):
         own = guard(os.environ, Path.home(), Path(tempfile.gettempdir()), is_local=is_loopback(urlsplit(url).hostname))
         if (shown := hidden(config, own, os.environ)) != config:

@@ -2,7 +2,7 @@
 
 import asyncio
 import collections
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -94,8 +94,21 @@ class RayMetrics:
         self._head_starts = counter(
             "mygo_head_start_tokens", "Tokens prefilled while their documents were searched for, by use: used, wasted.", "use"
         )
+        self._kept = counter(
+            "mygo_context_events", "Of kept contexts: placed, moved, lost, full, used (before eviction), and blocks recomputed.", "event"
+        )
         self._trust = Gauge("mygo_prefix_trusted", "1 while requests go by predictions of cached tokens, 0 while these are too far off.")
         self._is_trusted = True
+        self._opened = counter(
+            "mygo_replica_circuit_opened",
+            "Circuits of replicas that opened, by the last failure: refused, lost, first_token, between_tokens.",
+            "reason",
+        )
+        self._circuit_states = Gauge(
+            "mygo_replica_circuit_state", "Replicas by the state of their circuit: closed, open, half_open.", tag_keys=("state",)
+        )
+        self.circuits: Callable[[], Mapping[str, int]] = dict
+        """How many replicas are in each state."""
         self._counts: collections.Counter[tuple[_Family, tuple[str, ...]]] = collections.Counter()
         self._observed: list[tuple[_Family, float, tuple[str, ...]]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -124,6 +137,10 @@ class RayMetrics:
     def disconnected(self, route: str) -> None:
         self._count(self._disconnected, route)
 
+    def opened(self, reason: str) -> None:
+        """A replica's circuit has opened."""
+        self._count(self._opened, reason)
+
     def prediction(self, predicted: int, cached: int, prompt_tokens: int) -> None:
         kinds = {"prompt": prompt_tokens, "cached": cached, "predicted": predicted, "error": abs(predicted - cached)}
         for kind, tokens in kinds.items():
@@ -142,6 +159,11 @@ class RayMetrics:
             if tokens:
                 self._counts[self._head_starts, (use,)] += tokens
 
+    def kept(self, event: str, count: int = 1) -> None:
+        if count:
+            self._count(self._kept, event)
+            self._counts[self._kept, (event,)] += count - 1
+
     def _count(self, counter: _Family, *values: str) -> None:
         self._counts[counter, values] += 1
         if len(self._observed) >= MAX_OBSERVED:
@@ -159,5 +181,7 @@ class RayMetrics:
         for (family, values), number in counts.items():
             family.metric.inc(number, tags=dict(zip(family.keys, values, strict=True)))
         self._trust.set(int(self._is_trusted))  # again and again: Ray forgets a gauge that nobody sets
+        for state, number in self.circuits().items():
+            self._circuit_states.set(number, tags={"state": state})
         for family, value, values in observed:
             family.metric.observe(value, tags=dict(zip(family.keys, values, strict=True)))

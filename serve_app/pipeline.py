@@ -7,7 +7,7 @@ exact key is built.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,13 +20,15 @@ from serve_app.admission.gate import Admission, Admitted
 from serve_app.augment import Augmenter
 from serve_app.config import AppConfig
 from serve_app.content.guard import Content, Ruled
+from serve_app.contexts.service import Contexts
 from serve_app.errors import ApiError, InvalidRequestError, NotFoundError, to_api_error
 from serve_app.learning import Learner
 from serve_app.media import refuse_remote_media
 from serve_app.metrics import Metrics
-from serve_app.openai import answers
+from serve_app.openai import answers, formats
 from serve_app.openai.citing import cited
-from serve_app.openai.replay import ID_PREFIXES, fill, render
+from serve_app.openai.kinds import Kind
+from serve_app.openai.replay import ID_PREFIXES, render
 from serve_app.openai.requests import Generation
 from serve_app.relay import read_answer, relay, send
 from serve_app.renewal import Renewals
@@ -34,6 +36,7 @@ from serve_app.replies import JSON_TYPE, SSE_TYPE, Ready, ReadyReply, Reply
 from serve_app.services import DocumentService, EmbeddingService
 from serve_app.tenants import Caller, Namespaces, Principal
 from serve_app.tiers import CacheTiers, Lookup
+from serve_app.time_limits import Deadline, patience
 
 _NOT_FOR_CLIENTS = frozenset({"kv_transfer_params", "ec_transfer_params"})
 _NOT_IN_XARGS = _NOT_FOR_CLIENTS | {"kv_cache_report_mode"}
@@ -43,7 +46,7 @@ _NOT_IN_XARGS = _NOT_FOR_CLIENTS | {"kv_cache_report_mode"}
 class Asked(NamedTuple):
     """All that the exact tier needs to know of a request that may be given a kept answer."""
 
-    kind: Literal["chat", "completion"]
+    kind: Kind
     namespace: str
     key: str
     stream: bool
@@ -52,8 +55,8 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request that is known to be answered, and what the cache is asked for it; `lookup` is None while its documents are not known, or
-    what content rules make of it.
+    """A request that is known to be answered, and what the cache is asked for it; `lookup` is None while its documents are not known, the
+    context that it begins with, or what content rules make of it.
     """
 
     request: Generation
@@ -66,7 +69,7 @@ class Arrival:
     @property
     def asked(self) -> Asked | None:
         """None: no kept answer may be given, or not at once."""
-        if self.lookup is None or not self.lookup.read or (self.ruled and self.ruled.waits):
+        if self.lookup is None or not self.lookup.read or self.request.marks or (self.ruled and self.ruled.waits):
             return None
         return Asked(self.request.kind, self.namespace, self.lookup.key, self.request.stream, self.request.include_usage)
 
@@ -90,6 +93,8 @@ class Pipeline:
     clock: Callable[[], float] = time.time
     content: Content | None = None
     """None: there are no content rules."""
+    contexts: Contexts | None = None
+    """None: nothing is kept for it."""
 
     async def generate(self, request: Generation, caller: Caller) -> Reply:
         """The answer to a checked request. Raises what `serve_app.errors.to_api_error` understands."""
@@ -98,13 +103,13 @@ class Pipeline:
     def arrive(self, request: Generation, caller: Caller) -> Arrival:
         """What comes before any waiting. Raises as `generate` does."""
         namespace = self.namespaces.of(caller.tenant)  # 1
-        self._admit(request, caller.principal)  # 2
+        request = self._admit(request, caller.principal)  # 2
         ruled = self.content.check(request, caller.tenant) if self.content else None
         if ruled is None:
-            lookup = None if request.retrieval else self.tiers.lookup(request, caller, namespace)
+            lookup = None if request.retrieval or request.context else self.tiers.lookup(request, caller, namespace)
             return Arrival(request, caller, namespace, lookup)
         request = ruled.request
-        is_known = ruled.is_final and not request.retrieval
+        is_known = ruled.is_final and not request.retrieval and not request.context
         lookup = self.tiers.lookup(request, caller, namespace, ruled.guard) if is_known else None
         return Arrival(request, caller, namespace, lookup, ruled)
 
@@ -144,8 +149,9 @@ class Pipeline:
     async def answer(self, arrival: Arrival) -> Reply:
         """The rest of the request's life."""
         admitted = self.admission.enter(arrival.request, arrival.caller, arrival.namespace)  # 2
+        deadline = Deadline(self.config.ingress.total_timeout_s)
         try:
-            return admitted.ends_with(await self._admitted(arrival, admitted))
+            return admitted.ends_with(deadline.over(await deadline.within(self._admitted(arrival, admitted))))
         except BaseException:
             admitted.end()
             raise
@@ -153,6 +159,7 @@ class Pipeline:
     async def _admitted(self, arrival: Arrival, admitted: Admitted) -> Reply:
         if arrival.ruled:
             arrival = replace(arrival, request=await arrival.ruled.permitted())  # 2
+        arrival = replace(arrival, request=await self._begun(arrival.request, arrival.namespace))
         if arrival.request.retrieval is None:
             return await self._answered(arrival, admitted)
         guard = arrival.ruled.guard if arrival.ruled else None
@@ -165,6 +172,14 @@ class Pipeline:
             if retrieved and retrieved.head_start:
                 self.routing.leave(retrieved.head_start)
         return cited(reply, retrieved.hits if retrieved else (), arrival.request.retrieval.citations)
+
+    async def _begun(self, request: Generation, namespace: str) -> Generation:
+        """With what is kept of it."""
+        if self.contexts:
+            return self.contexts.marked(await self.contexts.begun(request, namespace), namespace)
+        if request.context:
+            raise NotFoundError("Nothing is kept here: contexts.enabled in the configuration is false.", code="no_contexts")
+        return request
 
     async def _answered(self, arrival: Arrival, admitted: Admitted) -> Reply:
         request, caller, namespace, lookup = arrival.request, arrival.caller, arrival.namespace, arrival.lookup
@@ -191,16 +206,28 @@ class Pipeline:
         entry = await self.tiers.claim(lookup)
         if entry and (reply := self._replay(request, caller, entry, "exact", 1.0)):
             return reply
-        sent = await send(self.client, self.routing, request, caller, lookup.namespace, admitted.flow)  # 6, 7, 8
+        begun = self.contexts.keeping(request, caller, lookup.namespace) if self.contexts else None
+        limits = patience(self.config.ingress, is_stream=request.stream)
+        sent = await send(self.client, self.routing, request, caller, lookup.namespace, admitted.flow, limits, begun)  # 6, 7, 8
         return await relay(request, sent, self.tiers, lookup, admitted.used)  # 8, 9
 
-    def _admit(self, request: Generation, principal: Principal) -> None:
-        if request.model != self.config.llm.model.name or not principal.may_ask(request.model):
-            served = self.config.llm.model.name
-            raise NotFoundError(f"The model does not exist here; the one that answers is {served}.", param="model", code="model_not_found")
+    def require_model(self, name: str, principal: Principal) -> str:
+        """The model's own name. Raises `NotFoundError` where none answers to the given one, or none that the key may ask."""
+        served = self.config.llm.model
+        if name not in served.names or not any(map(principal.may_ask, served.names)):
+            raise NotFoundError(
+                f"The model does not exist here; the one that answers is {served.name}.", param="model", code="model_not_found"
+            )
+        return served.name
+
+    def _admit(self, request: Generation, principal: Principal) -> Generation:
+        """The request as it goes on, under the model's own name."""
+        model = self.require_model(request.model, principal)
+        if model != request.model:
+            request = replace(request, model=model, body={**request.body, "model": model})
         limit = min((replica.max_model_len for replica in self.directory.replicas), default=None)
         if limit and request.max_tokens and request.max_tokens > limit:
-            field = "max_completion_tokens" if "max_completion_tokens" in request.body else "max_tokens"
+            field = request.length_field
             raise InvalidRequestError(f"{field} must be at most {limit}, the model's context length.", param=field, code="invalid_value")
         if refused := _NOT_FOR_CLIENTS & request.body.keys():
             raise InvalidRequestError("This field is not accepted here.", param=min(refused), code="unsupported_parameter")
@@ -208,6 +235,7 @@ class Pipeline:
         if isinstance(xargs, dict) and (refused := _NOT_IN_XARGS & xargs.keys()):
             raise InvalidRequestError("This field is not accepted here.", param=f"vllm_xargs.{min(refused)}", code="unsupported_parameter")
         refuse_remote_media(request.body, self.config.llm)
+        return request
 
     def _audit(self, request: Generation, caller: Caller, lookup: Lookup) -> None:
         """Has the answer that was just served computed anew now and then."""
@@ -226,7 +254,7 @@ class Pipeline:
             anew = await self.tiers.to_renew(lookup)
             if anew is None:
                 return "not_needed"
-            self.tiers.keep(anew, answers.from_json, await self._anew(request, caller, lookup))
+            self.tiers.keep(anew, formats.from_json(request.kind), await self._anew(request, caller, lookup))
             return "renewed"
 
         self.renewals.served(entry, lookup.key, renew)
@@ -236,17 +264,17 @@ class Pipeline:
         body = {key: value for key, value in request.body.items() if key not in ("stream", "stream_options")}
         whole = replace(request, stream=False, include_usage=False, body=body)
         flow = self.admission.flow(whole, caller, lookup.namespace, is_background=True)
-        raw = await read_answer(await send(self.client, self.routing, whole, caller, lookup.namespace, flow))
+        limits = patience(self.config.ingress, is_stream=False)
+        raw = await read_answer(await send(self.client, self.routing, whole, caller, lookup.namespace, flow, limits))
         return await lookup.guard.whole(raw) if lookup.guard else raw
 
     def _replay(self, request: Generation, caller: Caller, entry: Entry, tier: str, similarity: float) -> Reply | None:
         """None for an answer that was damaged in the store: a doubt, and so a miss."""
         try:
-            pieces = render(entry.answer, request.kind, stream=request.stream, include_usage=request.include_usage)
+            body = formats.replayed(request, entry.answer, caller.request_id, int(self.clock()))
         except msgspec.DecodeError:
             self.metrics.cache(tier, "damaged")
             return None
-        body = fill(pieces, ID_PREFIXES[request.kind] + caller.request_id, int(self.clock()))
         return Reply(200, {**request.headers, **_hit_headers(entry, tier, similarity)}, SSE_TYPE if request.stream else JSON_TYPE, body)
 
 

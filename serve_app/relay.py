@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from deployments.channel.patience import Patience
 from deployments.errors import DeploymentError, ReplicaLostError
 from deployments.rendering import DocumentChat
 from deployments.replica_client import Answer, Call, ReplicaClient
@@ -16,24 +17,21 @@ from deployments.routing import Ranking, Routing
 from deployments.turns import Flow
 from retrieval.prompt import blocks, insert, labels, ranking
 from serve_app.errors import ApiError, to_api_error
-from serve_app.openai import answers, engine_errors, sse
+from serve_app.openai import engine_errors, formats, sse
+from serve_app.openai.kinds import WITH_CHOICES
+from serve_app.openai.reference import engine_body
 from serve_app.openai.requests import Generation
 from serve_app.replies import JSON_TYPE, SSE_TYPE, Reply
 from serve_app.tenants import Caller
 from serve_app.tiers import CacheTiers, Lookup
 
 Used = Callable[[sse.Usage], None]
+Begun = Callable[[str], None]
 log = logging.getLogger("ray.serve")
 
 MAX_ERROR_BYTES = 64 * 1024
 _OURS = ("cache", "retrieval", "request_id", "priority")
 """Fields that the engine does not get: the application's own, and those that are not a client's to set."""
-
-
-class _Tokenized(msgspec.Struct):
-    """What an engine's `/tokenize` says of a prompt; an error of its has no count."""
-
-    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +40,8 @@ class Sent:
 
     answer: Answer
     ranking: Ranking
+    begun: Begun | None = None
+    """Is told once, when the first token has come, which replica gave it: its engine holds the prompt now."""
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """See `Answer.chunks`."""
@@ -50,6 +50,8 @@ class Sent:
             if ranking:
                 ranking.answered()
                 ranking = None
+                if self.begun:
+                    self.begun(self.answer.replica)
             yield chunk
 
     async def close(self) -> None:
@@ -59,10 +61,23 @@ class Sent:
             await self.answer.close()
 
 
-async def send(client: ReplicaClient, routing: Routing, request: Generation, caller: Caller, namespace: str, flow: Flow) -> Sent:
-    """The answer of the best replica that gives one, at its turn. Raises `ApiError` for the engine's errors, and `DeploymentError`."""
-    call, salt, chat = engine_request(request, caller, namespace)
-    ranking = await routing.rank(call, salt, request.prompt_characters, not request.stream, chat, flow)  # 6, 7
+async def send(
+    client: ReplicaClient,
+    routing: Routing,
+    request: Generation,
+    caller: Caller,
+    namespace: str,
+    flow: Flow,
+    patience: Patience | None = None,
+    begun: Begun | None = None,
+) -> Sent:
+    """The answer of the best replica that gives one, at its turn; `begun`: see `Sent`.
+
+    Raises `ApiError` for the engine's errors, and `DeploymentError`.
+    """
+    call, salt, chat = engine_request(request, caller, namespace, patience)
+    is_kept = bool(request.context_headers)
+    ranking = await routing.rank(call, salt, request.prompt_characters, not request.stream, chat, flow, begins_kept=is_kept)  # 6, 7
     try:
         answer = await client.send(ranking.call, ranking.replicas, ranking.asking)
         if answer.status >= 400:
@@ -70,14 +85,16 @@ async def send(client: ReplicaClient, routing: Routing, request: Generation, cal
     except BaseException:
         ranking.end()
         raise
-    return Sent(answer, ranking)
+    return Sent(answer, ranking, begun)
 
 
-def engine_request(request: Generation, caller: Caller, namespace: str) -> tuple[Call, str, DocumentChat | None]:
+def engine_request(
+    request: Generation, caller: Caller, namespace: str, patience: Patience | None = None
+) -> tuple[Call, str, DocumentChat | None]:
     """What the engine gets, the salt of its KV, and the same as a chat whose documents may change their order, if it is one."""
     body = _engine_body(request, namespace)
     headers = {"content-type": JSON_TYPE, "x-request-id": caller.request_id}
-    call = Call("POST", request.path, headers, msgspec.json.encode(body))
+    call = Call("POST", request.path, headers, msgspec.json.encode(body), patience)
     return call, body["cache_salt"], _document_chat(request, call, body)
 
 
@@ -98,11 +115,11 @@ def _document_chat(request: Generation, call: Call, body: dict[str, Any]) -> Doc
 
 def _engine_body(request: Generation, namespace: str) -> dict[str, Any]:
     """What the engine gets: the tenant's salt keeps its KV apart, and the usage is always asked for."""
-    body = {key: value for key, value in request.body.items() if key not in _OURS}
+    body = engine_body({key: value for key, value in request.body.items() if key not in _OURS})
     salt = body.get("cache_salt")
     namespace = request.retrieved.scope if request.retrieved else namespace
     body["cache_salt"] = namespace if salt is None else hashlib.sha256(f"{namespace}/{salt}".encode()).hexdigest()
-    if request.stream:
+    if request.stream and request.kind in WITH_CHOICES:
         body["stream_options"] = {**body.get("stream_options", {}), "include_usage": True}
     return body
 
@@ -119,11 +136,13 @@ async def _exact_length(
     client: ReplicaClient, request: Generation, error: engine_errors.ContextLengthError, ranked: list[Replica]
 ) -> ApiError:
     """Engines stop counting where a prompt gets too long; its writer wants to know by how much."""
-    body = {key: request.body[key] for key in ("model", request.prompt_field)}
-    call = Call("POST", "/tokenize", {"content-type": JSON_TYPE}, msgspec.json.encode(body))
+    counting = formats.counting(request)
+    if counting is None:
+        return error
+    call = Call("POST", counting.path, {"content-type": JSON_TYPE}, msgspec.json.encode(counting.body))
     try:
         raw = await read_answer(await client.send(call, ranked))
-        return error.with_length(msgspec.json.decode(raw, type=_Tokenized).count)
+        return error.with_length(counting.tokens(raw))
     except (DeploymentError, msgspec.DecodeError):  # the prompt is too long, however long it is
         return error
 
@@ -143,18 +162,18 @@ async def relay(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Look
 
         return Reply(200, headers, SSE_TYPE, _stream(request, sent, tiers, lookup, used), close)
     raw = await read_answer(sent)
-    _compare(sent.ranking, sse.usage_of(raw), used)
+    _compare(sent.ranking, formats.usage_of(request.kind, raw), used)
     if lookup.guard:
         raw = await lookup.guard.whole(raw)
-    tiers.keep(lookup, answers.from_json, raw)
+    tiers.keep(lookup, formats.from_json(request.kind), raw)
     lookup.ticket.ended()
     return Reply(200, headers, JSON_TYPE, raw)
 
 
 async def _stream(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lookup, used: Used) -> AsyncIterator[bytes]:
     """The replica's bytes as they come; what is kept is read from a copy, once the last one is there."""
-    copy = sse.StreamCopy(tiers.copy_limit(lookup))
-    events = sse.WholeEvents(drop_usage=not request.include_usage)
+    copy, parse = formats.copy_of(request, tiers.copy_limit(lookup)), formats.from_stream(request.kind)
+    events = formats.events_of(request)
     rules = lookup.guard.events(request) if lookup.guard else None
     judge = lookup.guard if lookup.guard and lookup.guard.judges_answers else None
     try:
@@ -163,11 +182,11 @@ async def _stream(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lo
                 chunk = rules.feed(chunk)
             is_whole = copy.feed(chunk)
             if is_whole and judge is None:
-                tiers.keep(lookup, answers.from_stream, copy.raw)
+                tiers.keep(lookup, parse, copy.raw)
             if whole := events.feed(chunk):
                 yield whole
-            if is_whole and judge and await judge.may_keep(copy.raw):
-                tiers.keep(lookup, answers.from_stream, copy.raw)
+            if is_whole and judge and await judge.may_keep(copy.raw, parse):
+                tiers.keep(lookup, parse, copy.raw)
             if rules and rules.is_over:
                 break  # the engine is left
         _compare(sent.ranking, events.usage, used)
@@ -175,7 +194,7 @@ async def _stream(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lo
     except ReplicaLostError as error:
         log.warning("replica lost in the middle of a stream", extra={"replica": sent.answer.replica})
         lookup.ticket.ended()
-        yield sse.event(to_api_error(error).body())
+        yield formats.broken_off(request, to_api_error(error), events)
     finally:
         lookup.ticket.left()
         await sent.close()

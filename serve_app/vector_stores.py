@@ -175,6 +175,7 @@ def _store(info: VectorStoreInfo) -> dict[str, Any]:
         "status": "in_progress" if info.counts.get("in_progress") else "completed",
         "file_counts": file_counts(info.counts),
         "usage_bytes": info.usage_bytes,
+        "last_active_at": None,  # the reference's: nothing here ends for want of use, so nobody notes it
         "metadata": dict(info.metadata),
         "version": info.version,
         **({"group": info.group} if info.group else {}),

@@ -97,6 +97,13 @@ class BlockKeys:
         self._inverse_powers = np.cumprod(np.full(size, self._inverse, np.uint64), dtype=np.uint64)
 
 
+def common(one: Tokens, other: Tokens) -> int:
+    """Tokens with which both begin."""
+    length = min(len(one), len(other))
+    differing = np.flatnonzero(one[:length] != other[:length])
+    return int(differing[0]) if len(differing) else length
+
+
 def _mix(value: int) -> int:
     """splitmix64's finalizer (Steele, Lea and Flood 2014)."""
     value &= _MASK64

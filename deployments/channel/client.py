@@ -9,10 +9,13 @@ from urllib.parse import urlsplit
 
 from deployments.channel import frames
 from deployments.channel.frames import MAX_PAYLOAD, NONCE_BYTES, WINDOW, Decoder, Frame, Kind, Request, Start, frame
-from deployments.errors import ChannelError, OversizeError, SilentError
+from deployments.channel.patience import Patience, Silence
+from deployments.errors import ChannelError, OversizeError
 
 CONNECT_TIMEOUT_S = 2.0
 MAX_EXCHANGES = 2**32
+WATCH_S = 1.0
+"""What silence may be noticed too late."""
 MAX_UNREAD = 32 * 1024 * 1024
 """Bytes of requests that may wait for a server that does not read; then it gets no more."""
 
@@ -23,7 +26,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, url: str, secret: bytes, silence_s: float) -> None:
         self._url = url
         self._secret = secret
-        self._silence_s = silence_s
+        self._patience = Patience(silence_s, silence_s)
         self._decoder = Decoder()
         self._nonce = secrets.token_bytes(NONCE_BYTES)
         self._server_nonce = b""
@@ -93,8 +96,11 @@ class Connection(asyncio.Protocol):
     def _proof(self, side: str) -> bytes:
         return frames.proof(self._secret, side, self._url, self._server_nonce, self._nonce)
 
-    def request(self, request: Request) -> "Exchange":
-        """Sends it. Raises `ChannelError` if the connection is closed, or takes nothing at the moment, and `OversizeError`."""
+    def request(self, request: Request, patience: Patience | None = None) -> "Exchange":
+        """Sends it. Raises `ChannelError` if the connection is closed, or takes nothing at the moment, and `OversizeError`.
+
+        `patience`: how long may be waited for this answer; None: as the connection was made for.
+        """
         if not self.is_open or self._is_full:
             raise ChannelError("the connection is closed, or the other end does not read")
         payload = frames.pack(request)
@@ -103,7 +109,9 @@ class Connection(asyncio.Protocol):
         self._number = (self._number + 1) % MAX_EXCHANGES
         while self._number in self._exchanges:
             self._number = (self._number + 1) % MAX_EXCHANGES
-        exchange = self._exchanges[self._number] = Exchange(self, self._number)
+        patience = patience or self._patience
+        silence = Silence(patience, self._loop.time())
+        exchange = self._exchanges[self._number] = Exchange(self, self._number, silence, patience.shortest_s)
         self.write(frame(Kind.REQUEST, self._number, payload))
         if self._watching is None:
             self._watch()
@@ -127,28 +135,31 @@ class Connection(asyncio.Protocol):
         """Ends exchanges that have been silent for too long; a timer for each wait would cost more than the wait."""
         now = self._loop.time()
         for exchange in tuple(self._exchanges.values()):
-            if exchange.waits_since is not None and now - exchange.waits_since > self._silence_s:
-                exchange.lose(SilentError("the other end is silent"))
-        self._watching = self._loop.call_later(min(1.0, self._silence_s / 4), self._watch) if self._exchanges else None
+            if error := exchange.silence.error(now):
+                exchange.lose(error)
+        shortest_s = min((exchange.shortest_s for exchange in self._exchanges.values()), default=None)
+        self._watching = None if shortest_s is None else self._loop.call_later(min(WATCH_S, shortest_s / 4), self._watch)
 
 
 class Exchange:
     """One request and its answer. To be closed, however it ends."""
 
-    def __init__(self, connection: Connection, number: int) -> None:
+    def __init__(self, connection: Connection, number: int, silence: Silence, shortest_s: float) -> None:
         self._connection = connection
         self._number = number
+        self.silence = silence
+        self.shortest_s = shortest_s
+        """See `Patience`."""
         self._start: Start | None = None
         self._pieces: deque[bytes] = deque()
         self._taken = 0
         self._ended = False
         self._lost: ChannelError | None = None
         self._waiting: asyncio.Future[None] | None = None
-        self.waits_since: float | None = None
-        """On the event loop's clock: since when its reader waits for the other end."""
 
     def received(self, got: Frame) -> None:
         if got.kind == Kind.DATA:
+            self.silence.begins()
             self._pieces.append(got.payload)
         elif got.kind == Kind.END:
             self._ended = True
@@ -194,11 +205,13 @@ class Exchange:
         if self._lost is not None:
             raise self._lost
         loop = asyncio.get_running_loop()
-        self._waiting, self.waits_since = loop.create_future(), loop.time()
+        self._waiting = loop.create_future()
+        self.silence.waits(loop.time())
         try:
             await self._waiting
         finally:
-            self._waiting = self.waits_since = None
+            self._waiting = None
+            self.silence.reads()
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
@@ -211,7 +224,7 @@ class Exchange:
 
 
 async def connect(url: str, secret: bytes, silence_s: float) -> Connection:
-    """To `tcp://host:port`. `silence_s`: how long an exchange may wait for the other end. Raises `ChannelError`."""
+    """To `tcp://host:port`. `silence_s`: how long an exchange may wait for the other end, by default. Raises `ChannelError`."""
     where = urlsplit(url)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):

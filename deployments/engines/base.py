@@ -63,6 +63,10 @@ class Engine(Protocol):
         """Tokens in one KV block. Available after `start`."""
 
     @property
+    def kv_blocks(self) -> int:
+        """Blocks that its cache on the device holds. Available after `start`."""
+
+    @property
     def max_model_len(self) -> int:
         """Longest prompt and answer together, in tokens. Available after `start`."""
 

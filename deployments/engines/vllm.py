@@ -12,6 +12,7 @@ from deployments.config import ModelConfig, VllmEngineConfig
 from deployments.demo_model import MODEL_DIR
 from deployments.engines.base import ASGIApp, KvEventSource, Load
 from deployments.engines.guardian import start_guardian
+from deployments.engines.vllm_rendering import rendered
 from deployments.errors import EngineDeadError, EngineStartError
 from retrieval.prompt import unknown_control
 
@@ -50,6 +51,10 @@ class VllmEngine:
         return int(self._llm.vllm_config.cache_config.block_size)
 
     @property
+    def kv_blocks(self) -> int:
+        return int(self._llm.vllm_config.cache_config.num_gpu_blocks or 0)
+
+    @property
     def max_model_len(self) -> int:
         return int(self._llm.model_config.max_model_len)
 
@@ -79,13 +84,15 @@ class VllmEngine:
             ) from error
 
     def _arguments(self) -> Namespace:
-        from vllm.config import KVEventsConfig
+        from vllm.config import KVEventsConfig, StructuredOutputsConfig
         from vllm.entrypoints.launchers.cli_args import make_arg_parser
         from vllm.utils.argparse_utils import FlexibleArgumentParser
 
         args: Namespace = make_arg_parser(FlexibleArgumentParser()).parse_args([])
         given = self._config.args.given()
         _check_names(given, set(vars(args)))
+        if isinstance(given.get("structured_outputs_config"), dict):  # vLLM makes objects of other arguments' dicts, not of this one's
+            given["structured_outputs_config"] = StructuredOutputsConfig(**given["structured_outputs_config"])
         endpoint = "tcp://*:0"
         defaults = {
             "model": str(MODEL_DIR) if self._model.source == "demo" else self._model.source,
@@ -154,16 +161,8 @@ class VllmEngine:
         return tuple(KvEventSource(source.endpoint, source.replay_endpoint, source.topic, rank) for rank, source in sorted(sources.items()))
 
     async def render(self, path: str, body: bytes) -> Sequence[int] | None:
-        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-        from vllm.entrypoints.openai.completion.protocol import CompletionRequest
-
-        renderer = self._app.state.online_renderer
         try:
-            if path.startswith("/v1/chat/"):
-                rendered = await renderer.render_chat(ChatCompletionRequest.model_validate_json(body), skip_mm_cache=True)
-                inputs = rendered[1] if isinstance(rendered, tuple) else []
-            else:
-                inputs = await renderer.render_completion(CompletionRequest.model_validate_json(body), skip_mm_cache=True)
+            inputs = await rendered(self._app.state, path, body)
         except Exception:  # of many types: whatever is wrong with the request, its own answer says it
             return None
         if not isinstance(inputs, list) or len(inputs) != 1:

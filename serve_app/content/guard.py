@@ -8,13 +8,16 @@ from typing import Any
 
 import msgspec
 
-from serve_app.content.answers import BLOCKED, Events, answer_text, blank, pass_choices, pass_whole
+from serve_app.content.answers import BLOCKED, Events, pass_choices
 from serve_app.content.base import Matcher, Moderator, Rule
+from serve_app.content.items import blank_answer, pass_answer, pass_items, text_of_answer
 from serve_app.content.moderation import NAME, Moderation
+from serve_app.content.named_events import MessageEvents, ResponseEvents, ruled_events
 from serve_app.content.prompts import Checked, prompt_text, require_text
 from serve_app.errors import ApiError, InvalidRequestError, UpstreamError
 from serve_app.metrics import Metrics
 from serve_app.openai import answers
+from serve_app.openai.formats import Parse
 from serve_app.openai.requests import Generation
 
 LONG_BYTES = 16 * 1024
@@ -38,7 +41,7 @@ class Guard:
         """What of it can be told at once. Raises `InvalidRequestError` for what cannot be checked."""
         if self.prompt or self.moderation:
             require_text(request)
-        if self.answer and (asked := [field for field in _SPELT_OUT if request.body.get(field, False) is not False]):  # 0 asks, too
+        if self.answer and (asked := _spelt_out(request)):
             raise InvalidRequestError(
                 "This cannot be had here: it would show answers that are not checked.",
                 param=asked[0],
@@ -66,29 +69,30 @@ class Guard:
         try:
             if self.answer:
                 met: list[Rule] = []
-                work = partial(pass_whole, raw, self.answer, met.append)
+                work = partial(pass_answer, raw, self.answer, met.append)
                 raw = await asyncio.to_thread(work) if len(raw) > LONG_BYTES else work()
                 for rule in met:
                     self.met(rule)
-            return raw if await self._passes(msgspec.json.decode(raw)) else blank(raw)
+            return raw if await self._passes(msgspec.json.decode(raw)) else blank_answer(raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise UpstreamError("The engine's answer could not be read, so it could not be checked.", code="engine_error") from None
 
     def imported(self, answer: dict[str, Any]) -> None:
         """Leaves in an answer that no engine gave what may be kept. Raises `InvalidRequestError`. The model does not judge it."""
         if self.answer:
+            is_blocked = pass_items(answer, self.answer, self.met)
             pass_choices(answer, self.answer, self.met)
-            if any(choice.get("finish_reason") == BLOCKED for choice in answer.get("choices") or ()):
+            if is_blocked or any(choice.get("finish_reason") == BLOCKED for choice in answer.get("choices") or ()):
                 raise InvalidRequestError("answer: it is against a content rule.", param="answer", code=BLOCKED)
 
-    def events(self, request: Generation) -> Events | None:
+    def events(self, request: Generation) -> Events | MessageEvents | ResponseEvents | None:
         """What a streamed answer's events pass. None: nothing."""
-        return Events(self.answer, request.choices, self.met) if self.answer else None
+        return ruled_events(request, self.answer, self.met) if self.answer else None
 
-    async def may_keep(self, raw: bytes) -> bool:
+    async def may_keep(self, raw: bytes, parse: Parse = answers.from_stream) -> bool:
         """Of a complete streamed answer: what the model says of it. Never raises `UnavailableError`."""
         try:
-            answer = answers.from_stream(raw) if self.judges_answers else {}
+            answer = parse(raw) if self.judges_answers else {}
             return answer is not None and await self._passes(answer)
         except ApiError:
             return False
@@ -100,7 +104,7 @@ class Guard:
     async def _passes(self, answer: dict[str, Any]) -> bool:
         if self.moderation is None or not self.judges_answers:
             return True
-        return not await self.moderation.flags(answer_text(answer))
+        return not await self.moderation.flags(text_of_answer(answer))
 
     def met(self, rule: Rule) -> None:
         self.metrics.content(rule.name, rule.action)
@@ -156,6 +160,13 @@ class Content:
     async def close(self) -> None:
         if self.moderator:
             await self.moderator.close()
+
+
+def _spelt_out(request: Generation) -> list[str]:
+    asked = [field for field in _SPELT_OUT if request.body.get(field, False) is not False]  # 0 asks, too
+    if request.kind == "response" and "message.output_text.logprobs" in request.body.get("include", ()):
+        asked.append("include")
+    return asked
 
 
 def _against(name: str, request: Generation) -> InvalidRequestError:

@@ -1,7 +1,7 @@
 """The texts of a request, checked and masked where they stand.
 
-Of a chat: what its messages say, part by part, and the arguments of tool calls in it, which are not masked (they are JSON that programs
-read: only blocking rules are for them). Of a completion: its prompts, and what is to follow (`suffix`).
+Of a chat, a response or a message: what its turns and instructions say, part by part, and the arguments of tool calls in it, which are not
+masked (they are JSON that programs read: only blocking rules are for them). Of a completion: its prompts, and what is to follow (`suffix`).
 """
 
 from collections.abc import Iterator
@@ -10,10 +10,13 @@ from typing import Any
 from serve_app.content.base import Matcher, Rule
 from serve_app.content.stream import passed
 from serve_app.errors import InvalidRequestError
+from serve_app.openai.kinds import PROMPTS
 from serve_app.openai.requests import Generation
 
 _SAID = frozenset({"content", "text", "refusal", "reasoning", "reasoning_content", "thinking"})
 _ARGUMENTS = "arguments"
+_SAME_AS = {"input": _ARGUMENTS, "output": "content"}
+"""What a tool was given and what it has given, in responses and messages."""
 
 
 class Checked:
@@ -56,8 +59,7 @@ def prompt_text(request: Generation) -> str:
 
 
 def _fields(request: Generation) -> list[str]:
-    fields = ("messages",) if request.kind == "chat" else ("prompt", "suffix")
-    return [field for field in fields if field in request.body]
+    return [field for field in PROMPTS[request.kind] if field in request.body]
 
 
 def _texts(value: Any, name: str) -> Iterator[str]:
@@ -74,7 +76,7 @@ def _texts(value: Any, name: str) -> Iterator[str]:
 
 def _name(key: str, above: str) -> str:
     """All that arguments hold is arguments: some write them as an object."""
-    return above if above == _ARGUMENTS else key
+    return above if above == _ARGUMENTS else _SAME_AS.get(key, key)
 
 
 def _flat(value: Any) -> Iterator[Any]:

@@ -20,7 +20,7 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-_MIDSTREAM = {"service_unavailable": 503, "invalid_request_error": 400}
+_MIDSTREAM = {"service_unavailable": 503, "invalid_request_error": 400, "timeout_error": 504}
 """The statuses of errors that a stream ends with, by their types: the status line was sent before."""
 MAX_DETAILS = 2048
 """Characters. What comes after an answer must fit 8 KB, all together."""

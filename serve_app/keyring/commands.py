@@ -55,6 +55,12 @@ def main(arguments: Sequence[str]) -> int:
         "--weight", type=float, default=argparse.SUPPRESS, help="its share of the engines, in relation to the others' (1 unless it is said)"
     )
     change.add_argument(
+        "--context-tokens",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="that it may have kept of chats' beginnings (unless it is said: contexts.tokens of the configuration)",
+    )
+    change.add_argument(
         "--groups",
         type=_names,
         default=argparse.SUPPRESS,
@@ -188,7 +194,8 @@ def _audit(store: KeyStore, options: argparse.Namespace) -> None:
 
 def _list_tenants(store: KeyStore, options: argparse.Namespace) -> None:
     found = _all(lambda after: store.tenants(after, PAGE), lambda each: each[0])
-    _table(options, [{"name": name, **msgspec.to_builtins(settings)} for name, settings in found], ("name", "weight", "limits", "groups"))
+    rows = [{"name": name, **msgspec.to_builtins(settings)} for name, settings in found]
+    _table(options, rows, ("name", "weight", "limits", "groups", "context_tokens"))
 
 
 def _change_tenant(store: KeyStore, options: argparse.Namespace) -> None:

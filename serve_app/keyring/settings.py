@@ -62,6 +62,8 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     weight: Annotated[float, Meta(gt=0, le=1000)] = DEFAULT_WEIGHT
     """Its share of the engines when there is not enough for all, in relation to the others' weights."""
     limits: Limits = Limits()
+    context_tokens: Count | None = None
+    """Tokens of beginnings of chats that are kept at the same time because it was asked for. None: as configured."""
     groups: Groups = ()
     """Access groups that it is in, besides those of `retrieval.groups` in the configuration. A group is there once it is named."""
 

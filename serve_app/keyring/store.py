@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection, Row, insert, select, update
 
-from cache.config import is_server
 from cache.database import Database
 from cache.migrate import migrate
 from serve_app.config import AppConfig
@@ -33,10 +32,7 @@ class Known:
 
 def keyring_url(config: AppConfig) -> str:
     """SQLAlchemy URL of the keys' database. It holds the password, if there is one."""
-    for url in (config.auth.database_url, config.cache.database_url if is_server(config.cache.database_url) else None):
-        if url is not None:
-            return url.get_secret_value()
-    return f"sqlite:///{config.data_dir.expanduser().absolute() / 'keyring.db'}"
+    return config.url_of(config.auth.database_url, "keyring.db")
 
 
 def open_keyring(url: str) -> "KeyStore":

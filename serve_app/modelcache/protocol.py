@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from serve_app.json_bounds import has_too_many_values
 from serve_app.modelcache import bodies
 from serve_app.modelcache.backend import Message
 from serve_app.modelcache.bodies import Response
@@ -94,6 +95,8 @@ Request = Query | Insert | Delete | Truncate | Register
 
 def decode(raw: bytes | str) -> Any:
     """The JSON value. Raises `NotJsonError`."""
+    if has_too_many_values(raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw):
+        raise NotJsonError
     try:
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, ValueError, RecursionError):  # ValueError: text that UTF-8 cannot express, endless integers

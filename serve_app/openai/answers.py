@@ -126,7 +126,7 @@ def _as_message(choice: dict[str, Any]) -> dict[str, Any]:
     """A choice of a stream (`delta`) as a choice of a whole answer (`message`)."""
     if "delta" not in choice:
         return {key: value for key, value in choice.items() if key != "token_ids"}
-    message = {"role": "assistant", "content": None, **choice["delta"]}
+    message = {"role": "assistant", "content": None, "refusal": None, **choice["delta"]}
     if calls := message.get("tool_calls"):
         message["tool_calls"] = [{key: value for key, value in call.items() if key != "index"} for call in calls]
     return {**{key: value for key, value in choice.items() if key not in ("delta", "token_ids")}, "message": message}
@@ -134,7 +134,13 @@ def _as_message(choice: dict[str, Any]) -> dict[str, Any]:
 
 def of_text(text: str, model: str) -> dict[str, Any]:
     """A chat's answer that no engine wrote, as one of an engine would be kept."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "logprobs": None, "finish_reason": "stop", "stop_reason": None}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text, "refusal": None},
+        "logprobs": None,
+        "finish_reason": "stop",
+        "stop_reason": None,
+    }
     usage = {"prompt_tokens": 0, "total_tokens": 0, "completion_tokens": 0}
     return {"object": "chat.completion", "model": model, "choices": [choice], "usage": usage}
 
@@ -142,14 +148,17 @@ def of_text(text: str, model: str) -> dict[str, Any]:
 def completion_tokens(answer: dict[str, Any]) -> int:
     """Tokens that were computed for it; 0 when it does not say."""
     usage = answer.get("usage")
-    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    tokens = usage.get("completion_tokens", usage.get("output_tokens")) if isinstance(usage, dict) else None
     return tokens if isinstance(tokens, int) and tokens >= 0 else 0
 
 
 def to_stream(answer: dict[str, Any], response_id: str, created: int, include_usage: bool) -> bytes:
     """The whole stream at once: role, text, and finish reason of each choice, then the usage if asked for."""
     head = {"id": response_id, "created": created, "object": _chunk_object(answer), "model": answer.get("model")}
-    parts = [event({**head, "choices": [part]}) for choice in answer["choices"] for part in _parts(choice)]
+    if "system_fingerprint" in answer:
+        head["system_fingerprint"] = answer["system_fingerprint"]
+    null = {"usage": None} if include_usage else {}
+    parts = [event({**head, "choices": [part], **null}) for choice in answer["choices"] for part in _parts(choice)]
     if include_usage:
         parts.append(event({**head, "choices": [], "usage": answer["usage"]}))
     return b"".join([*parts, DONE])

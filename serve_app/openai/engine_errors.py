@@ -14,6 +14,23 @@ _CONTEXT = re.compile(
     re.DOTALL,
 )
 _FIELD = re.compile(r"[A-Za-z_][\w.\[\]]*\Z")
+_SAID = (
+    (
+        re.compile(r"--tool-call-parser to be set"),
+        "tool_choice",
+        "tool_choice: the engine is not set up to read tool calls (llm.engine.args: enable_auto_tool_choice and tool_call_parser).",
+    ),
+    (re.compile(r"^Token id \d+ is out of vocabulary"), "prompt", "prompt has token ids that the model does not have."),
+    (re.compile(r"^stop cannot contain an empty string"), "stop", "stop must not have empty texts."),
+    (re.compile(r"decoder prompt cannot be empty"), "prompt", "prompt must not be empty."),
+    (re.compile(r"is not a multimodal model$"), "messages", "messages must have texts only: the model reads nothing else."),
+    (
+        re.compile(r"^(Failed to transform json schema into a grammar|The provided JSON schema contains features not supported)"),
+        "response_format",
+        "response_format has a JSON schema that is none, or that the engine cannot hold an answer to.",
+    ),
+)
+"""What engines say without naming a field: the field, and what a client is told."""
 
 
 class ContextLengthError(InvalidRequestError):
@@ -45,7 +62,10 @@ def from_engine(status: int, raw: bytes, prompt_field: str) -> ApiError:
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         return UnavailableError("The engine is overloaded. Try again.", code="overloaded")
     if status < 500:
-        field = param if isinstance(param, str) and _FIELD.match(param) else None
+        for pattern, known, told in _SAID:
+            if pattern.search(message):
+                return InvalidRequestError(told, param=known, code="invalid_value")
+        field = _field(param)
         return InvalidRequestError(_explain(field), param=field, code="invalid_value")
     return UpstreamError("The engine failed to answer.", code="engine_error")
 
@@ -57,6 +77,19 @@ def _error_object(raw: bytes) -> dict[str, Any]:
         return {}
     error = value.get("error", value) if isinstance(value, dict) else {}
     return error if isinstance(error, dict) else {}
+
+
+def _field(param: Any) -> str | None:
+    """`messages[0].content` of vLLM's `body.messages.0.ChatCompletionUserMessageParam.content`; None for what is no field's name."""
+    if not isinstance(param, str) or not _FIELD.match(param):
+        return None
+    name = ""
+    for part in param.split("."):
+        if part.isdigit():
+            name += f"[{part}]"
+        elif part != "body" and not part[:1].isupper():  # a type's name: which of several kinds vLLM has compared with
+            name += f".{part}"
+    return name.removeprefix(".") or None
 
 
 def _explain(field: str | None) -> str:

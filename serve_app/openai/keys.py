@@ -7,6 +7,7 @@ import msgspec
 
 from cache.policy import Dialogue
 from serve_app.errors import InvalidRequestError
+from serve_app.openai.kinds import WITH_CHOICES
 from serve_app.openai.requests import Generation
 
 _NOT_THE_ANSWER = frozenset(
@@ -27,6 +28,9 @@ _NOT_THE_ANSWER = frozenset(
 )
 """Fields that never change what is answered. Every other one is part of the key, also those not known here."""
 
+_OF_THE_WAY = frozenset({"stream", "stream_options", "cache", "priority", "request_id", "store"})
+"""Those of a response or a message. Responses repeat all others, and objects in turns reach the prompt as they are written."""
+
 _ORDERED = frozenset({"response_format", "structured_outputs", "tools", "functions", "documents", "chat_template_kwargs"})
 """Fields that reach the prompt or the grammar as they are written: the order of their members counts."""
 
@@ -37,6 +41,8 @@ _NOT_KEPT = ("return_token_ids", "return_tokens_as_token_ids", "prompt_logprobs"
 
 def key_material(request: Generation) -> dict[str, Any]:
     """The fields that decide the answer. A retrieval request must carry its documents in `messages` by now."""
+    if request.kind not in WITH_CHOICES:
+        return {key: msgspec.json.encode(value).decode() for key, value in request.body.items() if key not in _OF_THE_WAY}
     material = {key: value for key, value in request.body.items() if key not in _NOT_THE_ANSWER}
     ordered = {key: msgspec.json.encode(material[key]).decode() for key in _ORDERED & material.keys()}
     if request.retrieval and not request.retrieval.reorder:  # else it could be given an answer of documents in another order

@@ -11,7 +11,7 @@ _PLACE = secrets.token_hex(16)
 """Stands for the id while a stream is rendered. Nobody can have it in an answer on purpose."""
 _OWN = '"id":"%s","created":%d,'
 _OWN_PLACE = (_OWN % (_PLACE, 0)).encode()
-ID_PREFIXES = {"chat": "chatcmpl-", "completion": "cmpl-"}
+ID_PREFIXES = {"chat": "chatcmpl-", "completion": "cmpl-", "response": "resp_", "message": "msg_"}
 
 Pieces = Sequence[bytes | memoryview]
 """A reply cut at the places of its id and time."""

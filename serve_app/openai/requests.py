@@ -6,8 +6,8 @@ Only what the ingress needs, or must refuse before an engine sees it, is typed h
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -18,11 +18,15 @@ from retrieval.documents import SearchHit
 from retrieval.filters import parse_filter
 from retrieval.order import Ranks
 from retrieval.wording import sentence, unknown_field
+from serve_app.contexts.asked import Mark, Reference, take_marks, take_reference
 from serve_app.errors import InvalidRequestError
+from serve_app.json_bounds import MAX_VALUES, has_too_many_values
+from serve_app.openai.kinds import PATHS, PROMPTS, WITH_CHOICES, Kind, characters_of
+from serve_app.openai.reference import check_chat, check_completion, check_embedding
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Count = Annotated[int, Meta(ge=1)]
-Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^\S(?s:.*\S)?\Z")]
+Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^\S([\s\S]*\S)?\Z")]
 """Without spaces around: MySQL takes `a` and `a ` for one."""
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 MAX_N = 128
@@ -93,6 +97,8 @@ class ChatRequest(Sampling, kw_only=True):
 
 class CompletionRequest(Sampling, kw_only=True):
     prompt: str | Annotated[list[Any], Meta(min_length=1)]
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    """0: nothing but the prompt, which `echo` gives."""
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     echo: bool | None = None
 
@@ -110,6 +116,8 @@ T = TypeVar("T")
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object in a request's body. Raises `InvalidRequestError`."""
+    if has_too_many_values(body):
+        raise InvalidRequestError(f"The body has more than {MAX_VALUES} values.", code="invalid_json")
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -241,9 +249,9 @@ class Retrieved:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A checked request for chat or text completion, as the pipeline sees it."""
+    """A checked request for an answer, as the pipeline sees it."""
 
-    kind: Literal["chat", "completion"]
+    kind: Kind
     body: dict[str, Any]
     """The client's own fields, without nulls."""
     model: str
@@ -256,9 +264,19 @@ class Generation:
     retrieved: Retrieved | None = None
     """The documents that `body` has in its messages, in the order of their ranks."""
 
+    marks: tuple[Mark, ...] = ()
+    """Up to where its prompt is to be kept."""
+    context: Reference | None = None
+    """What it begins with, if `body` does not have that in its messages yet."""
+    context_headers: Mapping[str, str] = field(default_factory=dict)
+    """What is to be said of kept contexts."""
+
     @property
     def headers(self) -> dict[str, str]:
         """What every answer to it says in its headers."""
+        return {**self._retrieval_headers(), **self.context_headers}
+
+    def _retrieval_headers(self) -> dict[str, str]:
         if not self.retrieved:
             return {}
         left_out = {"x-mygo-documents-left-out": str(self.retrieved.left_out)} if self.retrieved.left_out else {}
@@ -273,7 +291,7 @@ class Generation:
 
     @property
     def path(self) -> str:
-        return "/v1/chat/completions" if self.kind == "chat" else "/v1/completions"
+        return PATHS[self.kind]
 
     @property
     def skips_prefix_cache(self) -> bool:
@@ -285,6 +303,8 @@ class Generation:
         """About how long the prompt is; 0 where its tokens cannot be known beforehand: several prompts, or media."""
         if self.skips_prefix_cache:
             return 0
+        if self.kind not in WITH_CHOICES:
+            return characters_of([self.body.get(field) for field in (*PROMPTS[self.kind], "tools")])
         if self.kind == "completion":
             return _characters_of_prompt(self.body["prompt"])
         parts = [part for message in self.body["messages"] for part in _parts(message.get("content"))]
@@ -296,11 +316,16 @@ class Generation:
     @property
     def prompt_bytes(self) -> int:
         """Of the prompt's text in UTF-8, at most."""
-        return len(msgspec.json.encode([self.body.get(name) for name in ("messages", "prompt", "tools")]))
+        return len(msgspec.json.encode([self.body.get(name) for name in (*PROMPTS[self.kind], "tools")]))
 
     @property
     def prompt_field(self) -> str:
-        return "messages" if self.kind == "chat" else "prompt"
+        return PROMPTS[self.kind][0]
+
+    @property
+    def length_field(self) -> str:
+        """The field that limits the answer."""
+        return next((field for field in ("max_completion_tokens", "max_output_tokens") if field in self.body), "max_tokens")
 
 
 def _parts(content: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
@@ -321,11 +346,15 @@ def _characters_of_prompt(prompt: Any) -> int:
 
 def parse_chat(body: bytes) -> Generation:
     value = parse_object(body)
+    reference = take_reference(value)
     request = check(value, ChatRequest)
+    marks = take_marks(value) if b"cache_control" in body else ()
     _refuse_file_search(request.tools or ())
+    check_chat(value)
     if request.retrieval and request.retrieval.filters is not None:
         parse_filter(request.retrieval.filters, "retrieval.filters")  # refused before anything is done for the request
-    return _generation("chat", value, request, request.retrieval, request.max_completion_tokens or request.max_tokens)
+    generation = _generation("chat", value, request, request.retrieval, request.max_completion_tokens or request.max_tokens)
+    return replace(generation, marks=marks, context=reference) if marks or reference else generation
 
 
 def _refuse_file_search(tools: Sequence[dict[str, Any]]) -> None:
@@ -345,6 +374,7 @@ def parse_completion(body: bytes) -> Generation:
     if value.get("retrieval") is not None:
         raise InvalidRequestError("retrieval is for chat completions.", param="retrieval", code="unsupported_parameter")
     request = check(value, CompletionRequest)
+    check_completion(value)
     return _generation("completion", value, request, None, request.max_tokens)
 
 
@@ -371,7 +401,9 @@ def _generation(
 
 
 def parse_embedding(body: bytes) -> EmbeddingRequest:
-    return check(parse_object(body), EmbeddingRequest)
+    value = parse_object(body)
+    check_embedding(value)
+    return check(value, EmbeddingRequest)
 
 
 Parser = Callable[[bytes], Generation]

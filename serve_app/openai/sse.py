@@ -41,6 +41,9 @@ def usage_of(raw: bytes) -> Usage | None:
 DONE = b"data: [DONE]\n\n"
 END = b"\n\n"
 _USAGE_ONLY = b'"choices":[]'
+_USAGE = b'"usage":'
+"""In a text, its quotes would be escaped."""
+_NULL_USAGE = b',"usage":null}'
 
 
 def event(value: Any) -> bytes:
@@ -58,11 +61,12 @@ class WholeEvents:
     """Passes events on unchanged, each as soon as it is complete, so that a stream that breaks off ends between two.
 
     With `drop_usage`, for clients that did not ask for it, the event that carries only the usage is removed: the engine is
-    always asked for it, because a kept answer must know its usage.
+    always asked for it, because a kept answer must know its usage. With `null_usage`, for those that did, all other events have a null.
     """
 
-    def __init__(self, drop_usage: bool = True) -> None:
+    def __init__(self, drop_usage: bool = True, null_usage: bool = False) -> None:
         self._drop_usage = drop_usage
+        self._null_usage = null_usage
         self._rest = b""
         self.usage: Usage | None = None
         """What the stream has said of it."""
@@ -75,6 +79,8 @@ class WholeEvents:
             self._rest = data
             return b""
         whole, self._rest = data[: end + len(END)], data[end + len(END) :]
+        if self._null_usage:
+            whole = b"".join(_with_usage(each) + END for each in whole.split(END)[:-1])
         if _USAGE_ONLY not in whole:
             return whole
         return b"".join(each + END for each in whole.split(END)[:-1] if not self._is_dropped(each))
@@ -106,6 +112,13 @@ class StreamCopy:
     @property
     def raw(self) -> bytes:
         return bytes(self._raw)
+
+
+def _with_usage(raw: bytes) -> bytes:
+    """A chunk that says nothing of the usage with a null; errors, and what is no object, as they are."""
+    if _USAGE in raw or not raw.startswith(b'data: {"') or raw.startswith(b'data: {"error"') or not raw.endswith(b"}"):
+        return raw
+    return raw[:-1] + _NULL_USAGE
 
 
 def _is_usage_only(raw: bytes) -> bool:

@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from cache.prefix.keys import BlockKeys
 from deployments.channel.server import ChannelServer
 from deployments.config import ModelConfig, RoutingConfig, SimulatedEngineConfig
 from deployments.engines.simulated import SimulatedEngine
 from deployments.fleet_watch import FleetWatch
 from deployments.kv_feed import KvFeed
+from deployments.prefix_keeper import PrefixKeeper
 from deployments.private_app import PrivateApp
 from deployments.replica_client import Call, DirectReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
@@ -37,6 +39,7 @@ class Node:
     config: SimulatedEngineConfig = ENGINE
     engine: SimulatedEngine = field(init=False)
     feed: KvFeed = field(init=False)
+    keeper: PrefixKeeper = field(init=False)
     app: PrivateApp = field(init=False)
 
     async def start(self) -> "Node":
@@ -44,13 +47,17 @@ class Node:
         await self.engine.start()
         self.feed = KvFeed(self.engine, prefix_seed(SECRET))
         self.feed.start()
-        self.app = PrivateApp(self.engine, self.feed)
+        keys = BlockKeys(prefix_seed(SECRET), self.config.block_size)
+        self.keeper = PrefixKeeper(self.engine.app, self.engine.load, self.feed, keys, self.engine.kv_blocks, 0.5)
+        self.keeping = asyncio.create_task(self.keeper.run())
+        self.app = PrivateApp(self.engine, self.feed, self.keeper)
         self.server = ChannelServer(self.app, "127.0.0.1", SECRET.encode())
         await self.server.start()
         await eventually(lambda: self.feed.is_connected)
         return self
 
     async def stop(self) -> None:
+        self.keeping.cancel()
         await self.server.stop()
         await self.feed.stop()
         await self.engine.stop()

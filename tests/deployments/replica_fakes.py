@@ -107,13 +107,13 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet_of(*urls: str, handle: FakeHandle | None = None, read_timeout_s: float = 5) -> AsyncIterator[Fleet]:
+async def fleet_of(*urls: str, handle: FakeHandle | None = None, silence_s: float = 5) -> AsyncIterator[Fleet]:
     """Replicas named a, b, c after the order of their URLs, and one more that is never asked, so that suspensions show."""
     ranked = [Replica(name, url, 100, 16) for name, url in zip("abc", urls, strict=False)]
     directory = ReplicaDirectory()
     directory.replace([*ranked, Replica("z", "tcp://127.0.0.1:1", 100, 16)])
     handle = handle or FakeHandle(RuntimeError("no handle here"))
-    client = DirectReplicaClient(directory, handle, SECRET, read_timeout_s)
+    client = DirectReplicaClient(directory, handle, SECRET, silence_s)
     try:
         yield Fleet(directory, handle, client, ranked)
     finally:

@@ -25,6 +25,7 @@ class FakeEngine:
     control_tokens: Sequence[str] = ()
     max_model_len = 100
     max_running = 8
+    kv_blocks = 8
 
     def __init__(self) -> None:
         self.status = 200

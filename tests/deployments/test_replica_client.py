@@ -1,18 +1,24 @@
 """Requests to replicas over real connections, and through a fake of Ray's handle."""
 
 import asyncio
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from deployments.channel.patience import Patience
+from deployments.circuits import ENOUGH, IN_A_ROW
 from deployments.engines.base import Message, Receive, Send
-from deployments.errors import NoReplicaError, ReplicaLostError
+from deployments.errors import DeploymentError, NoReplicaError, ReplicaLostError, SilentReplicaError
+from deployments.replica_client import Call
 from deployments.replicas import Replica
 from tests.deployments.replica_fakes import (
     CALL,
     SECRET,
     FakeHandle,
     FakeReplica,
+    Fleet,
     answering,
     body_of,
     fleet_of,
@@ -110,6 +116,22 @@ async def test_a_request_that_had_no_byte_back_is_tried_once_elsewhere() -> None
         assert fleet.suspended == {"a"}
 
 
+async def test_a_request_whose_answer_was_announced_and_had_no_byte_is_tried_once_elsewhere() -> None:
+    apps = [FakeReplica([], breaks=True), FakeReplica()]
+    async with serving(apps[0]) as dying, serving(apps[1]) as url, fleet_of(dying, url) as fleet:
+        assert await answering(fleet, fleet.ranked) == "b"
+        assert fleet.suspended == {"a"}
+
+
+async def test_a_request_that_had_a_byte_back_is_not_tried_elsewhere() -> None:
+    apps = [FakeReplica([b"first"], breaks=True), FakeReplica()]
+    async with serving(apps[0]) as dying, serving(apps[1]) as url, fleet_of(dying, url) as fleet:
+        answer = await fleet.client.send(CALL, fleet.ranked)
+        with pytest.raises(ReplicaLostError):
+            await body_of(answer)
+    assert (answer.replica, apps[1].requests) == ("a", [])
+
+
 async def test_a_request_that_ends_two_replicas_is_not_given_to_a_third() -> None:
     apps = [_Breaking(), _Breaking(), FakeReplica()]
     async with serving(apps[0]) as a, serving(apps[1]) as b, serving(apps[2]) as c, fleet_of(a, b, c) as fleet:
@@ -195,7 +217,7 @@ async def test_each_replica_that_is_asked_is_told_of_before_and_gets_headers_of_
 
 async def test_a_silent_replica_is_not_asked_twice() -> None:
     app, other = FakeReplica(silent=True), FakeReplica()
-    async with serving(app) as url, serving(other) as other_url, fleet_of(url, other_url, read_timeout_s=0.05) as fleet:
+    async with serving(app) as url, serving(other) as other_url, fleet_of(url, other_url, silence_s=0.05) as fleet:
         with pytest.raises(ReplicaLostError):
             await fleet.client.send(CALL, fleet.ranked)
         assert (other.requests, fleet.handle.calls) == ([], [])
@@ -203,13 +225,45 @@ async def test_a_silent_replica_is_not_asked_twice() -> None:
 
 
 async def test_silence_within_an_answer_loses_it() -> None:
-    async with serving(FakeReplica([b"first"], hangs=True)) as url, fleet_of(url, read_timeout_s=0.05) as fleet:
+    async with serving(FakeReplica([b"first"], hangs=True)) as url, fleet_of(url, silence_s=0.05) as fleet:
         answer = await fleet.client.send(CALL, fleet.ranked)
         chunks = answer.chunks()
         assert await anext(chunks) == b"first"
         with pytest.raises(ReplicaLostError):
             await anext(chunks)
         await answer.close()
+
+
+TOKENS = Patience(0.05, 0.05)
+
+
+async def test_an_answer_without_a_first_token_is_given_up_though_it_was_announced() -> None:
+    app, other = FakeReplica([], hangs=True), FakeReplica()
+    async with serving(app) as url, serving(other) as other_url, fleet_of(url, other_url) as fleet:
+        with pytest.raises(SilentReplicaError) as silent:
+            await fleet.client.send(replace(CALL, patience=TOKENS), fleet.ranked)
+        assert not silent.value.has_begun
+        assert (other.requests, fleet.handle.calls) == ([], [])  # it may be at work
+        await eventually(lambda: app.left == 1)
+
+
+async def test_the_first_token_and_those_behind_it_have_limits_of_their_own() -> None:
+    app = FakeReplica([b"first"], hangs=True)
+    async with serving(app) as url, fleet_of(url) as fleet:
+        answer = await fleet.client.send(replace(CALL, patience=Patience(5, 0.05)), fleet.ranked)
+        with pytest.raises(SilentReplicaError) as silent:
+            await body_of(answer)
+        assert silent.value.has_begun
+        await eventually(lambda: app.left == 1)
+
+
+async def test_the_handle_has_these_limits_too() -> None:
+    cases: list[tuple[tuple[Any, ...], bool]] = [(((200, {}), None), False), (((200, {}), b"first", None), True)]
+    for items, begun in cases:
+        async with fleet_of(handle=FakeHandle(*items)) as fleet:
+            with pytest.raises(SilentReplicaError) as silent:
+                await body_of(await fleet.client.send(replace(CALL, patience=TOKENS), []))
+            assert (silent.value.has_begun, fleet.handle.cancelled > 0) == (begun, True)
 
 
 async def test_an_answer_that_breaks_off_is_lost() -> None:
@@ -220,6 +274,70 @@ async def test_an_answer_that_breaks_off_is_lost() -> None:
         with pytest.raises(ReplicaLostError):
             await anext(chunks)
         await answer.close()
+
+
+# Circuits
+
+
+async def failing(fleet: Fleet, call: Call = CALL) -> None:
+    """Sends it to the first replica alone; how that fails is not what it is about."""
+    with suppress(DeploymentError):
+        await body_of(await fleet.client.send(call, fleet.ranked[:1]))
+
+
+@pytest.mark.parametrize(
+    ("app", "patience", "reason"),
+    [
+        (FakeReplica(silent=True), TOKENS, "first_token"),
+        (FakeReplica([], hangs=True), TOKENS, "first_token"),
+        (FakeReplica([], breaks=True), None, "lost"),
+        (FakeReplica([b"dead"], 500, {"x-mygo-retry": "1"}), None, "refused"),
+    ],
+    ids=["silent", "without a token", "lost", "dead"],
+)
+async def test_a_replica_that_keeps_failing_opens_its_circuit(app: FakeReplica, patience: Patience | None, reason: str) -> None:
+    opened: list[str] = []
+    async with serving(app) as url, fleet_of(url) as fleet:
+        fleet.directory.circuits.opened = opened.append
+        for _ in range(IN_A_ROW):
+            assert opened == []
+            await failing(fleet, replace(CALL, patience=patience))
+    assert (opened, fleet.directory.circuit_states()["open"]) == ([reason], 1)
+
+
+async def test_a_replica_that_is_not_there_opens_its_circuit() -> None:
+    async with fleet_of(unused_url()) as fleet:
+        for _ in range(IN_A_ROW):
+            await failing(fleet)
+        assert not fleet.directory.circuits.passes("a")
+
+
+async def test_answers_that_break_off_open_a_circuit() -> None:
+    opened: list[str] = []
+    async with serving(FakeReplica([b"first"], breaks=True)) as url, fleet_of(url) as fleet:
+        fleet.directory.circuits.opened = opened.append
+        for _ in range(ENOUGH):
+            await failing(fleet)
+    assert opened == ["lost"]
+
+
+@pytest.mark.parametrize("app", [FakeReplica(), FakeReplica([b"no"], 400), FakeReplica(headers={"x-mygo-retry": "full"}, status=503)])
+async def test_answers_and_refusals_of_a_healthy_replica_open_none(app: FakeReplica) -> None:
+    async with serving(app) as url, fleet_of(url) as fleet:
+        for _ in range(2 * ENOUGH):
+            await failing(fleet)
+        assert fleet.directory.circuits.passes("a")
+
+
+async def test_clients_that_leave_open_none() -> None:
+    app = FakeReplica(silent=True)
+    async with serving(app) as url, fleet_of(url) as fleet:
+        for number in range(2 * IN_A_ROW):
+            sending = asyncio.create_task(fleet.client.send(CALL, fleet.ranked))
+            await eventually(lambda: len(app.requests) == number + 1)  # noqa: B023
+            sending.cancel()
+            await asyncio.wait([sending])
+        assert fleet.directory.circuits.passes("a")
 
 
 # Ray's handle
@@ -252,7 +370,7 @@ async def test_when_the_handle_fails_too_there_is_no_replica(items: list[Any]) -
 
 
 async def test_a_handle_that_hangs_is_given_up_and_its_request_cancelled() -> None:
-    async with fleet_of(handle=FakeHandle(None), read_timeout_s=0.02) as fleet:
+    async with fleet_of(handle=FakeHandle(None), silence_s=0.02) as fleet:
         with pytest.raises(ReplicaLostError):
             await asyncio.wait_for(fleet.client.send(CALL, []), 5)
         assert fleet.handle.cancelled

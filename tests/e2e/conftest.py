@@ -1,6 +1,5 @@
 """One black-box suite, run against the simulated engine and against real vLLM."""
 
-import os
 import random
 import secrets
 from collections.abc import Iterator
@@ -11,25 +10,7 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.system import ROOT, System, report
-
-CONFIGS = {"simulated": "config.sim.yaml", "vllm": "config.yaml"}
-
-
-@pytest.fixture(scope="session", params=list(CONFIGS))
-def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Started once for all tests of one engine: two vLLM replicas take minutes and gigabytes."""
-    name = request.param
-    report(f"starting scripts/serve with {CONFIGS[name]}")
-    system = System(ROOT / CONFIGS[name], tmp_path_factory.mktemp(name))
-    try:
-        system.wait_ready()
-        report(f"{name}: ready after {system.ready_after_s:.0f} s")
-        yield system
-    finally:
-        if os.environ.get("MYGO_E2E_KEEP_LOG"):
-            report(system.tail(200))
-        system.stop()
+from tests.e2e.system import System
 
 
 @pytest.fixture

@@ -148,9 +148,9 @@ async def test_a_prompt_that_is_to_be_cut_off_is_not_joined_from_parts(
     world = world_with(Documents(hits("a", "b")))
     rank, chats = world.pipeline.routing.rank, []
 
-    async def seen(*args: Any) -> Any:
+    async def seen(*args: Any, **fields: Any) -> Any:
         chats.append(args[-2])
-        return await rank(*args)
+        return await rank(*args, **fields)
 
     monkeypatch.setattr(world.pipeline.routing, "rank", seen)
     await world.pipeline.generate(chat(retrieval={"vector_store_ids": ["vs"]}, **fields), caller())

@@ -25,7 +25,8 @@ from serve_app.tenants import Namespaces
 from tests.cache.entries import make_entry
 from tests.cache.worlds import CacheWorld
 from tests.serve_app.asking import text_of
-from tests.serve_app.fakes import CANARY, MODEL, SECRET, TEXT, World, make_world, whole
+from tests.serve_app.fakes import CANARY, MODEL, SECRET, TEXT, FakeAnswer, World, make_world, whole
+from tests.serve_app.formats import message, response
 
 NAMESPACES = Namespaces(SECRET, "production")
 ADA = NAMESPACES.of("ada")
@@ -203,6 +204,27 @@ async def test_an_export_brings_everything_back(http: httpx.AsyncClient, world: 
     of_place = ("key", "fingerprint", "answer", "text", "tags", "tokens", "model")
     assert sorted([each[name] for name in of_place] for each in again) == sorted([each[name] for name in of_place] for each in exported)
     assert max(each["expires_at"] for each in again) == world.clock.now - 1 + 1000, "no older than its request would have been kept for"
+
+
+async def test_responses_and_messages_come_back_to_their_own_routes(http: httpx.AsyncClient, world: World, kept: CacheWorld) -> None:
+    asked = {
+        "/v1/responses": {"model": MODEL, "input": QUESTION},
+        "/v1/messages": {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": QUESTION}]},
+    }
+    world.replicas.script += [FakeAnswer([response(TEXT)]), FakeAnswer([message(TEXT)])]
+    for path, body in asked.items():
+        assert (await http.post(path, json=body)).headers["x-mygo-cache"] == "miss"
+    await world.keeper.drain()
+    exported = await export(http)
+    kept.cache.invalidate(ADA, "all")
+    world.clock.now += 1
+    kept.clock.now += 1
+    bad = {**exported[0], "answer": {**exported[0]["answer"], "usage": None}}
+    report = await send(http, *exported, bad)
+    assert (report["imported"], [error["line"] for error in report["errors"]]) == (2, [3])
+    for path, body in asked.items():
+        answer = await http.post(path, json=body)
+        assert (answer.headers["x-mygo-cache"], TEXT in answer.text) == ("exact", True)
 
 
 async def test_an_answer_to_another_prompt_does_not_become_one_to_its_bare_question(http: httpx.AsyncClient, world: World) -> None:

@@ -125,6 +125,18 @@ async def leaves_when(client: Client, condition: Callable[[], bool]) -> None:
 # The body
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "GZIP", "identity, gzip", "x"])
+async def test_a_compressed_body_is_refused_before_it_is_read(encoding: str) -> None:
+    client = await exchange(Client([b"x" * LIMIT], {"content-encoding": encoding}), echo)
+    assert (client.status, client.error["code"]) == (415, "unsupported_encoding")
+    assert client.response_headers["accept-encoding"] == "identity"
+    assert client._unsent
+
+
+async def test_a_body_that_says_that_it_is_not_compressed_is_read() -> None:
+    assert (await exchange(Client([b"abc"], {"content-encoding": "Identity"}), echo)).body == b"abc"
+
+
 @pytest.mark.parametrize("pieces", [[b""], [b"x" * LIMIT], [b"a", b"", b"b", b"c" * (LIMIT - 2)]])
 async def test_a_body_up_to_the_limit_reaches_the_handler_whole(pieces: list[bytes]) -> None:
     length = str(len(b"".join(pieces)))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cache.errors import KeyFormatError, StoreError
-from deployments.errors import EngineDeadError, NoReplicaError, ReplicaLostError
+from deployments.errors import EngineDeadError, NoReplicaError, ReplicaLostError, SilentReplicaError
 from retrieval.errors import DocumentError, QueryError, StorageError, UnknownFileError, UnknownStoreError, UnknownUploadError
 from serve_app.errors import (
     ApiError,
@@ -25,6 +25,8 @@ CANARY = "canary_7f3a9"
 INTERNAL = [
     (NoReplicaError(CANARY), 503, "service_unavailable", None, "no_replica"),
     (ReplicaLostError(CANARY), 503, "service_unavailable", None, "replica_lost"),
+    (SilentReplicaError(CANARY), 504, "timeout_error", None, "first_token_timeout"),
+    (SilentReplicaError(CANARY, has_begun=True), 504, "timeout_error", None, "between_tokens_timeout"),
     (EngineDeadError(CANARY), 503, "service_unavailable", None, "unavailable"),
     (StoreError(CANARY), 503, "service_unavailable", None, "unavailable"),
     (StorageError(CANARY), 503, "service_unavailable", None, "unavailable"),

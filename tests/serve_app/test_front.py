@@ -69,12 +69,35 @@ async def ask(http: httpx.AsyncClient, body: Any = CHAT, **headers: str) -> http
     return await http.post(PATH, content=content, headers={"x-request-id": "r-1", **named})
 
 
+async def test_a_compressed_body_is_not_read_here(http: httpx.AsyncClient, through: Through) -> None:
+    assert (await ask(http)).status_code == 200  # from now on it is in memory
+    assert (await ask(http, content_encoding="gzip")).json()["error"]["code"] == "unsupported_encoding"
+    assert through.passed == [PATH, PATH]
+
+
 async def test_an_upload_is_not_read_ahead_of_the_application(http: httpx.AsyncClient, through: Through) -> None:
     """Ray would, to see whether the client leaves; only a header of its own tells it not to."""
     name = b"x-request-disconnect-disabled"
-    for method, path, wanted in (("POST", "/v1/files", b"?1"), ("GET", "/v1/files", b"?0"), ("POST", "/v1/vector_stores", b"?0")):
+    for method, path, wanted in (("POST", "/v1/files", [b"?1"]), ("GET", "/v1/files", []), ("POST", "/v1/vector_stores", [])):
         await http.request(method, path, headers={name.decode(): "?0"})
-        assert [value for each, value in through.scopes[-1]["headers"] if each == name] == [wanted]
+        assert [value for each, value in through.scopes[-1]["headers"] if each == name] == wanted
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/files", PATH])
+async def test_clients_do_not_control_ray(http: httpx.AsyncClient, through: Through, path: str) -> None:
+    """Nor do they make it fail: it reads its headers as UTF-8."""
+    controls = ["x-request-disconnect-disabled", "X-Request-Timeout-Seconds", "x-session-id", "serve-multiplexed_model_id"]
+    await http.get(path, headers=[(name.encode(), value) for name in controls for value in (b"?1", b"\xff\xfe")])
+    assert not {name.decode() for name, _ in through.scopes[-1]["headers"]} & {name.lower() for name in controls}
+
+
+@pytest.mark.parametrize("given", [b"\xff\xfe", b"a" * 3000, b"a b", b""])
+async def test_an_id_that_is_none_does_not_reach_ray(http: httpx.AsyncClient, through: Through, given: bytes) -> None:
+    await http.get("/v1/models", headers=[(b"x-request-id", given)])
+    assert dict(through.scopes[-1]["headers"])[b"x-request-id"].isalnum()
+    assert dict(through.scopes[-1]["headers"])[b"x-request-id"] != given
+    await http.get("/v1/models", headers=[(b"x-request-id", b"mine-1")])
+    assert dict(through.scopes[-1]["headers"])[b"x-request-id"] == b"mine-1"
 
 
 FORMS: list[dict[str, Any]] = [{}, {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}]
@@ -89,7 +112,8 @@ async def test_it_answers_as_the_application_would(http: httpx.AsyncClient, thro
     for _ in range(2):  # once parsed, once recognised
         got = await ask(http, {**CHAT, **form})
         assert (got.status_code, got.content) == (200, wanted.content)
-        assert dict(got.headers) == {**wanted.headers, "x-request-id": "r-1"}  # which Serve adds to the application's
+        took = {"openai-processing-ms": got.headers["openai-processing-ms"]}
+        assert dict(got.headers) == {**wanted.headers, **took, "x-request-id": "r-1"}  # which Serve adds to the application's
     assert wanted.headers["x-mygo-cache"] == "exact"
     assert through.passed == []
 

@@ -160,7 +160,9 @@ async def test_without_replicas_the_client_may_try_again(http: httpx.AsyncClient
 # Routes that are none
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", f"/v1/{CANARY}", "/v1/chat", "/v1/vector_stores/a/b/c", "/v1/uploads", "/mygo/load"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", f"/v1/{CANARY}", "/v1/chat", "/v1/vector_stores/a/b/c", "/v1/uploads", "/mygo/load", "/v1/files/"]
+)
 async def test_an_unknown_route(http: httpx.AsyncClient, path: str) -> None:
     response = await http.get(path)
     assert response.status_code == 404

@@ -109,7 +109,19 @@ async def test_every_route_but_those_of_probes_is_guarded(app: Front, http: http
     for path, methods in paths.items():
         for method in methods:
             status = (await http.request(method, path)).status_code
-            assert (status == 200) if path in ("/healthz", "/readyz", "/welcome") else (status == 401), (method, path)
+            assert (status == 200) if path in ("/healthz", "/readyz", "/welcome", "/openapi.json") else (status == 401), (method, path)
+
+
+async def test_messages_are_for_keys_as_anthropics_clients_send_them(http: httpx.AsyncClient, keyring: Keyring) -> None:
+    text = key(keyring)["authorization"].removeprefix("Bearer ")
+    unasked = key(keyring, models=(ENCODER,))
+    asked = {**CHAT, "max_tokens": 5}
+    for path in ("/v1/messages", "/v1/messages/count_tokens"):
+        for headers in ({}, {"x-api-key": CANARY}):
+            refused = await http.post(path, json=asked, headers=headers)
+            assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authentication_error")
+        assert (await http.post(path, json=asked, headers=unasked)).json()["error"]["type"] == "not_found_error"
+    assert (await http.post("/v1/messages", json=asked, headers={"x-api-key": text})).status_code == 200
 
 
 async def test_tenants_are_known_by_their_keys(http: httpx.AsyncClient, keyring: Keyring, world: World) -> None:

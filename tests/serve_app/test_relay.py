@@ -66,6 +66,13 @@ async def test_the_engine_gets_the_clients_fields_without_ours(world: World) -> 
     assert body == {"model": MODEL, "messages": messages, "temperature": 0.5, "an_engine_field": {"x": None}}
 
 
+async def test_several_answers_at_temperature_0_are_asked_for_as_vllm_takes_it(world: World) -> None:
+    await ask(world, chat(n=2, temperature=0))
+    await ask(world, chat("another", n=1, temperature=0))
+    sent = [(body["n"], body["temperature"], body.get("top_k")) for body in world.replicas.bodies]
+    assert sent == [(2, 1.0, 1), (1, 0, None)]
+
+
 async def test_the_usage_of_a_stream_is_always_asked_for(world: World) -> None:
     await ask(world, chat(stream=True))
     await ask(world, chat("another", stream=True, stream_options={"include_usage": False, "continuous_usage_stats": True}))

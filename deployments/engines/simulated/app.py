@@ -17,8 +17,9 @@ from starlette.types import Receive, Scope, Send
 from deployments.config import ModelConfig, SimulatedEngineConfig
 from deployments.engines.base import Load
 from deployments.engines.simulated import tokenizer
-from deployments.engines.simulated.encoding import CHAT, COMPLETION, DONE, Dialect, Encoder, encode, error_event
+from deployments.engines.simulated.encoding import CHAT, COMPLETION, Dialect, Encoder, encode
 from deployments.engines.simulated.generation import ClientGoneError, Generation, Task
+from deployments.engines.simulated.messages import CountRequest, MessageEncoder, MessagesRequest
 from deployments.engines.simulated.protocol import (
     ApiError,
     ChatRequest,
@@ -28,6 +29,7 @@ from deployments.engines.simulated.protocol import (
     TokenizeRequest,
     parse,
 )
+from deployments.engines.simulated.responses import ResponseEncoder, ResponsesRequest
 from deployments.errors import EngineDeadError
 
 _CLIENT_CLOSED_REQUEST = 499
@@ -52,6 +54,16 @@ class Backend(Protocol):
     async def check_health(self) -> None: ...
 
 
+class AnswerEncoder(Protocol):
+    """An answer as bytes: whole, or as the events of a stream."""
+
+    def full(self) -> bytes: ...
+    def roles(self) -> bytes: ...
+    def chunks(self, indices: list[int]) -> bytes: ...
+    def closing(self) -> bytes: ...
+    def failed(self, body: dict[str, Any]) -> bytes: ...
+
+
 def build_app(backend: Backend) -> Starlette:
     api = _Api(backend)
     routes = [
@@ -60,6 +72,9 @@ def build_app(backend: Backend) -> Starlette:
         Route("/v1/models", api.models),
         Route("/v1/chat/completions", api.chat, methods=["POST"]),
         Route("/v1/completions", api.completions, methods=["POST"]),
+        Route("/v1/responses", api.responses, methods=["POST"]),
+        Route("/v1/messages", api.messages, methods=["POST"]),
+        Route("/v1/messages/count_tokens", api.count_tokens, methods=["POST"]),
         Route("/tokenize", api.tokenize, methods=["POST"]),
         Route("/detokenize", api.detokenize, methods=["POST"]),
         Route("/reset_prefix_cache", api.reset_prefix_cache, methods=["POST"]),
@@ -99,6 +114,19 @@ class _Api:
     async def completions(self, request: Request) -> Response:
         return await self._generate(request, parse(await request.body(), CompletionRequest), COMPLETION)
 
+    async def responses(self, request: Request) -> Response:
+        wanted = parse(await request.body(), ResponsesRequest)
+        generation = self._submit(wanted)
+        return await self._answer(request, wanted, generation, ResponseEncoder(wanted, generation, _id_of(request), self._name))
+
+    async def messages(self, request: Request) -> Response:
+        wanted = parse(await request.body(), MessagesRequest)
+        generation = self._submit(wanted)
+        return await self._answer(request, wanted, generation, MessageEncoder(generation, _id_of(request), self._name))
+
+    async def count_tokens(self, request: Request) -> Response:
+        return _json({"input_tokens": len(parse(await request.body(), CountRequest).tokens())})
+
     async def tokenize(self, request: Request) -> Response:
         wanted = parse(await request.body(), TokenizeRequest)
         tokens = wanted.tokens()
@@ -113,18 +141,30 @@ class _Api:
         return _json({"success": await self._backend.reset_prefix_cache()})
 
     async def _generate(self, request: Request, wanted: Sampling, dialect: Dialect) -> Response:
-        name = self._backend.model.name
-        if wanted.model and wanted.model != name:
+        generation = self._submit(wanted)
+        encoder = Encoder(dialect, generation, _id_of(request), self._name, wanted.include_usage)
+        return await self._answer(request, wanted, generation, encoder)
+
+    @property
+    def _name(self) -> str:
+        return self._backend.model.name
+
+    def _submit(self, wanted: Sampling) -> Generation:
+        if wanted.model and wanted.model != self._name:
             raise ApiError("The model does not exist.", param="model", status=404, type_="NotFoundError")
-        generation = self._backend.submit(wanted.task(self._backend.config))
-        request_id = request.headers.get("x-request-id") or uuid4().hex
-        encoder = Encoder(dialect, generation, request_id, name, wanted.include_usage)
+        return self._backend.submit(wanted.task(self._backend.config))
+
+    async def _answer(self, request: Request, wanted: Sampling, generation: Generation, encoder: AnswerEncoder) -> Response:
         if wanted.stream:
             return _EventStream(self._backend, generation, encoder)
         return await _answer(request, generation, encoder)
 
 
-async def _answer(request: Request, generation: Generation, encoder: Encoder) -> Response:
+def _id_of(request: Request) -> str:
+    return request.headers.get("x-request-id") or uuid4().hex
+
+
+async def _answer(request: Request, generation: Generation, encoder: AnswerEncoder) -> Response:
     try:
         async with _aborted_on_disconnect(generation, request.receive):
             await generation.finish()
@@ -138,7 +178,7 @@ class _EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, backend: Backend, generation: Generation, encoder: Encoder) -> None:
+    def __init__(self, backend: Backend, generation: Generation, encoder: AnswerEncoder) -> None:
         # Without Response's own __init__, which would announce a length.
         self.status_code = 200
         self.background = None
@@ -157,7 +197,7 @@ class _EventStream(Response):
         except EngineDeadError as error:
             if self._backend.killed:
                 raise
-            await _send(send, error_event(_dead_body(error)) + DONE, more=False)
+            await _send(send, self._encoder.failed(_dead_body(error)), more=False)
 
     async def _relay(self, send: Send) -> None:
         missing = self._generation.completion_tokens
@@ -167,8 +207,7 @@ class _EventStream(Response):
             missing -= len(indices)
             await _send(send, opening + self._encoder.chunks(indices))
             opening = b""
-        closing = self._encoder.usage_chunk() if self._encoder.include_usage else b""
-        await _send(send, closing + DONE, more=False)
+        await _send(send, self._encoder.closing(), more=False)
 
 
 async def _send(send: Send, body: bytes, *, more: bool = True) -> None:

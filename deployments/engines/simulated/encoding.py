@@ -63,9 +63,16 @@ class Encoder:
         """Events for the next token of each of these choices."""
         return b"".join([self._chunk(self.generation.choices[index]) for index in indices])
 
-    def usage_chunk(self) -> bytes:
+    def closing(self) -> bytes:
+        """The last events of a stream."""
+        if not self.include_usage:
+            return DONE
         body = {**self._base(self.dialect.chunk_object), "choices": [], "usage": self._usage()}
-        return b"data: " + encode(body) + b"\n\n"
+        return b"data: " + encode(body) + b"\n\n" + DONE
+
+    def failed(self, body: dict[str, Any]) -> bytes:
+        """An error in the middle of a stream, and its end."""
+        return b"data: " + encode(body) + b"\n\n" + DONE
 
     def full(self) -> bytes:
         """The whole answer as one JSON object."""
@@ -84,7 +91,9 @@ class Encoder:
 
     def _full_choice(self, choice: Choice) -> dict[str, Any]:
         text = "".join(choice.answer.pieces)
-        says: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if self.dialect.has_role else {"text": text}
+        says: dict[str, Any] = (
+            {"message": {"role": "assistant", "content": text, "refusal": None}} if self.dialect.has_role else {"text": text}
+        )
         reasons = {"finish_reason": choice.answer.finish_reason, "stop_reason": choice.answer.stop_reason}
         return {"index": choice.index, **says, "logprobs": None, **reasons}
 
@@ -104,8 +113,3 @@ _OPEN_END: Final = b',"logprobs":null,"finish_reason":null}'
 def _end(choice: Choice) -> bytes:
     reasons = {"logprobs": None, "finish_reason": choice.answer.finish_reason, "stop_reason": choice.answer.stop_reason}
     return b"," + encode(reasons)[1:]
-
-
-def error_event(body: dict[str, Any]) -> bytes:
-    """An error in the middle of a stream."""
-    return b"data: " + encode(body) + b"\n\n"

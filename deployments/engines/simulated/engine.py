@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import zmq
 
@@ -11,14 +11,22 @@ from deployments.config import ModelConfig, SimulatedEngineConfig
 from deployments.engines.base import ASGIApp, KvEventSource, Load
 from deployments.engines.simulated.app import build_app
 from deployments.engines.simulated.generation import Choice, Generation, Task
-from deployments.engines.simulated.protocol import ApiError, ChatRequest, CompletionRequest, parse
+from deployments.engines.simulated.messages import MessagesRequest
+from deployments.engines.simulated.protocol import ApiError, ChatRequest, CompletionRequest, Sampling, parse
 from deployments.engines.simulated.publisher import KvEventPublisher, node_ip
+from deployments.engines.simulated.responses import ResponsesRequest
 from deployments.engines.simulated.scheduler import Scheduler, StepResult
 from deployments.engines.simulated.tokenizer import encode
 from deployments.errors import EngineDeadError, EngineStartError
 
 _MAX_LAG_S = 0.25
 """Steps that began late are caught up by ending on time, unless the event loop is further behind than this."""
+_REQUESTS: Mapping[str, type[Sampling]] = {
+    "/v1/chat/completions": ChatRequest,
+    "/v1/completions": CompletionRequest,
+    "/v1/messages": MessagesRequest,
+    "/v1/responses": ResponsesRequest,
+}
 _log = logging.getLogger(__name__)
 
 
@@ -56,6 +64,10 @@ class SimulatedEngine:
     @property
     def block_size(self) -> int:
         return self.config.block_size
+
+    @property
+    def kv_blocks(self) -> int:
+        return self.config.kv_blocks
 
     @property
     def max_running(self) -> int:
@@ -118,7 +130,7 @@ class SimulatedEngine:
 
     async def render(self, path: str, body: bytes) -> Sequence[int] | None:
         try:
-            prompts = parse(body, ChatRequest if path.startswith("/v1/chat/") else CompletionRequest).prompt_tokens()
+            prompts = parse(body, _REQUESTS[path]).prompt_tokens()
         except ApiError:
             return None
         return prompts[0] if len(prompts) == 1 else None

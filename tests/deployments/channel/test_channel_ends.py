@@ -6,6 +6,7 @@ import pytest
 
 from deployments.channel import client
 from deployments.channel.client import Connections, connect
+from deployments.channel.frames import WINDOW
 from deployments.channel.server import ChannelServer
 from deployments.engines.base import Receive, Send
 from deployments.errors import ChannelError, OversizeError, SilentError
@@ -155,6 +156,28 @@ async def test_a_reader_that_takes_its_time_is_not_silence() -> None:
         await exchange.start()
         await asyncio.sleep(0.2)
         assert await exchange.read() == b"first"
+
+
+async def test_two_hundred_that_read_nothing_hold_little_and_hold_up_nobody() -> None:
+    async def endless(app: App, receive: Receive, send: Send) -> None:
+        body = (await receive())["body"]
+        if body == b"short":
+            return await app.says(send, b"done")
+        await app.says(send, *[b"x" * 10_000] * 2000, more=True)  # 4 GB, all together
+        return await app.wait(receive)
+
+    app = App(endless)
+    async with connected(app) as connection:
+        silent = [connection.request(REQUEST._replace(body=b"endless")) for _ in range(200)]
+        before = -1
+        while before < app.sent:  # it stops
+            before = app.sent
+            await asyncio.sleep(0.1)
+        assert 200 * (WINDOW - 10_000) <= app.sent <= 200 * (WINDOW + 10_000)
+        assert await body_of(connection.request(REQUEST._replace(body=b"short"))) == b"done"
+        for exchange in silent:
+            exchange.close()
+        await eventually(lambda: app.running == 0)
 
 
 # Several servers

@@ -190,11 +190,11 @@ async def test_a_priority_that_is_none_is_refused(http: httpx.AsyncClient, prior
 async def test_a_request_says_how_it_is_to_wait_and_the_engine_is_not_told(http: httpx.AsyncClient, world: World) -> None:
     flows, rank = [], world.pipeline.routing.rank
 
-    async def seen(*args: Any) -> Any:
+    async def seen(*args: Any, **fields: Any) -> Any:
         flows.append(args[-1])
-        return await rank(*args)
+        return await rank(*args, **fields)
 
-    world.pipeline.routing.rank = seen  # type: ignore[method-assign, assignment]
+    world.pipeline.routing.rank = seen  # type: ignore[method-assign]
     answer = await http.post(CHATS, json=body(priority=-5, max_tokens=7, n=2), headers={"x-mygo-max-wait": "2.5"})
     assert answer.status_code == 200
     (flow,) = flows

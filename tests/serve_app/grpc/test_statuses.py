@@ -61,6 +61,7 @@ def test_an_error_without_a_body() -> None:
     ("error", "code"),
     [
         ({"type": "service_unavailable"}, "UNAVAILABLE"),
+        ({"type": "timeout_error"}, "DEADLINE_EXCEEDED"),
         ({"type": "BadRequestError", "code": 400}, "INVALID_ARGUMENT"),
         ({"type": "server_error", "code": None}, "INTERNAL"),
         ({"type": "server_error", "code": 7}, "INTERNAL"),

@@ -42,7 +42,7 @@ def text_logprobs(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def messages(draw: st.DrawFn) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": draw(texts)}
+    message: dict[str, Any] = {"role": "assistant", "content": draw(texts), "refusal": None}
     if draw(st.booleans()):
         message["reasoning"] = "".join(draw(words))
     if draw(st.booleans()):
@@ -60,7 +60,8 @@ def answers(draw: st.DrawFn) -> dict[str, Any]:
         logprobs = draw(st.none() | (chat_logprobs if chat else text_logprobs()))
         reasons = {"finish_reason": draw(st.sampled_from(["stop", "length"])), "stop_reason": draw(st.none() | texts | st.integers())}
         choices.append({"index": index, **says, "logprobs": logprobs, **reasons})
-    return {"object": "chat.completion" if chat else "text_completion", "model": "m", "choices": choices, "usage": USAGE}
+    says = {"system_fingerprint": "vllm-1"} if draw(st.booleans()) else {}
+    return {"object": "chat.completion" if chat else "text_completion", "model": "m", **says, "choices": choices, "usage": USAGE}
 
 
 def as_engine_stream(answer: dict[str, Any]) -> bytes:
@@ -71,7 +72,11 @@ def as_engine_stream(answer: dict[str, Any]) -> bytes:
     rounds = range(max(map(len, streams)))
     chunks = [stream[i] for i in rounds for stream in streams if i < len(stream)]
     events = [event({**head, "choices": [chunk], "usage": None}) for chunk in chunks]
-    return b"".join([*events, event({**head, "choices": [], "usage": answer["usage"]}), DONE])
+    return b"".join([*events, event({**head, "choices": [], "usage": answer["usage"], **_fingerprint(answer)}), DONE])
+
+
+def _fingerprint(answer: dict[str, Any]) -> dict[str, str]:
+    return {"system_fingerprint": answer["system_fingerprint"]} if "system_fingerprint" in answer else {}
 
 
 def _chat_chunks(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -72,6 +72,46 @@ def test_other_refusals_name_the_field_alone(status: int, param: str | None, nam
     assert CANARY not in error.message
 
 
+VLLM_FIELDS = [
+    ("body.seed", "seed"),
+    ("body.prompt.0", "prompt[0]"),
+    ("body.messages.0.ChatCompletionDeveloperMessageParam.content", "messages[0].content"),
+    ("body.response_format.type", "response_format.type"),
+    ("body", None),
+]
+
+
+@pytest.mark.parametrize(("param", "named"), VLLM_FIELDS)
+def test_a_field_is_named_as_the_client_wrote_it(param: str, named: str | None) -> None:
+    assert told(400, "no", param).param == named
+
+
+@pytest.mark.parametrize("what", ['"auto" tool choice requires --enable-auto-tool-choice and', f'tool_choice=function "{CANARY}" requires'])
+def test_tool_calls_that_the_engine_cannot_read_say_what_is_missing(what: str) -> None:
+    error = told(400, f"{what} --tool-call-parser to be set")
+    assert (error.status, error.param) == (400, "tool_choice")
+    assert "tool_call_parser" in error.message
+    assert CANARY not in error.message
+
+
+SAID = [
+    ("Token id 1000000000 is out of vocabulary", "prompt"),
+    ("stop cannot contain an empty string.", "stop"),
+    ("The decoder prompt cannot be empty", "prompt"),
+    (f"{CANARY} is not a multimodal model", "messages"),
+    (f'Failed to transform json schema into a grammar: Unsupported type "{CANARY}"', "response_format"),
+    ("The provided JSON schema contains features not supported by xgrammar.", "response_format"),
+]
+
+
+@pytest.mark.parametrize(("message", "param"), SAID)
+def test_what_vllm_says_without_a_field_names_one(message: str, param: str) -> None:
+    error = told(400, message)
+    assert error.param == param
+    assert error.message.startswith(param)
+    assert CANARY not in error.message
+
+
 @pytest.mark.parametrize("param", [f"what about {CANARY}", "", f"tools\n{CANARY}", f"({CANARY})", "tools\n"])
 def test_a_field_name_that_is_none_is_dropped(param: str) -> None:
     error = told(400, "no", param)

@@ -182,7 +182,6 @@ NOT_ELIGIBLE: list[dict[str, Any]] = [
     {"messages": [SYSTEM]},
     {"messages": [{"role": "user", "content": ""}]},
     {"messages": [{"role": "user", "content": " \n"}]},
-    {"messages": [{"role": "user"}]},
     {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is a cache?"}]}]},
     {"messages": [{"role": "user", "content": "x" * (MAX_CHARS + 1)}]},
 ]
@@ -239,12 +238,13 @@ def test_documents_cannot_be_searched_for_without_a_text(messages: list[dict[str
     assert caught.value.param == "messages"
 
 
-SCHEMA = {"type": "object", "properties": {"why": {"type": "string"}, "answer": {"const": 1}}}
+SCHEMA: dict[str, Any] = {"type": "object", "properties": {"why": {"type": "string"}, "answer": {"const": 1}}}
 
 
 def test_the_order_of_members_counts_where_it_reaches_the_engine() -> None:
     """A grammar has an answer's members in the order of its schema, and a template writes tools as they come."""
     turned = {**SCHEMA, "properties": {"answer": {"const": 1}, "why": {"type": "string"}}}
-    for field in ("response_format", "structured_outputs"):
-        assert key_of(**{field: SCHEMA}) != key_of(**{field: turned})
+    assert key_of(structured_outputs={"json": SCHEMA}) != key_of(structured_outputs={"json": turned})
+    formats = [{"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}} for schema in (SCHEMA, turned)]
+    assert key_of(response_format=formats[0]) != key_of(response_format=formats[1])
     assert key_of(temperature=0, seed=1) == key_of(seed=1, temperature=0)

@@ -28,6 +28,7 @@ from serve_app.openai.requests import (
 CANARY = "canary_7f3a9"
 USER = {"role": "user", "content": "Hello"}
 CHAT: dict[str, Any] = {"model": "m", "messages": [USER]}
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "f"}}
 TEXT: dict[str, Any] = {"model": "m", "prompt": "Hello"}
 
 
@@ -150,6 +151,37 @@ BAD_CHAT: list[tuple[str | None, dict[str, Any]]] = [
     ("retrieval.vector_store_ids[0]", {"retrieval": {"vector_store_ids": [7]}}),
     ("retrieval.top_k", {"retrieval": {"vector_store_ids": ["vs"], "top_k": 0}}),
     ("tools[1].type", {"tools": [{"type": "function"}, {"type": "file_search", "vector_store_ids": [CANARY]}]}),
+    ("messages[1].content", {"messages": [USER, {"role": "user"}]}),
+    ("messages[0].content", {"messages": [{"role": "tool", "tool_call_id": CANARY}]}),
+    ("messages[0].content", {"messages": [{"role": "assistant", "name": CANARY}]}),
+    ("messages[0].content", {"messages": [{"role": "user", "content": []}]}),
+    ("messages[0].content[1].type", {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}, {CANARY: 1}]}]}),
+    ("messages[0].content[0].text", {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}),
+    ("messages[0].tool_call_id", {"messages": [{"role": "tool", "content": CANARY}]}),
+    ("top_logprobs", {"top_logprobs": 2}),
+    ("logit_bias", {"logit_bias": {"5": 100.5}}),
+    ("modalities", {"modalities": ["text", "audio"]}),
+    ("audio", {"audio": {"voice": CANARY}}),
+    ("functions", {"functions": [{"name": CANARY}]}),
+    ("function_call", {"function_call": {"name": CANARY}}),
+    ("web_search_options", {"web_search_options": {}}),
+    ("tools", {"tools": []}),
+    ("tools[0].type", {"tools": [{"function": {"name": "f"}}]}),
+    ("tools[0].type", {"tools": [{"type": CANARY}]}),
+    ("tools[0].function", {"tools": [{"type": "function"}]}),
+    ("tools[0].function.name", {"tools": [{"type": "function", "function": {"name": f"{CANARY}!"}}]}),
+    ("tools[0].function.parameters", {"tools": [{"type": "function", "function": {"name": "f", "parameters": CANARY}}]}),
+    ("tool_choice", {"tool_choice": "required"}),
+    ("tool_choice", {"tools": [TOOL], "tool_choice": CANARY}),
+    ("tool_choice", {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": CANARY}}}),
+    ("tool_choice.function", {"tools": [TOOL], "tool_choice": {"type": "function"}}),
+    ("tool_choice.function.name", {"tools": [TOOL], "tool_choice": {"type": "function", "function": {}}}),
+    ("parallel_tool_calls", {"parallel_tool_calls": CANARY}),
+    ("response_format.type", {"response_format": {}}),
+    ("response_format.type", {"response_format": {"type": CANARY}}),
+    ("response_format.json_schema", {"response_format": {"type": "json_schema"}}),
+    ("response_format.json_schema.name", {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}),
+    ("response_format.json_schema.schema", {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": CANARY}}}),
 ]
 BAD_TEXT: list[tuple[str | None, dict[str, Any]]] = [
     ("prompt", {"prompt": None}),
@@ -158,13 +190,26 @@ BAD_TEXT: list[tuple[str | None, dict[str, Any]]] = [
     ("logprobs", {"logprobs": True}),
     ("logprobs", {"logprobs": 21}),
     ("echo", {"echo": CANARY}),
+    ("max_tokens", {"max_tokens": 0, "echo": False}),
+    ("best_of", {"best_of": 2}),
+    ("best_of", {"best_of": 1, "n": 2}),
+    ("logit_bias", {"logit_bias": {CANARY: 1}}),
+    ("prompt", {"prompt": [CANARY, 7]}),
+    ("prompt", {"prompt": [[7], [CANARY]]}),
+    ("prompt", {"prompt": [[7], []]}),
+    ("prompt", {"prompt": [7, True]}),
+    ("prompt", {"prompt": [7, -1]}),
+    ("prompt", {"prompt": [[7, -1]]}),
+    ("prompt", {"prompt": [None]}),
 ]
 BAD_EMBEDDING: list[tuple[str | None, dict[str, Any]]] = [
     ("input", {"input": None}),
     ("input", {"input": ""}),
     ("input", {"input": []}),
     ("input", {"input": 7}),
-    ("input[0]", {"input": [7]}),
+    ("input", {"input": [7]}),
+    ("input", {"input": [[7]]}),
+    ("input[1]", {"input": ["a", {CANARY: 1}]}),
     ("input", {"input": [CANARY] * 2049}),
     ("encoding_format", {"encoding_format": CANARY}),
     ("dimensions", {"dimensions": 0}),

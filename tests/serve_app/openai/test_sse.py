@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +44,21 @@ def test_an_event_passes_as_soon_as_it_is_complete(said: list[str]) -> None:
         raw = chunk_event(text)
         assert usage.feed(raw[:-1]) == b""
         assert usage.feed(raw[-1:]) == raw
+
+
+@given(st.lists(texts, min_size=1, max_size=5), cut_places)
+def test_who_asks_for_the_usage_gets_null_in_every_other_event(said: list[str], cuts: list[int]) -> None:
+    raw = b"".join(event({"choices": [{"index": 0, "text": text}], "prompt_token_ids": None}) for text in said)
+    asked = WholeEvents(drop_usage=False, null_usage=True)
+    passed = b"".join(asked.feed(piece) for piece in pieces(raw + USAGE_ONLY + DONE, cuts))
+    *chunks, usage, done = payloads(passed)
+    assert [msgspec.json.decode(chunk) for chunk in chunks] == [{**msgspec.json.decode(each), "usage": None} for each in payloads(raw)]
+    assert [usage, done] == [*payloads(USAGE_ONLY + DONE)]
+
+
+@pytest.mark.parametrize("value", [{"error": {"message": "lost"}}, ["x"], {}], ids=str)
+def test_what_is_no_chunk_gets_no_usage(value: Any) -> None:
+    assert WholeEvents(drop_usage=False, null_usage=True).feed(event(value)) == event(value)
 
 
 OTHER_EVENTS: list[Any] = [

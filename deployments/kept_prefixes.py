@@ -1,0 +1,306 @@
+"""Where beginnings of prompts are kept: each on one replica, on another one when that is gone, until its time is over.
+
+Every ingress looks after those that it knows of. Two that look after the same one choose the same replica, as far as they see the same: the
+one that holds most of it, of equal ones by a hash. What a replica keeps (`prefix_keeper.py`), it keeps without them.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import msgspec
+
+from cache.prefix.keys import Tokens, common
+from cache.prefix.router import Prompt
+from deployments.accounts import write_work
+from deployments.errors import DeploymentError
+from deployments.prefix_keeper import Kept, Order
+from deployments.replica_client import Call, ReplicaClient
+from deployments.replicas import Replica, ReplicaDirectory
+from deployments.reports import INGRESS_HEADER, KEEP_PATH, WORK_HEADER
+from deployments.routing import Routing
+from deployments.watchers import NoWatcher, RoutingWatcher
+
+log = logging.getLogger("ray.serve")
+
+LOOK_S = 0.25
+CHECK_S = 1.0
+"""How often a replica is asked whether it keeps what it should."""
+NEWS_S = 1.0
+"""A replica is told at once if an end changes by more."""
+AGAIN_S = 5.0
+"""After which one is tried again that no replica has room for."""
+CALL_LIMIT_S = 2.0
+COMPUTE_LIMIT_S = 120.0
+MAX_AT_ONCE = 4
+
+State = Literal["new", "kept", "full"]
+"""`full`: no replica has room."""
+
+
+@dataclass(slots=True)
+class KeptPrefix:
+    """One that this ingress looks after."""
+
+    owner: str
+    """The tenant's namespace."""
+    keys: Sequence[int]
+    tokens: Tokens
+    salt: str
+    until: float
+    """On the clock."""
+    state: State = "new"
+    replica: str = ""
+    """That keeps it, or is to."""
+    was_kept: bool = False
+    told_until: float = -math.inf
+    """What the replica was told."""
+    uses: int = 0
+    recomputed: int = 0
+    """As the replica said last."""
+    next_try: float = -math.inf
+    task: "asyncio.Task[None] | None" = None
+    tried: asyncio.Event = field(default_factory=asyncio.Event)
+    """A replica was found for it once, or that none has room."""
+
+    @property
+    def key(self) -> int:
+        return self.keys[-1]
+
+
+class KeptPrefixes:
+    """One for each ingress, in its event loop, in which `run` must run."""
+
+    def __init__(
+        self,
+        client: ReplicaClient,
+        directory: ReplicaDirectory,
+        routing: Routing,
+        clock: Callable[[], float],
+        watcher: RoutingWatcher | None = None,
+    ) -> None:
+        self._client = client
+        self._directory = directory
+        self._routing = routing
+        self._clock = clock
+        self._watcher = watcher or NoWatcher()
+        self._prefixes: dict[int, KeptPrefix] = {}
+        self._checked: dict[str, float] = {}
+        self._dropped: dict[str, set[int]] = {}
+        """By replica: what it need not keep any longer."""
+        self._woken = asyncio.Event()
+
+    def get(self, key: int) -> KeptPrefix | None:
+        """None: there is none, or its time is over."""
+        prefix = self._prefixes.get(key)
+        return prefix if prefix and prefix.until > self._clock() else None
+
+    def tokens_of(self, owner: str) -> int:
+        """Kept for a tenant; beginnings that prefixes have in common count once."""
+        now = self._clock()
+        keys = {key for each in self._prefixes.values() if each.owner == owner and each.until > now for key in each.keys}
+        return len(keys) * self._routing.router.block_size
+
+    def more_tokens(self, owner: str, keys: Sequence[int]) -> int:
+        """That a prefix with these keys adds to those."""
+        now = self._clock()
+        held = {key for each in self._prefixes.values() if each.owner == owner and each.until > now for key in each.keys}
+        return len(set(keys) - held) * self._routing.router.block_size
+
+    async def measure(self, whole: Call, beginnings: Sequence[Call]) -> list[Tokens] | None:
+        """The tokens that the prompt of `whole` has in common with each of the others. None: they could not be rendered."""
+        replicas = self._directory.replicas
+        if not replicas:
+            return None
+        rendered = await asyncio.gather(*(self._routing.tokens(call) for call in (whole, *beginnings)))
+        tokens, others = rendered[0], rendered[1:]
+        return None if tokens is None else [tokens[: common(tokens, other)] if other is not None else tokens[:0] for other in others]
+
+    def whole_blocks(self, tokens: Tokens, salt: str) -> tuple[list[int], Tokens]:
+        """Keys of the full blocks of these tokens, and their tokens."""
+        replicas = self._directory.replicas
+        size = replicas[0].block_size if replicas else 0
+        if not size:
+            return [], tokens[:0]
+        keys = self._routing.keys_of(size)
+        chain = keys.chain(keys.root(salt), tokens)
+        return chain, tokens[: len(chain) * size].copy()
+
+    def keep(self, owner: str, keys: Sequence[int], tokens: Tokens, salt: str, for_s: float) -> KeptPrefix:
+        """From now on, for so long at least, wherever most of it is held."""
+        until = self._clock() + for_s
+        prefix = self._prefixes.get(keys[-1])
+        if prefix is None:
+            prefix = self._prefixes[keys[-1]] = KeptPrefix(owner, keys, tokens, salt, until)
+            self._woken.set()
+        prefix.until = max(prefix.until, until)
+        return prefix
+
+    async def placed(self, prefix: KeptPrefix, limit_s: float) -> State:
+        """What is known of its place after so long at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await prefix.tried.wait()
+        return prefix.state
+
+    def set_end(self, prefix: KeptPrefix, for_s: float) -> None:
+        """Sooner or later than was said."""
+        prefix.until = self._clock() + for_s
+        self._woken.set()
+
+    def drop(self, key: int) -> None:
+        """At once. Nothing happens if it is not kept."""
+        prefix = self._prefixes.pop(key, None)
+        if prefix:
+            if prefix.task:
+                prefix.task.cancel()
+            if prefix.replica:
+                self._dropped.setdefault(prefix.replica, set()).add(key)
+            self._woken.set()
+
+    async def run(self) -> None:
+        try:
+            while True:
+                self._woken.clear()
+                self._look()
+                await self._check()
+                if not self._prefixes and not self._dropped:
+                    await self._woken.wait()
+                else:
+                    await self._pause()
+        finally:
+            for prefix in self._prefixes.values():
+                if prefix.task:
+                    prefix.task.cancel()
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await self._woken.wait()
+
+    def _look(self) -> None:
+        """Forgets what is over, and has placed what has no place."""
+        now = self._clock()
+        for key in [key for key, each in self._prefixes.items() if each.until <= now]:
+            self._prefixes.pop(key)
+        fit = {replica.id for replica in self._directory.replicas}
+        running = sum(each.task is not None for each in self._prefixes.values())
+        for each in self._prefixes.values():
+            if each.replica and each.replica not in fit:
+                each.replica, each.state, each.next_try = "", "new", now
+                self._watcher.kept("lost")
+            if not each.replica and each.task is None and each.next_try <= now and running < MAX_AT_ONCE:
+                each.task = asyncio.create_task(self._place(each))
+                running += 1
+
+    async def _place(self, prefix: KeptPrefix) -> None:
+        try:
+            prefix.replica = await self._placed(prefix)
+            prefix.state = "kept" if prefix.replica else "full"
+            self._watcher.kept("full" if not prefix.replica else "moved" if prefix.was_kept else "placed")
+            prefix.was_kept = prefix.was_kept or bool(prefix.replica)
+            prefix.tried.set()
+        except (DeploymentError, TimeoutError, msgspec.DecodeError) as error:
+            log.warning("a prefix could not be kept; it is tried again", extra={"error": type(error).__name__})
+            prefix.next_try = self._clock() + LOOK_S
+        else:
+            prefix.next_try = self._clock() + AGAIN_S
+        finally:
+            prefix.task = None
+            self._woken.set()
+
+    async def _placed(self, prefix: KeptPrefix) -> str:
+        """The replica that keeps it now; empty: none has room."""
+        replicas = self._directory.replicas
+        prompt = Prompt(prefix.keys, len(prefix.tokens) + 1)
+        cached = dict(zip(replicas, self._routing.router.cached(prompt, [each.id for each in replicas]), strict=True))
+        for replica in sorted(replicas, key=lambda each: (-cached[each], _rank(prefix.key, each.id))):
+            if cached[replica] < len(prefix.tokens):  # as a request like others; what a replica finds missing itself it computes before all
+                await self._compute(prefix, prompt, replica, cached[replica])
+            for_s = prefix.until - self._clock()
+            order = Order(prefix.key, for_s, prefix.salt, prefix.tokens.tobytes())
+            answers = await self._ask(replica, [order])
+            if answers and answers[0].state == "kept":
+                prefix.told_until = prefix.until
+                return replica.id
+        return ""
+
+    async def _compute(self, prefix: KeptPrefix, prompt: Prompt, replica: Replica, cached: int) -> None:
+        """On a replica that does not hold all of it. Raises `DeploymentError` and `TimeoutError`."""
+        routed = self._routing.router.take(prompt, [replica.id], [cached])
+        try:
+            body = {"prompt": [*prefix.tokens.tolist(), int(prefix.tokens[0])], "max_tokens": 1, "temperature": 0}
+            raw = msgspec.json.encode({**body, "cache_salt": prefix.salt})
+            work = {INGRESS_HEADER: self._routing.name, WORK_HEADER: write_work(routed.work)} if routed.work else {}
+            call = Call("POST", "/v1/completions", {"content-type": "application/json", **work}, raw)
+            async with asyncio.timeout(COMPUTE_LIMIT_S):
+                answer = await self._client.probe(call, replica)
+                try:
+                    async for _ in answer.chunks():
+                        routed.prefilled()
+                finally:
+                    await answer.close()
+        finally:
+            routed.end()
+
+    async def _check(self) -> None:
+        """Asks the replicas, each now and then, whether they keep what they should, and tells them of changes."""
+        now = self._clock()
+        fit = {replica.id: replica for replica in self._directory.replicas}
+        self._dropped = {name: keys for name, keys in self._dropped.items() if name in fit}
+        telling = []
+        for name, replica in fit.items():
+            mine = [each for each in self._prefixes.values() if each.replica == name]
+            is_news = name in self._dropped or any(abs(each.told_until - each.until) > NEWS_S for each in mine)
+            if (mine or name in self._dropped) and (is_news or now - self._checked.get(name, -math.inf) >= CHECK_S):
+                self._checked[name] = now
+                telling.append(self._tell(replica, mine, self._dropped.pop(name, set())))
+        await asyncio.gather(*telling)
+        self._checked = {name: at for name, at in self._checked.items() if name in fit}
+
+    async def _tell(self, replica: Replica, prefixes: Sequence[KeptPrefix], dropped: Iterable[int]) -> None:
+        now = self._clock()
+        orders = [Order(each.key, each.until - now) for each in prefixes] + [Order(key, 0) for key in dropped]
+        untils = [each.until for each in prefixes]
+        try:
+            answers = {each.key: each for each in await self._ask(replica, orders)}
+        except (DeploymentError, TimeoutError, msgspec.DecodeError) as error:
+            log.warning("a replica does not say what it keeps", extra={"replica": replica.id, "error": type(error).__name__})
+            return
+        for each, until in zip(prefixes, untils, strict=True):
+            answer = answers.get(each.key)
+            each.told_until = until
+            if answer is None or answer.state != "kept":  # it has begun anew, or is about to end
+                each.replica, each.state, each.next_try = "", "new", now
+            else:
+                self._watcher.kept("used", max(answer.uses - each.uses, 0))
+                self._watcher.kept("recomputed", max(answer.recomputed - each.recomputed, 0))
+                each.uses, each.recomputed = answer.uses, answer.recomputed
+
+    async def _ask(self, replica: Replica, orders: Sequence[Order]) -> list[Kept]:
+        call = Call("POST", KEEP_PATH, {}, msgspec.msgpack.encode(orders))
+        async with asyncio.timeout(CALL_LIMIT_S):
+            answer = await self._client.probe(call, replica)
+            try:
+                raw = b"".join([chunk async for chunk in answer.chunks()])
+            finally:
+                await answer.close()
+        return msgspec.msgpack.decode(raw, type=list[Kept])
+
+
+def _rank(key: int, replica: str) -> bytes:
+    """Highest random weight (Thaler and Ravishankar 1998): all ingresses put replicas in the same order, each prefix in another one."""
+    return hashlib.sha256(f"{key}/{replica}".encode()).digest()
+
+
+def changed(call: Call, **fields: object) -> Call:
+    """The same request with other fields, and without what is for its answer only."""
+    body = msgspec.json.decode(call.body)
+    for name in ("stream", "stream_options", "continue_final_message"):
+        body.pop(name, None)
+    return replace(call, body=msgspec.json.encode({**body, **fields}))

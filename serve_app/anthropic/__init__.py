@@ -1,0 +1,1 @@
+"""Anthropic's messages API: its requests, its errors, and its routes."""

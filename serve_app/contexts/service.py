@@ -1,0 +1,310 @@
+"""Kept contexts, as one ingress sees them: what chats begin with, and what their marks ask for."""
+
+import asyncio
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import msgspec
+from cachetools import LRUCache
+
+from deployments.kept_prefixes import KeptPrefix, KeptPrefixes, State, changed
+from deployments.replica_client import Call
+from serve_app.contexts.asked import Mark, Reference
+from serve_app.contexts.store import Context, ContextStore, no_context
+from serve_app.errors import AppError, ContextStoreError, InvalidRequestError
+from serve_app.openai.requests import Generation
+from serve_app.relay import engine_request
+from serve_app.tenants import Caller, Principal
+
+log = logging.getLogger("ray.serve")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+POLL_S = 1.0
+PURGE_S = 60.0
+CALL_LIMIT_S = 4.0
+THREADS = 4
+PLACE_LIMIT_S = 2.0
+"""Until a context that was just made has its place, it is waited for so long."""
+MAX_REMEMBERED = 4096
+"""Marks whose prefixes are known without rendering them."""
+MAX_BYTES = 64 * 1024 * 1024
+"""Of contexts' messages in memory."""
+MAX_AT_ONCE = 32
+"""Marked requests whose prefixes are being found out."""
+HEADER = "x-mygo-context"
+BEHIND = {"role": "user", "content": "."}
+"""What may follow a context: where its tokens end is seen by what changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The prefix of a context or a mark."""
+
+    keys: Sequence[int]
+    tokens: Any
+    salt: str
+
+
+class Contexts:
+    """Belongs to an event loop, in which `run` must run. `clock` gives seconds since the epoch."""
+
+    def __init__(
+        self,
+        open_store: Callable[[], ContextStore],
+        kept: KeptPrefixes,
+        tokens_of_tenant: int | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`open_store`: may raise `ContextStoreError`, and is called again then. `tokens_of_tenant`: that a tenant may have kept of whom
+        nothing else is said.
+        """
+        self.kept = kept
+        self._open_store = open_store
+        self._store: ContextStore | None = None
+        self._opening = threading.Lock()
+        self._tokens_of_tenant = tokens_of_tenant
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(THREADS, "contexts")
+        self._read: LRUCache[str, Context] = LRUCache(MAX_BYTES, getsizeof=_size)
+        """By id. What a context says never changes; whether it lives, `_ends` says."""
+        self._ends: dict[str, float] = {}
+        self._keys: dict[str, int] = {}
+        """Of live contexts, as far as their prefixes have been found out."""
+        self._marks: LRUCache[bytes, int | str] = LRUCache(MAX_REMEMBERED)
+        """What became of a mark: its prefix's key, or why it is not kept."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._purged_at = clock()
+
+    def limit(self, principal: Principal) -> int | None:
+        own = principal.shared.context_tokens
+        return self._tokens_of_tenant if own is None else own
+
+    async def run(self) -> None:
+        """Looks after what is kept until it is cancelled."""
+        keeping = asyncio.ensure_future(self.kept.run())
+        try:
+            while True:
+                try:
+                    await self.look()
+                except AppError as error:
+                    log.warning("the database of kept contexts did not answer", extra={"error": str(error)})
+                except Exception:  # what is kept stays so without it
+                    log.exception("kept contexts could not be looked for")
+                await asyncio.sleep(POLL_S)
+        finally:
+            keeping.cancel()
+            for task in self._tasks:
+                task.cancel()
+
+    async def look(self) -> None:
+        """Takes over what other ingresses have made, changed and deleted. Raises `ContextStoreError`."""
+        now = self._clock()
+        if now - self._purged_at >= PURGE_S:
+            self._purged_at = now
+            await self.call(ContextStore.purge, now)
+        live = await self.call(ContextStore.live, now)
+        for gone in self._ends.keys() - live.keys():
+            self.forget(gone)
+        for context_id, end in live.items():
+            self._lives_until(context_id, end)
+            if context_id in self._keys and self.kept.get(self._keys[context_id]) is None:  # its end has been put off elsewhere
+                del self._keys[context_id]
+        if missing := [context_id for context_id in live if context_id not in self._keys][:100]:
+            for context in await self.call(ContextStore.read, missing):
+                await self._take_over(context)
+
+    async def call(self, work: Callable[Concatenate[ContextStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What a method of the store gives. Raises what it raises, and `ContextStoreError` if it takes too long."""
+        try:
+            async with asyncio.timeout(CALL_LIMIT_S):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(self._opened(), *args, **kwargs))
+        except TimeoutError:
+            raise ContextStoreError("the database did not answer in time") from None
+
+    def _opened(self) -> ContextStore:
+        """In a thread. While the database is away, requests that ask nothing of it are answered: so it is opened when it is needed."""
+        with self._opening:
+            self._store = self._store or self._open_store()
+            return self._store
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False)
+        if self._store:
+            self._store.close()
+
+    def is_held(self, context_id: str) -> bool:
+        """A replica keeps it, as far as is known here."""
+        prefix = self.kept.get(self._keys.get(context_id, -1))
+        return prefix is not None and prefix.state == "kept"
+
+    async def measured(self, context: Context) -> Measured | None:
+        """Its prefix, in whole blocks. None: it cannot be told, or is shorter than a block."""
+        return await self.measure(context.model, context.messages, context.tools, context.namespace)
+
+    async def measure(
+        self, model: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, namespace: str
+    ) -> Measured | None:
+        """See `measured`."""
+        body = {"model": model, "messages": [*messages, BEHIND], **({"tools": tools} if tools is not None else {})}
+        whole = Call("POST", "/v1/chat/completions", {}, msgspec.json.encode(body))
+        beginning = changed(whole, messages=messages, add_generation_prompt=False)
+        found = await self.kept.measure(whole, [beginning])
+        if found is None:  # a template that wants user and assistant to take turns
+            found = await self.kept.measure(changed(whole, messages=messages), [beginning])
+        if not found:
+            return None
+        keys, tokens = self.kept.whole_blocks(found[0], namespace)
+        return Measured(keys, tokens, namespace) if keys else None
+
+    async def made(self, context: Context, measured: Measured) -> State:
+        """It has just been stored here, and computed. What its place is after a moment."""
+        self._read[context.id] = context
+        self._ends[context.id] = context.expires_at
+        self._keys[context.id] = measured.keys[-1]
+        return await self.kept.placed(self._keep(context, measured), PLACE_LIMIT_S)
+
+    def changed(self, context: Context) -> None:
+        self._lives_until(context.id, context.expires_at)
+
+    def forget(self, context_id: str) -> None:
+        """It is not to be kept any longer."""
+        self._ends.pop(context_id, None)
+        self._read.pop(context_id, None)
+        key = self._keys.pop(context_id, None)
+        if key is not None and key not in self._keys.values():  # another context may begin, and end, alike
+            self.kept.drop(key)
+
+    async def begun(self, request: Generation, namespace: str) -> Generation:
+        """The request with the messages of the context that it begins with. Raises `NotFoundError`, `InvalidRequestError`."""
+        reference = request.context
+        if reference is None:
+            return request
+        context = await self._find(reference, namespace)
+        if request.model != context.model:
+            raise InvalidRequestError(f"This context is for the model {context.model}.", param="model", code="invalid_value")
+        end = self._ends.get(context.id, context.expires_at)
+        if reference.reset_ttl_s is not None:
+            end = self._clock() + reference.reset_ttl_s
+            self._extend(context, end)
+        tools = {} if context.tools is None else {"tools": context.tools}
+        body = {**request.body, **tools, "messages": [*context.messages, *request.body["messages"]]}
+        marks = tuple(replace(mark, message=mark.message + len(context.messages)) for mark in request.marks if mark.field == "messages")
+        headers = {"msh-context-cache-id": context.id, "msh-context-cache-token-exp": str(int(end))}
+        return replace(request, body=body, marks=marks, context=None, context_headers=headers)
+
+    def marked(self, request: Generation, namespace: str) -> Generation:
+        """The request with headers that say what is known of its marks. What is kept lives on from now."""
+        if not request.marks:
+            return request
+        for mark in request.marks:
+            if prefix := self._known(request, mark, namespace):
+                self.kept.keep(prefix.owner, prefix.keys, prefix.tokens, prefix.salt, mark.ttl_s)
+        states = {self._state(self._marks.get(_name(request, mark, namespace))) for mark in request.marks}
+        state = next(each for each in ("full", "over_quota", "too_short", "new", "kept") if each in states)
+        return replace(request, context_headers={**request.context_headers, HEADER: state})
+
+    def _state(self, found: int | str | None) -> str:
+        if isinstance(found, str):
+            return found
+        prefix = self.kept.get(found) if found is not None else None
+        return prefix.state if prefix else "new"
+
+    def keeping(self, request: Generation, caller: Caller, namespace: str) -> Callable[[str], None] | None:
+        """What is to be called when an engine holds the request's prompt. None: nothing of it is to be kept."""
+        return (lambda replica: self._mark(request, caller, namespace)) if request.marks else None
+
+    def _mark(self, request: Generation, caller: Caller, namespace: str) -> None:
+        unknown = [mark for mark in request.marks if self._known(request, mark, namespace) is None]
+        if unknown and len(self._tasks) < MAX_AT_ONCE:
+            task = asyncio.ensure_future(self._find_out(request, unknown, caller, namespace))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _known(self, request: Generation, mark: Mark, namespace: str) -> KeptPrefix | None:
+        found = self._marks.get(_name(request, mark, namespace))
+        return self.kept.get(found) if isinstance(found, int) else None
+
+    async def _find_out(self, request: Generation, marks: Sequence[Mark], caller: Caller, namespace: str) -> None:
+        whole, salt, _ = engine_request(request, caller, namespace)
+        body, ends = _client_body(request), {"add_generation_prompt": False} if request.kind == "chat" else {}
+        beginnings = [changed(whole, **mark.beginning(body, BEHIND), **ends) for mark in marks]
+        found = await self.kept.measure(whole, beginnings)
+        for mark, tokens in zip(marks, found or (), strict=False):
+            keys, tokens = self.kept.whole_blocks(tokens, salt)
+            most, name = self.limit(caller.principal), _name(request, mark, namespace)
+            if not keys:
+                self._marks[name] = "too_short"
+            elif most is not None and self.kept.tokens_of(namespace) + self.kept.more_tokens(namespace, keys) > most:
+                self._marks[name] = "over_quota"
+            else:
+                self._marks[name] = keys[-1]
+                self.kept.keep(namespace, keys, tokens, salt, mark.ttl_s)
+
+    async def _find(self, reference: Reference, namespace: str) -> Context:
+        context_id = reference.id
+        if reference.tag:
+            context_id = (await self.call(ContextStore.tag, namespace, reference.tag)).context_id
+        context, now = self._read.get(context_id), self._clock()
+        if context is None or context_id not in self._ends:
+            context = await self.call(ContextStore.get, namespace, context_id, now)
+            self._remember(context)
+        if context.namespace != namespace or self._ends.get(context_id, context.expires_at) <= now:
+            raise no_context()
+        return context
+
+    def _extend(self, context: Context, end: float) -> None:
+        """Notes it off the reply's path; this ingress knows it at once."""
+        self._lives_until(context.id, end)
+        task = asyncio.ensure_future(self._note(context, end))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _note(self, context: Context, end: float) -> None:
+        try:
+            await self.call(ContextStore.change, context.namespace, context.id, end, None, self._clock())
+        except AppError as error:
+            log.warning("a context's new end was not noted", extra={"error": type(error).__name__})
+
+    def _lives_until(self, context_id: str, end: float) -> None:
+        self._ends[context_id] = end
+        if prefix := self.kept.get(self._keys.get(context_id, -1)):
+            self.kept.set_end(prefix, end - self._clock())
+
+    def _remember(self, context: Context) -> None:
+        if _size(context) <= MAX_BYTES:
+            self._read[context.id] = context
+
+    async def _take_over(self, context: Context) -> None:
+        measured = await self.measured(context)
+        if measured is None:
+            return  # asked again: there may be no replica yet
+        self._keys[context.id] = measured.keys[-1]
+        self._keep(context, measured)
+
+    def _keep(self, context: Context, measured: Measured) -> KeptPrefix:
+        for_s = self._ends.get(context.id, context.expires_at) - self._clock()
+        return self.kept.keep(context.namespace, measured.keys, measured.tokens, measured.salt, for_s)
+
+
+def _size(context: Context) -> int:
+    return len(msgspec.json.encode([context.messages, context.tools])) + 1000
+
+
+def _client_body(request: Generation) -> dict[str, Any]:
+    """As the client wrote it, without documents that were found for it."""
+    return {**request.body, "messages": request.retrieved.messages} if request.retrieved else request.body
+
+
+def _name(request: Generation, mark: Mark, namespace: str) -> bytes:
+    """Of what a mark is about: equal beginnings have equal names."""
+    body = _client_body(request)
+    before = {name: body.get(name) for name in ("tools", "system", "cache_salt", "chat_template_kwargs", "documents", "functions")}
+    material = [namespace, request.kind, request.model, {**before, **mark.beginning(body, BEHIND)}]
+    return hashlib.sha256(msgspec.json.encode(material)).digest()

@@ -1,0 +1,374 @@
+"""Kept contexts over HTTP, with simulated engines behind."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deployments.config import SimulatedEngineConfig
+from deployments.kept_prefixes import KeptPrefixes
+from serve_app.config import load_config
+from serve_app.contexts.service import Contexts
+from serve_app.contexts.store import ContextStore, contexts_url, open_contexts
+from serve_app.errors import ContextStoreError
+from tests.deployments.prefix_fleet import MODEL, Ingress, Node, ingress_of, nodes_of
+from tests.deployments.servers import eventually
+from tests.serve_app.clients import client_of, error_of
+from tests.serve_app.fakes import World
+
+ENGINE = SimulatedEngineConfig(prefill_tokens_per_s=1e6, decode_step_s=1e-4, decode_step_per_request_s=0, kv_blocks=512)
+BLOCK = ENGINE.block_size
+RULES = "You answer questions about the house rules, which are long and do not change. " * 20
+SYSTEM = {"role": "system", "content": RULES}
+ADA, BOB = {"x-mygo-tenant": "ada"}, {"x-mygo-tenant": "bob"}
+LIMIT = 1_600
+
+
+@dataclass
+class House:
+    """An ingress over two replicas."""
+
+    nodes: list[Node]
+    ingress: Ingress
+    contexts: Contexts
+    http: httpx.AsyncClient
+    now: float = 1_000_000.0
+
+    def clock(self) -> float:
+        return self.now
+
+    async def make(self, text: str = RULES, headers: dict[str, str] = ADA, **fields: Any) -> dict[str, Any]:
+        messages = [{"role": "system", "content": text}]
+        answer = await self.http.post("/v1/caching", json={"model": MODEL.name, "messages": messages, **fields}, headers=headers)
+        assert answer.status_code == 200, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+    async def ask(self, begins_with: str, question: str = "Which?", headers: dict[str, str] = ADA, **fields: Any) -> httpx.Response:
+        """`begins_with`: the content of the message with the role `cache`."""
+        return await self.chat([{"role": "cache", "content": begins_with}, {"role": "user", "content": question}], headers, **fields)
+
+    async def chat(self, messages: list[Any], headers: dict[str, str] = ADA, **fields: Any) -> httpx.Response:
+        body = {"model": MODEL.name, "messages": messages, "max_tokens": 4, "cache": {"mode": "off"}, **fields}
+        return await self.http.post("/v1/chat/completions", json=body, headers=headers)
+
+    def kept(self) -> int:
+        return sum(len(node.keeper._prefixes) for node in self.nodes)
+
+
+@asynccontextmanager
+async def house_of(
+    directory: Path, tokens: int | None = LIMIT, open_store: Callable[[], ContextStore] | None = None, **sections: Any
+) -> AsyncIterator[House]:
+    config = load_config({"llm": {"model": {"name": MODEL.name}}, "data_dir": str(directory), **sections})
+    world = World(config)
+    async with nodes_of("a", "b", config=ENGINE) as nodes, ingress_of(*nodes) as ingress:
+        kept = KeptPrefixes(ingress.client, ingress.directory, ingress.routing, asyncio.get_running_loop().time)
+        house: House | None = None
+        open_store = open_store or partial(open_contexts, contexts_url(config))
+        contexts = Contexts(open_store, kept, tokens, lambda: house.now if house else 1_000_000.0)
+        world.pipeline = replace(
+            world.pipeline, directory=ingress.directory, routing=ingress.routing, client=ingress.client, contexts=contexts
+        )
+        async with client_of(world, clock=contexts._clock) as http:
+            house = House(nodes, ingress, contexts, http)
+            running = asyncio.create_task(contexts.run())
+            yield house
+            running.cancel()
+            await contexts.close()
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with house_of(tmp_path) as house:
+        yield house
+
+
+def cached(answer: httpx.Response) -> int:
+    assert answer.status_code == 200, answer.text
+    tokens: int = answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+    return tokens
+
+
+async def test_a_context_is_made_and_chats_begin_with_it(house: House) -> None:
+    made = await house.make(name="rules", description="of the house", metadata={"version": "1"}, ttl=60)
+    assert made["id"].startswith("cache-")
+    assert made["tokens"] > 300
+    assert made["tokens"] % BLOCK == 0
+    times = {"created_at": 1_000_000, "expired_at": 1_000_060}
+    said = {"name": "rules", "description": "of the house", "metadata": {"version": "1"}, "tools": None, **times}
+    expected = {"id": made["id"], "object": "context_cache_object", "status": "ready", "model": MODEL.name, "messages": [SYSTEM], **said}
+    assert made == {**expected, "tokens": made["tokens"]}
+    assert (await house.http.get(f"/v1/caching/{made['id']}", headers=ADA)).json() == made
+    answer = await house.ask(f"cache_id={made['id']}")
+    assert cached(answer) == made["tokens"]
+    assert answer.headers["msh-context-cache-id"] == made["id"]
+    assert answer.headers["msh-context-cache-token-exp"] == "1000060"
+    whole = await house.chat([SYSTEM, {"role": "user", "content": "Which?"}])
+    assert whole.json()["choices"] == answer.json()["choices"]  # as if the messages had been written out
+
+
+async def test_its_tools_are_the_chats(house: House) -> None:
+    tools = [{"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}]
+    made = await house.make(tools=tools)
+    answer = await house.ask(f"cache_id={made['id']}")
+    assert cached(answer) == made["tokens"]
+    whole = await house.chat([SYSTEM, {"role": "user", "content": "Which?"}], tools=tools)
+    assert whole.json()["usage"]["prompt_tokens"] == answer.json()["usage"]["prompt_tokens"]
+
+
+async def test_a_kept_answer_to_the_same_chat_serves_both_ways_of_asking(house: House) -> None:
+    made = await house.make()
+    on = {"mode": "on"}
+    first = await house.chat([SYSTEM, {"role": "user", "content": "Which?"}], cache=on)
+    again = await house.ask(f"cache_id={made['id']}", cache=on)
+    assert (first.headers["x-mygo-cache"], again.headers["x-mygo-cache"]) == ("miss", "exact")
+    assert again.json()["choices"] == first.json()["choices"]
+    assert again.headers["msh-context-cache-id"] == made["id"]
+
+
+async def test_no_tenant_reaches_anothers(house: House) -> None:
+    made = await house.make(tags=["mine"])
+    for answer in (
+        await house.ask(f"cache_id={made['id']}", headers=BOB),
+        await house.ask("tag=mine", headers=BOB),
+        await house.http.get(f"/v1/caching/{made['id']}", headers=BOB),
+        await house.http.put(f"/v1/caching/{made['id']}", json={"ttl": 1}, headers=BOB),
+        await house.http.delete(f"/v1/caching/{made['id']}", headers=BOB),
+        await house.http.get("/v1/caching/refs/tags/mine", headers=BOB),
+        await house.http.get("/v1/caching/refs/tags/mine/content", headers=BOB),
+        await house.http.post("/v1/caching/refs/tags", json={"tag": "mine", "cache_id": made["id"]}, headers=BOB),
+    ):
+        assert answer.status_code == 404, answer.text
+        assert RULES[:20] not in answer.text
+    assert (await house.http.get("/v1/caching", headers=BOB)).json()["data"] == []
+    assert cached(await house.chat([SYSTEM, {"role": "user", "content": "Which?"}], BOB)) == 0
+    assert cached(await house.ask(f"cache_id={made['id']}")) == made["tokens"]
+
+
+async def test_its_time_ends_and_is_put_off_by_use(house: House) -> None:
+    made = await house.make(ttl="1m")
+    house.now += 50
+    answer = await house.ask(f"cache_id={made['id']};reset_ttl=100")
+    assert answer.headers["msh-context-cache-token-exp"] == "1000150"
+    house.now += 99
+    assert (await house.ask(f"cache_id={made['id']}")).status_code == 200
+    house.now += 1
+    ended = await house.ask(f"cache_id={made['id']}")
+    assert (ended.status_code, error_of(ended)["code"]) == (404, "context_not_found")
+    assert (await house.http.get(f"/v1/caching/{made['id']}", headers=ADA)).status_code == 404
+    await house.contexts.look()
+    await eventually(lambda: house.kept() == 0)
+
+
+async def test_it_can_be_changed_and_deleted(house: House) -> None:
+    made = await house.make()
+    path = f"/v1/caching/{made['id']}"
+    changed = (await house.http.put(path, json={"expired_at": 1_000_500, "metadata": {"a": "b"}}, headers=ADA)).json()
+    assert changed == {**made, "expired_at": 1_000_500, "metadata": {"a": "b"}}
+    deleted = await house.http.delete(path, headers=ADA)
+    assert deleted.json() == {"id": made["id"], "object": "context_cache_object.deleted", "deleted": True}
+    for answer in (await house.http.get(path, headers=ADA), await house.ask(f"cache_id={made['id']}")):
+        assert answer.status_code == 404
+    assert (await house.http.delete(path, headers=ADA)).status_code == 404
+    await eventually(lambda: house.kept() == 0)
+
+
+async def test_tags(house: House) -> None:
+    one, two = await house.make(tags=["current"]), await house.make("Other rules. " * 60)
+    assert cached(await house.ask("tag=current")) == one["tokens"]
+    set_anew = await house.http.post("/v1/caching/refs/tags", json={"tag": "current", "cache_id": two["id"]}, headers=ADA)
+    tag = {"tag": "current", "cache_id": two["id"], "object": "cache_object.tag", "created_at": 1_000_000}
+    assert set_anew.json() == tag
+    assert cached(await house.ask("tag=current")) == two["tokens"]
+    assert (await house.http.get("/v1/caching/refs/tags", headers=ADA)).json() == {"object": "list", "data": [tag]}
+    assert (await house.http.get("/v1/caching/refs/tags/current/content", headers=ADA)).json()["id"] == two["id"]
+    assert (await house.http.delete("/v1/caching/refs/tags/current", headers=ADA)).json()["deleted"]
+    assert (await house.ask("tag=current")).status_code == 404
+
+
+async def test_a_list_goes_page_by_page(house: House) -> None:
+    made = []
+    for number in range(3):
+        house.now += 1
+        made.append(await house.make(f"{number} {RULES}"))
+    first = (await house.http.get("/v1/caching?limit=2", headers=ADA)).json()
+    assert [each["id"] for each in first["data"]] == [made[2]["id"], made[1]["id"]]
+    rest = (await house.http.get(f"/v1/caching?after={first['last_id']}", headers=ADA)).json()
+    assert ([each["id"] for each in rest["data"]], rest["has_more"]) == ([made[0]["id"]], False)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "model"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "cache", "content": "cache_id=a"}]}, "messages[0].role"),
+        ({"ttl": 0}, "ttl"),
+        ({"ttl": "soon"}, "ttl"),
+        ({"expired_at": 999_999}, "expired_at"),
+        ({"ttl": 5, "expired_at": 1_000_100}, "ttl"),
+        ({"tags": ["1"]}, "tags"),
+        ({"metadata": {"k": "v" * 513}}, "metadata"),
+        ({"name": "n" * 257}, "name"),
+        ({"stream": True}, "stream"),
+        ({"messages": [{"role": "user", "content": "Short."}]}, "messages"),
+    ],
+)
+async def test_what_cannot_be_made(house: House, body: dict[str, Any], param: str) -> None:
+    whole = {"model": MODEL.name, "messages": [SYSTEM], **body} if body else {"messages": [SYSTEM]}
+    answer = await house.http.post("/v1/caching", json=whole, headers=ADA)
+    assert answer.status_code == 400, answer.text
+    assert error_of(answer)["param"].startswith(param)
+    assert (await house.http.get("/v1/caching", headers=ADA)).json()["data"] == []
+
+
+async def test_a_model_that_is_not_there(house: House) -> None:
+    answer = await house.http.post("/v1/caching", json={"model": "other", "messages": [SYSTEM]}, headers=ADA)
+    assert (answer.status_code, error_of(answer)["code"]) == (404, "model_not_found")
+
+
+async def test_a_tenant_has_no_more_kept_than_it_may(house: House) -> None:
+    made = [await house.make(f"{number} {RULES}") for number in range(4)]
+    refused = await house.http.post(
+        "/v1/caching", json={"model": MODEL.name, "messages": [{"role": "system", "content": f"5 {RULES}"}]}, headers=ADA
+    )
+    assert (refused.status_code, error_of(refused)["code"]) == (429, "context_quota")
+    await house.make(headers=BOB)
+    await house.http.delete(f"/v1/caching/{made[0]['id']}", headers=ADA)
+    await house.make(f"5 {RULES}")
+
+
+async def test_what_no_replica_has_room_for_is_not_made(tmp_path: Path) -> None:
+    async with house_of(tmp_path, tokens=None) as house:
+        for number in range(2):  # a replica for each
+            await house.make(f"{number} {RULES * 16}")
+        messages = [{"role": "system", "content": f"2 {RULES * 16}"}]
+        refused = await house.http.post("/v1/caching", json={"model": MODEL.name, "messages": messages}, headers=ADA)
+        assert (refused.status_code, error_of(refused)["code"]) == (429, "context_capacity")
+        assert (await house.http.get("/v1/caching", headers=ADA)).json()["data"][0]["messages"] != messages
+
+
+async def test_content_rules_hold_for_contexts(tmp_path: Path) -> None:
+    rules = {"all": {"rules": [{"name": "fruit", "words": ["forbidden fruit"], "action": "block"}]}}
+    async with house_of(tmp_path, content=rules) as house:
+        body = {"model": MODEL.name, "messages": [{"role": "system", "content": f"forbidden fruit {RULES}"}]}
+        refused = await house.http.post("/v1/caching", json=body, headers=ADA)
+        assert refused.status_code == 400, refused.text
+        assert house.kept() == 0
+
+
+async def test_another_ingress_and_one_that_begins_anew_know_it(house: House) -> None:
+    made = await house.make()
+    async with ingress_of(*house.nodes, name="two") as other:
+        kept = KeptPrefixes(other.client, other.directory, other.routing, asyncio.get_running_loop().time)
+        second = Contexts(house.contexts._open_store, kept, LIMIT, house.clock)
+        await second.look()
+        assert kept.tokens_of(house_namespace(second)) == made["tokens"]
+        await house.http.delete(f"/v1/caching/{made['id']}", headers=ADA)
+        await second.look()
+        assert kept.tokens_of(house_namespace(second)) == 0
+        await second.close()
+
+
+async def test_while_the_database_is_away_chats_are_answered(tmp_path: Path) -> None:
+    away = True
+
+    def open_store() -> ContextStore:
+        if away:
+            raise ContextStoreError("it is away")
+        return open_contexts(f"sqlite:///{tmp_path}/contexts.db")
+
+    async with house_of(tmp_path, open_store=open_store) as house:
+        assert (await house.chat(marked())).status_code == 200
+        body = {"model": MODEL.name, "messages": [SYSTEM]}
+        refused = await house.http.post("/v1/caching", json=body, headers=ADA)
+        assert (refused.status_code, error_of(refused)["code"]) == (503, "contexts_unavailable")
+        away = False
+        await house.make()
+
+
+def house_namespace(contexts: Contexts) -> str:
+    """Of the only tenant that has something kept, or had."""
+    return next((prefix.owner for prefix in contexts.kept._prefixes.values()), "")
+
+
+def marked(question: str = "Which?", text: str = RULES, **control: Any) -> list[dict[str, Any]]:
+    part = {"type": "text", "text": text, "cache_control": {"type": "ephemeral", **control}}
+    return [{"role": "system", "content": [part]}, {"role": "user", "content": question}]
+
+
+async def test_a_mark_has_the_prompt_kept_up_to_it(house: House) -> None:
+    first = await house.chat(marked())
+    assert (first.headers["x-mygo-context"], cached(first)) == ("new", 0)
+    await eventually(lambda: house.kept() == 1)
+    again = await house.chat(marked("And which other?"))
+    assert again.headers["x-mygo-context"] == "kept"
+    assert cached(again) > 300
+    (prefix,) = (prefix for node in house.nodes for prefix in node.keeper._prefixes.values())
+    assert len(prefix.tokens) <= cached(again) <= len(prefix.tokens) + BLOCK  # what comes behind it may begin alike
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_marked_stream_too(house: House, stream: bool) -> None:
+    answer = await house.chat(marked(), stream=stream)
+    assert answer.status_code == 200
+    await eventually(lambda: house.kept() == 1)
+
+
+async def test_a_mark_in_anthropics_messages(house: House) -> None:
+    async def ask(question: str) -> httpx.Response:
+        system = [{"type": "text", "text": RULES, "cache_control": {"type": "ephemeral"}}]
+        body = {"model": MODEL.name, "system": system, "messages": [{"role": "user", "content": question}], "max_tokens": 4}
+        return await house.http.post("/v1/messages", json=body, headers=ADA)
+
+    first = await ask("Which?")
+    assert (first.status_code, first.headers["x-mygo-context"]) == (200, "new")
+    await eventually(lambda: house.kept() == 1)
+    again = await ask("And which other?")
+    assert again.headers["x-mygo-context"] == "kept"
+    assert again.json()["usage"]["cache_read_input_tokens"] > 300
+
+
+async def test_a_tenants_marks_are_limited_with_its_contexts(house: House) -> None:
+    for number in range(4):
+        await house.make(f"{number} {RULES}")
+    await house.chat(marked())
+    await eventually(lambda: not house.contexts._tasks)
+    assert (await house.chat(marked())).headers["x-mygo-context"] == "over_quota"
+    assert house.kept() == 4
+
+
+async def test_a_mark_on_what_is_shorter_than_a_block(house: House) -> None:
+    await house.chat(marked(text="Be brief."))
+    await eventually(lambda: not house.contexts._tasks)
+    assert (await house.chat(marked(text="Be brief."))).headers["x-mygo-context"] == "too_short"
+    assert house.kept() == 0
+
+
+async def test_marks_of_two_tenants_are_two(house: House) -> None:
+    await house.chat(marked(), ADA)
+    await house.chat(marked(), BOB)
+    await eventually(lambda: house.kept() == 2)
+
+
+async def test_where_nothing_is_kept_marks_are_as_if_they_were_not_there(tmp_path: Path) -> None:
+    config = load_config({"llm": {"model": {"name": MODEL.name}}, "data_dir": str(tmp_path)})
+    world = World(config)
+    async with nodes_of("a", config=ENGINE) as nodes, ingress_of(*nodes) as ingress:
+        world.pipeline = replace(world.pipeline, directory=ingress.directory, routing=ingress.routing, client=ingress.client)
+        async with client_of(world) as http:
+            body = {"model": MODEL.name, "messages": marked(), "max_tokens": 4}
+            answer = await http.post("/v1/chat/completions", json=body)
+            assert answer.status_code == 200
+            assert "x-mygo-context" not in answer.headers
+            reference = {**body, "messages": [{"role": "cache", "content": "cache_id=a"}, {"role": "user", "content": "?"}]}
+            assert (await http.post("/v1/chat/completions", json=reference)).status_code == 404
+            for method, path in (("POST", "/v1/caching"), ("GET", "/v1/caching/cache-1")):
+                assert (await http.request(method, path)).status_code == 404

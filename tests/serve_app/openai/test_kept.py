@@ -1,0 +1,165 @@
+"""Kept answers of responses and messages: what is replayed is what was computed, in the form that is asked for."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from cache.entry import Entry
+from serve_app.anthropic.requests import parse_message
+from serve_app.content.moderation_fake import FakeModerator
+from serve_app.openai.kept import KeptMessage, KeptResponse, from_json, from_stream, replayed
+from serve_app.openai.requests import Generation
+from serve_app.openai.responses import parse_response
+from tests.serve_app.asking import ask, caller, chat
+from tests.serve_app.fakes import MODEL, TEXT, FakeAnswer, World, make_world
+from tests.serve_app.formats import CALL, deltas_of, message, message_events, response, response_events, values_of
+
+ARGUMENTS = '{"title":"a b"}'
+TOOL = {"type": "tool_use", "id": "call_1", "name": "look_up", "input": {"title": "a b"}}
+KINDS = ["response", "message"]
+
+
+def asked(kind: str, **fields: Any) -> Generation:
+    if kind == "response":
+        return parse_response(json.dumps({"model": MODEL, "input": "Hi", **fields}).encode())
+    turns = [{"role": "user", "content": "Hi"}]
+    return parse_message(json.dumps({"model": MODEL, "max_tokens": 9, "messages": turns, **fields}).encode())
+
+
+def computed(kind: str, *, stream: bool, text: str = TEXT) -> FakeAnswer:
+    """With a call behind the text."""
+    if stream:
+        return FakeAnswer((response_events if kind == "response" else message_events)(text, ARGUMENTS))
+    call = {**CALL, "arguments": ARGUMENTS}
+    return FakeAnswer([response(text, call) if kind == "response" else message(text, TOOL)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("first", [False, True])
+async def test_an_answer_is_replayed_in_both_forms(kind: str, first: bool) -> None:
+    world = make_world()
+    world.replicas.script.append(computed(kind, stream=first))
+    assert (await ask(world, asked(kind, stream=first)))[0] == "miss"
+    cache, whole = await ask(world, asked(kind))
+    assert cache == "exact"
+    answer = msgspec.json.decode(whole)
+    fresh = msgspec.json.decode(response(TEXT, {**CALL, "arguments": ARGUMENTS}) if kind == "response" else message(TEXT, TOOL))
+    own = {"id": "resp_r-1", "created_at": int(world.clock())} if kind == "response" else {"id": "msg_r-1"}
+    assert answer == {**fresh, **own, **({"stop_sequence": None} if kind == "message" and first else {})}
+    cache, raw = await ask(world, asked(kind, stream=True))
+    assert cache == "exact"
+    assert deltas_of(raw) == TEXT + ARGUMENTS
+    kept = KeptResponse if kind == "response" else KeptMessage
+    assert from_stream(raw, kept) == {key: value for key, value in {**answer, **stop(answer)}.items() if key not in own}
+    assert len(world.replicas.calls) == 1
+
+
+def stop(answer: dict[str, Any]) -> dict[str, Any]:
+    return {"stop_sequence": None} if answer.get("type") == "message" else {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_replayed_stream_has_the_events_of_a_computed_one(kind: str) -> None:
+    """But for the number of deltas, which says only how fast it was."""
+    world = make_world()
+    fresh = computed(kind, stream=True)
+    world.replicas.script.append(fresh)
+    raws = [(await ask(world, asked(kind, stream=True)))[1] for _ in range(2)]
+    types = [
+        list(dict.fromkeys((value["type"], value.get("index", value.get("output_index"))) for value in values_of(raw))) for raw in raws
+    ]
+    assert types[0] == types[1]
+    if kind == "response":
+        numbers = [value["sequence_number"] for value in values_of(raws[1])]
+        assert numbers == list(range(len(numbers)))
+
+
+async def test_no_kind_is_given_anothers_answer() -> None:
+    world = make_world()
+    world.replicas.script += [computed("message", stream=False), computed("response", stream=False)]
+    outcomes = [(await ask(world, request))[0] for request in (asked("message"), asked("response"), chat("Hi", max_tokens=9))]
+    assert outcomes == ["miss"] * 3
+    raw = world.cache.entries[0].answer
+    with pytest.raises(msgspec.DecodeError):
+        replayed(raw, KeptResponse, {}, stream=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("response", {"metadata": {"a": "1"}}),
+        ("response", {"user": "u"}),
+        ("response", {"instructions": "Be brief."}),
+        ("response", {"text": {"format": {"type": "json_object"}}}),
+        ("message", {"system": "Be brief."}),
+        ("message", {"thinking": {"type": "disabled"}}),
+        ("message", {"messages": [{"content": "Hi", "role": "user"}]}),
+    ],
+)
+async def test_what_decides_the_answer_or_is_repeated_in_it_is_part_of_the_key(kind: str, fields: dict[str, Any]) -> None:
+    world = make_world()
+    world.replicas.script += [computed(kind, stream=False), computed(kind, stream=False)]
+    assert [(await ask(world, request))[0] for request in (asked(kind), asked(kind, **fields))] == ["miss", "miss"]
+    for same in ({"stream": True}, {"priority": 1}, {"cache": {"ttl_s": 5}}, {"store": True} if kind == "response" else {}):
+        assert (await ask(world, asked(kind, **same)))[0] == "exact"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_tenants_do_not_share(kind: str) -> None:
+    world = make_world()
+    world.replicas.script += [computed(kind, stream=False), computed(kind, stream=False)]
+    assert [(await ask(world, asked(kind), caller(tenant)))[0] for tenant in ("a", "b", "a")] == ["miss", "miss", "exact"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_is_not_complete_is_not_kept(kind: str, stream: bool) -> None:
+    world = make_world(content={"all": {"rules": [{"name": "banned", "where": "answer", "words": ["answers"]}]}})
+    world.replicas.script += [computed(kind, stream=stream), computed(kind, stream=stream)]
+    assert [(await ask(world, asked(kind, stream=stream)))[0] for _ in range(2)] == ["miss", "miss"]
+    await world.keeper.drain()
+    assert world.cache.entries == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_broken_stream_is_no_answer(kind: str) -> None:
+    raw = b"".join((response_events if kind == "response" else message_events)(TEXT, '{"cut'))
+    kept = KeptResponse if kind == "response" else KeptMessage
+    whole = b"".join((response_events if kind == "response" else message_events)(TEXT))
+    assert from_stream(whole, kept) is not None
+    for broken in (
+        whole[: whole.rfind(b"event: ")],
+        whole.replace(b'"end_turn"', b'"refusal"').replace(b'"completed","output"', b'"failed","output"'),
+        b"",
+    ):
+        assert from_stream(broken, kept) is None
+    assert from_json(b"{}", kept) is None
+    assert from_json(b"[", kept) is None
+    if kind == "message":
+        assert from_stream(raw, kept) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("text", "outcome"), [("all evil", "miss"), ("all good", "exact")])
+async def test_the_model_judges_what_is_kept_of_a_stream(kind: str, text: str, outcome: str) -> None:
+    world = make_world(FakeModerator({"evil": "violence"}), content={"all": {"moderated": True}, "moderator": {"url": "http://fake"}})
+    world.replicas.script += [computed(kind, stream=True, text=text), computed(kind, stream=True, text=text)]
+    assert [(await ask(world, asked(kind, stream=True)))[0] for _ in range(2)] == ["miss", outcome]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_damaged_answer_is_a_miss(kind: str, stream: bool) -> None:
+    world = make_world(cache={"exact": {"max_bytes": 0}})
+    world.replicas.script += [computed(kind, stream=stream)] * 2
+    await ask(world, asked(kind, stream=stream))
+    damage(world)
+    assert (await ask(world, asked(kind, stream=stream)))[0] == "miss"
+
+
+def damage(world: World) -> None:
+    (entry,) = world.cache.entries
+    fields = {name: getattr(entry, name) for name in entry.__dataclass_fields__}
+    world.cache.entries[:] = [Entry(**{**fields, "answer": entry.answer.replace(b'"usage"', b'"used"')})]
