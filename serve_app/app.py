@@ -28,6 +28,7 @@ from serve_app.admission.limiter import Limiter
 from serve_app.admission.shared import TOPIC as LIMITS
 from serve_app.config import AppConfig, is_loopback, load_config, require_safe_exposure
 from serve_app.content.factory import make_content
+from serve_app.content.modelcache import RuledBackend
 from serve_app.contexts.service import Contexts
 from serve_app.contexts.store import contexts_url, open_contexts
 from serve_app.door import door_of
@@ -42,6 +43,7 @@ from serve_app.keyring.store import keyring_url, open_keyring
 from serve_app.keyring.watch import Keyring
 from serve_app.learning import Learner
 from serve_app.metrics import RayMetrics
+from serve_app.modelcache.backend import CacheBackend
 from serve_app.modelcache.cache_backend import SharedCacheBackend
 from serve_app.modelcache.service import ModelCacheService
 from serve_app.parts import Parts
@@ -108,7 +110,8 @@ class Ingress:
             content=self._content,
             contexts=self._contexts,
         )
-        backend = SharedCacheBackend(remote_cache, encoder, self._pipeline.namespaces, config.cache)
+        backend: CacheBackend = SharedCacheBackend(remote_cache, encoder, self._pipeline.namespaces, config.cache)
+        backend = RuledBackend(backend, self._content) if self._content else backend
         modelcache = config.modelcache
         self._modelcache = (
             ModelCacheService(backend, metrics, modelcache.blocked_models, logs_queries=modelcache.query_log)

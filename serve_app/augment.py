@@ -17,6 +17,8 @@ from retrieval.prompt import assemble, without_control
 from retrieval.scopes import Caller as DocumentCaller
 from retrieval.scopes import namespace_of
 from retrieval.wording import sentence
+from serve_app.content.guard import Guard
+from serve_app.content.texts import permitted_hits
 from serve_app.errors import InvalidRequestError, NotFoundError, to_api_error
 from serve_app.openai.keys import last_question
 from serve_app.openai.requests import Generation, RetrievalOptions, Retrieved
@@ -41,6 +43,8 @@ class Augmenter:
     directory: ReplicaDirectory
     routing: Routing
     namespaces: Namespaces
+    guard: Guard | None = None
+    """The tenant's content rules."""
 
     async def augmented(self, request: Generation, asked: RetrievalOptions, caller: Caller, namespace: str) -> Generation:
         """The request with its documents by rank. Raises `InvalidRequestError`, `NotFoundError`, and what `DocumentService` does."""
@@ -55,7 +59,7 @@ class Augmenter:
             if asked.reorder and self.routing.may_start_early:
                 found, start = await self._in_two_steps(self.documents, search, request, caller, namespace)
             else:
-                found, start = await self.documents.search(self.namespaces.reach(caller.principal), search), None
+                found, start = await self._permitted(await self.documents.search(self.namespaces.reach(caller.principal), search)), None
         except UnknownStoreError as error:
             raise _no_store(error, asked.vector_store_ids) from None
         except DocumentError as error:
@@ -78,18 +82,22 @@ class Augmenter:
         """The documents, and what was begun with while they were searched for. It is to be left in every case."""
         reach = self.namespaces.reach(caller.principal)
         begun = await documents.begin_search(reach, search)
+        provisional = await self._permitted(begun.result)
         if begun.ticket is None:
-            return begun.result, None
+            return provisional, None
         began = self.routing.router.clock()
-        starting = asyncio.ensure_future(self._head_start(request, begun.result, caller, namespace))
+        starting = asyncio.ensure_future(self._head_start(request, provisional, caller, namespace))
         try:
-            found = await _ended(documents, reach, begun.ticket, search)
+            found = await self._permitted(await _ended(documents, reach, begun.ticket, search))
         except BaseException:
             if start := _begun(starting):
                 self.routing.leave(start)
             raise
-        self.routing.gate.seen(self.routing.router.clock() - began, lasting(begun.result.hits, found.hits))
+        self.routing.gate.seen(self.routing.router.clock() - began, lasting(provisional.hits, found.hits))
         return found, _begun(starting)
+
+    async def _permitted(self, found: SearchResult) -> SearchResult:
+        return replace(found, hits=await permitted_hits(self.guard, found.hits)) if self.guard else found
 
     async def _head_start(self, request: Generation, provisional: SearchResult, caller: Caller, namespace: str) -> HeadStart | None:
         request = self._with(request, provisional, namespace, len(provisional.hits))

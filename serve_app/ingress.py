@@ -30,6 +30,7 @@ from serve_app.anthropic.routes import MessageRoutes
 from serve_app.cache_routes import CacheRoutes
 from serve_app.cache_transfer import CacheTransferRoutes
 from serve_app.coalesce import Coalesced
+from serve_app.content.texts import permitted_inputs
 from serve_app.contexts.routes import ContextRoutes, NoContextRoutes
 from serve_app.document_calls import DocumentCalls
 from serve_app.door import Door, door_of
@@ -111,6 +112,8 @@ class OpenAIRoutes:
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         if not all(texts):
             raise InvalidRequestError("input must not contain empty strings.", param="input", code="invalid_value")
+        content = self._pipeline.content
+        texts = await permitted_inputs(content.of(request.principal.tenant) if content else None, texts)
         ticket = self._pipeline.admission.take(request.principal, sum(map(len, texts)) / CHARACTERS_A_TOKEN)
         try:
             if asked.dimensions is not None and self._dimension is None:

@@ -162,7 +162,8 @@ class Pipeline:
         arrival = replace(arrival, request=await self._begun(arrival.request, arrival.namespace))
         if arrival.request.retrieval is None:
             return await self._answered(arrival, admitted)
-        augmenter = Augmenter(self.config.retrieval, self.documents, self.directory, self.routing, self.namespaces)
+        guard = arrival.ruled.guard if arrival.ruled else None
+        augmenter = Augmenter(self.config.retrieval, self.documents, self.directory, self.routing, self.namespaces, guard)
         request = await augmenter.augmented(arrival.request, arrival.request.retrieval, arrival.caller, arrival.namespace)  # 5
         retrieved = request.retrieved
         try:

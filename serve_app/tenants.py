@@ -112,6 +112,7 @@ class Namespaces:
         self._secret = secret
         self._environment = environment
         self._known = lru_cache(MAX_REMEMBERED)(self._namespace)
+        self._known_groups = lru_cache(MAX_REMEMBERED)(self._group)
         self._groups_of: dict[str, set[str]] = {}
         for name, members in groups.items():
             for member in members:
@@ -134,6 +135,9 @@ class Namespaces:
 
     def group(self, name: str) -> str:
         """The namespace of what a group of tenants shares."""
+        return self._known_groups(name)
+
+    def _group(self, name: str) -> str:
         return namespace_of(self._secret, f"{self._environment}/group/{name}")
 
     def _namespace(self, name: str) -> str:

@@ -251,8 +251,10 @@ def _table(options: argparse.Namespace, rows: list[dict[str, Any]], columns: Seq
 
 
 def _words(name: str, value: Any) -> str:
-    if value is None or value in ("", {}, []):
+    if value is None or value in ("", {}):
         return "-"
+    if value in ([], ()):
+        return "none"
     if name == "at" or name.endswith("_at"):
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
     if isinstance(value, dict):

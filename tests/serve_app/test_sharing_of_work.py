@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from deployments.embedding import Embedded
+from deployments.rendering import DocumentChat
 from tests.serve_app.asking import ask, caller, chat
 from tests.serve_app.fakes import FakeAnswer, World, eventually
 
@@ -55,9 +56,9 @@ async def test_tokens_of_documents_are_remembered_for_their_scope(world: World, 
     chats: list[Any] = []
     rank = world.pipeline.routing.rank
 
-    async def seen(*args: Any, **fields: Any) -> Any:
-        chats.append(args[-2])
-        return await rank(*args, **fields)
+    async def seen(*args: Any, **more: Any) -> Any:
+        chats.extend(each for each in args if isinstance(each, DocumentChat))
+        return await rank(*args, **more)
 
     monkeypatch.setattr(world.pipeline.routing, "rank", seen)
     for tenant in ("ada", "bob"):

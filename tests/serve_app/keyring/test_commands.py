@@ -62,9 +62,11 @@ def test_access_groups(mygo: Any) -> None:
     assert json.loads(mygo("tenants change", "ada", "--groups", "legal", "--json"))["groups"] == ["legal"]
     assert json.loads(mygo("tenants change", "ada", "--weight", "2", "--json"))["groups"] == ["legal"]
     assert "legal" in mygo("tenants list")
+    for said, shown in (("", "none"), ("*", "-"), ("staff", "staff")):
+        assert f"groups:        {shown}\n" in mygo("keys change", made["id"], "--groups", said)
     details = [record["details"] for record in json.loads(mygo("keys audit", "--json"))]
-    assert details[1] == {"groups": ["legal"]}
-    assert [each["groups"] for each in details[2:]] == [None, ["staff"], [], ["legal", "staff"]]
+    assert details[4] == {"groups": ["legal"]}
+    assert [each["groups"] for each in details[5:]] == [None, ["staff"], [], ["legal", "staff"]]
 
 
 def test_a_key_for_groups_that_its_tenant_is_not_in(mygo: Any, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
