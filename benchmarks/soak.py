@@ -234,7 +234,7 @@ class Watch:
             "rss_growth": float(np.median(memory[-third:]) / np.median(memory[:third]) - 1),
             "rss_mb_per_h": float(np.polyfit(hours, memory, 1)[0]),
             "files": float(np.median(files[-third:])),
-            "files_growth": float(np.median(files[-third:]) - np.median(files[:third])),
+            "files_growth": float(np.min(files[-third:]) - np.min(files[:third])),  # the least: those of waiting requests come and go
             "files_per_h": float(np.polyfit(hours, files, 1)[0]),
         }
 
