@@ -3,7 +3,6 @@
 import time
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
@@ -12,7 +11,8 @@ from tests.serve_app.clients import CHAT, client_of
 from tests.serve_app.fakes import FakeAnswer, World
 
 
-def client(http: httpx.AsyncClient, retries: int) -> openai.AsyncOpenAI:
+def client(http: Any, retries: int) -> openai.AsyncOpenAI:
+    """`http`: an `httpx.AsyncClient`; the type that the client names is a copy of it."""
     return openai.AsyncOpenAI(base_url="http://test/v1", api_key="unused", max_retries=retries, http_client=http)
 
 
