@@ -184,7 +184,7 @@ async def _stream(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lo
             if is_whole and judge is None:
                 tiers.keep(lookup, parse, copy.raw)
             if whole := events.feed(chunk):
-                yield whole
+                yield engine_errors.in_stream(whole, request.prompt_field)
             if is_whole and judge and await judge.may_keep(copy.raw, parse):
                 tiers.keep(lookup, parse, copy.raw)
             if rules and rules.is_over:

@@ -7,12 +7,14 @@ from typing import Any
 import msgspec
 
 from serve_app.errors import ApiError, InvalidRequestError, NotFoundError, UnavailableError, UpstreamError
+from serve_app.openai.sse import END, event
 
 _CONTEXT = re.compile(
     r"maximum context length is (?P<limit>\d+) tokens.*?(?P<length>\d+) (?:input|prompt)? ?tokens"
     r"|[Ii]nput length \((?P<length_2>\d+)\) exceeds model's maximum context length \((?P<limit_2>\d+)\)",
     re.DOTALL,
 )
+_EVENT = b'data: {"error"'
 _FIELD = re.compile(r"[A-Za-z_][\w.\[\]]*\Z")
 _SAID = (
     (
@@ -68,6 +70,20 @@ def from_engine(status: int, raw: bytes, prompt_field: str) -> ApiError:
         field = _field(param)
         return InvalidRequestError(_explain(field), param=field, code="invalid_value")
     return UpstreamError("The engine failed to answer.", code="engine_error")
+
+
+def in_stream(events: bytes, prompt_field: str) -> bytes:
+    """The same whole events, with an engine's error among them as ours: it may find out what is wrong when the stream has begun."""
+    if _EVENT not in events:  # in a text, its quotes would be escaped
+        return events
+    return b"".join(_told(each, prompt_field) if each.startswith(_EVENT) else each + END for each in events.split(END)[:-1])
+
+
+def _told(raw: bytes, prompt_field: str) -> bytes:
+    payload = raw.removeprefix(b"data: ")
+    code = _error_object(payload).get("code")
+    status = code if isinstance(code, int) and 400 <= code < 600 else HTTPStatus.INTERNAL_SERVER_ERROR
+    return event(from_engine(status, payload, prompt_field).body())
 
 
 def _error_object(raw: bytes) -> dict[str, Any]:

@@ -138,7 +138,8 @@ def test_a_second_request_at_once_is_429_where_one_is_allowed(system: System) ->
     slow = {**CHAT, "max_tokens": 8000, "ignore_eos": True, "cache": {"mode": "off"}, "stream": True}
     with httpx.stream("POST", f"{system.url}/v1/chat/completions", json=slow, headers=headers, timeout=30) as running:
         assert running.status_code == 200
-        next(running.iter_bytes())
+        pieces = running.iter_bytes()  # the answer is closed with it
+        next(pieces)
         with client_of(system, headers, 1, statuses) as client, pytest.raises(openai.RateLimitError):
             client.chat.completions.create(**CHAT)
     assert statuses == [429, 429]

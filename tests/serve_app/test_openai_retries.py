@@ -12,6 +12,7 @@ from tests.serve_app.fakes import FakeAnswer, World
 
 
 def client(http: Any, retries: int) -> openai.AsyncOpenAI:
+    """`http`: an `httpx.AsyncClient`; the type that the client names is a copy of it."""
     return openai.AsyncOpenAI(base_url="http://test/v1", api_key="unused", max_retries=retries, http_client=http)
 
 

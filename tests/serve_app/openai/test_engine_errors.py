@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from serve_app.errors import ApiError, InvalidRequestError, NotFoundError, UnavailableError, UpstreamError
-from serve_app.openai.engine_errors import ContextLengthError, from_engine
+from serve_app.openai.engine_errors import ContextLengthError, from_engine, in_stream
+from serve_app.openai.sse import DONE, event
 
 CANARY = "canary_7f3a9"
 TOO_MANY_CHARACTERS = (
@@ -125,6 +126,17 @@ def test_an_engine_that_failed(status: int) -> None:
     assert isinstance(error, UpstreamError)
     assert (error.status, error.type) == (502, "server_error")
     assert CANARY not in error.message
+
+
+@pytest.mark.parametrize(("code", "kind"), [(400, "invalid_request_error"), (500, "server_error"), ("x", "server_error")])
+def test_an_error_that_comes_in_a_stream_is_told_as_any_other(code: Any, kind: str) -> None:
+    error = {"error": {"message": f"token {CANARY}", "type": "BadRequestError", "param": "logit_bias", "code": code}}
+    chunk = event({"choices": [{"text": 'data: {"error"'}]})
+    passed = in_stream(chunk + event(error) + DONE, "messages")
+    first, told_of, done = passed.split(b"\n\n")[:-1]
+    assert (first, done) == (chunk[:-2], DONE[:-2])
+    assert json.loads(told_of.removeprefix(b"data: "))["error"]["type"] == kind
+    assert CANARY.encode() not in passed
 
 
 BODIES: list[Any] = [
