@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -125,6 +126,13 @@ class Application:
             return self.http.get("/readyz").status_code == 200
         except httpx.HTTPError:
             return False
+
+    def session(self) -> Path:
+        """Ray's directory for this run."""
+        found = re.search(r"logs: (\S+)/logs/serve", self.log.read_text(errors="replace"))
+        if not found:
+            raise AssertionError(f"the start does not say where the logs are:\n{self.tail()}")
+        return Path(found[1])
 
     def tail(self, lines: int = 60) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

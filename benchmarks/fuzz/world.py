@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import secrets
 import subprocess
 import sys
@@ -104,7 +103,7 @@ class World:
         poll("nothing is computed for nobody", IDLE_S, lambda: self._ongoing() == 0)
 
     def _ongoing(self) -> int:
-        replicas = self.app.http.get("/readyz").json()["replicas"]
+        replicas = self._get(self.ops, "/readyz").json()["replicas"]
         _require(all("running" in replica for replica in replicas), f"all replicas answer: {replicas}")
         return sum(replica["running"] + replica["waiting"] for replica in replicas)
 
@@ -117,9 +116,7 @@ class World:
 
     def _logs(self) -> Iterator[Path]:
         yield self.app.log
-        session = re.search(r"(/tmp/ray/session_[\w.-]+)", self.app.log.read_text(errors="replace"))
-        _require(session, "the start says where the logs are")
-        yield from (path for path in sorted((Path(session[1] if session else "") / "logs").rglob("*")) if path.is_file())
+        yield from (path for path in sorted((self.app.session() / "logs").rglob("*")) if path.is_file())
 
     def footprint(self) -> dict[str, dict[str, float]]:
         """Open files, threads and megabytes of each kind of process."""

@@ -1,10 +1,8 @@
 """The application that the end-to-end tests talk to."""
 
 import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from benchmarks.application import ROOT, Application, free_port, poll, title
@@ -40,12 +38,6 @@ class System(Application):
     def session_logs(self) -> str:
         """Everything that the application's own processes logged."""
         return "\n".join(path.read_text(errors="replace") for path in sorted((self.session() / "logs" / "serve").glob("*.log")))
-
-    def session(self) -> Path:
-        """Ray's directory for this run."""
-        found = re.search(r"logs: (\S+)/logs/serve", self.log.read_text(errors="replace"))
-        assert found, self.tail()
-        return Path(found[1])
 
 
 def report(text: str) -> None:
