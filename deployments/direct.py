@@ -19,6 +19,7 @@ from deployments.channel.client import Connections, Exchange
 from deployments.channel.frames import Request
 from deployments.engines.base import Message, Receive, Send
 from deployments.errors import ChannelError, OversizeError, PartError
+from deployments.handles import remote
 from deployments.replicas import ReplicaDirectory
 from retrieval import errors as retrieval_errors
 from retrieval.errors import RetrievalError
@@ -129,7 +130,7 @@ class DirectCalls:
         exchange = await self._sent(Request(name, name, [], _encode(args)))
         if exchange is None:
             async with asyncio.timeout(self._limit_s):
-                return await getattr(self._handle, name).remote(*args)
+                return await remote(getattr(self._handle, name), *args)
         try:
             status, body = (await exchange.start()).status, await _whole(exchange)
         except ChannelError as error:

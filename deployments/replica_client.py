@@ -12,6 +12,7 @@ from deployments.channel.frames import Request
 from deployments.channel.patience import Patience
 from deployments.circuits import Reason
 from deployments.errors import ChannelError, NoReplicaError, OversizeError, ReplicaLostError, SilentError, SilentReplicaError
+from deployments.handles import remote
 from deployments.private_app import FULL_MARK, RETRY_MARK
 from deployments.replicas import Replica, ReplicaDirectory
 
@@ -258,7 +259,7 @@ class DirectReplicaClient:
 
     async def _through_handle(self, call: Call, ranked: Sequence[Replica]) -> HandleAnswer:
         headers = {**call.headers, RANKING_HEADER: ",".join(replica.id for replica in ranked)}
-        stream = self._handle.options(stream=True).relay.remote(call.method, call.path, headers, call.body)
+        stream = remote(self._handle.options(stream=True).relay, call.method, call.path, headers, call.body)
         try:
             return await self._first_of(aiter(stream), call.patience or self._patience)
         except BaseException:  # a client that left, too, must not leave work behind

@@ -31,8 +31,8 @@ class DirectoryRouter(RequestRouter):  # type: ignore[misc]  # Ray is not typed 
     ) -> list[list[RunningReplica]]:
         directory = directory_of(self._deployment_id.name)
         ranked = [replica for replica in candidate_replicas if not directory.is_other(replica.replica_id.unique_id)]
-        if not ranked and pending_request:
-            pending_request.routing_context.should_backoff = True  # else Ray asks again at once, for ever
+        if pending_request:  # else Ray asks again at once, for ever, and nothing else runs meanwhile
+            pending_request.routing_context.should_backoff = True
         random.shuffle(ranked)
         place = _ranking(pending_request)
         ranked.sort(key=lambda replica: place.get(replica.replica_id.unique_id, len(place)))

@@ -14,6 +14,7 @@ from cache.semantic import Found
 from cache.stores.base import Known
 from deployments.embedding import BATCH_TEXTS, Embedded
 from deployments.errors import PartError
+from deployments.handles import remote
 from deployments.retrieval import Refused
 from retrieval.documents import Begun, SearchRequest, SearchResult
 from retrieval.scopes import Caller
@@ -119,7 +120,7 @@ class RemoteCache:
         return label
 
     async def call(self, method: str, *args: Any) -> Any:
-        return await answer_of(self._handle.call.remote(method, *args), "the cache")
+        return await answer_of(remote(self._handle.call, method, *args), "the cache")
 
     async def acquire(self, namespace: str, key: str, epoch: int, owner: str, for_s: float) -> Entry | bool:
         found: Entry | bool = await answer_of(self._calls.call("acquire", namespace, key, epoch, owner, for_s), "the cache")
@@ -171,7 +172,7 @@ class RemoteDocuments:
 
     async def call(self, method: str, *args: Any) -> Any:
         limit_s = INGEST_TIMEOUT_S if method == "add_documents" else CALL_TIMEOUT_S
-        result = await answer_of(self._handle.call.remote(method, *args), "the document store", limit_s)
+        result = await answer_of(remote(self._handle.call, method, *args), "the document store", limit_s)
         if isinstance(result, Refused):
             raise result.error
         return result

@@ -1,11 +1,14 @@
 """Those requests that take Ray's handle go by the same ranking as all others."""
 
 import asyncio
+from contextvars import copy_context
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.serve.context import _get_serve_request_context, _RequestContext, _serve_request_context
 
+from deployments.handles import remote
 from deployments.replica_client import RANKING_HEADER
 from deployments.replicas import Replica, directory_of
 from deployments.router import DirectoryRouter
@@ -22,7 +25,11 @@ def chosen(names: str, request: Any) -> list[str]:
 
 
 def ranked(names: str, *args: Any) -> list[str]:
-    return chosen(names, SimpleNamespace(args=args) if args else None)
+    return chosen(names, asked(*args) if args else None)
+
+
+def asked(*args: Any) -> Any:
+    return SimpleNamespace(args=args, routing_context=SimpleNamespace(should_backoff=False))
 
 
 @pytest.mark.parametrize("names", ["abc", "cba", "bca"])
@@ -39,14 +46,34 @@ def test_without_a_ranking_all_are_offered(args: tuple[Any, ...]) -> None:
     assert sorted(ranked("abc", *args)) == ["a", "b", "c"]
 
 
+def test_nobody_asks_again_without_a_pause() -> None:
+    request = asked()
+    assert chosen("a", request) == ["a"]
+    assert request.routing_context.should_backoff
+
+
+def test_calls_have_no_name_in_common_with_the_request_that_they_are_for() -> None:
+    seen = []
+
+    def method(*args: Any) -> int:
+        seen.append((args, _get_serve_request_context()._internal_request_id))
+        return 7
+
+    def within_a_request() -> Any:
+        _serve_request_context.set(_RequestContext(_internal_request_id="the request's"))
+        return remote(SimpleNamespace(remote=method), 1, "a")
+
+    assert copy_context().run(within_a_request) == 7
+    assert seen == [((1, "a"), "")]
+
+
 def test_replicas_of_another_model_get_nothing_and_nobody_asks_for_them_without_a_pause() -> None:
     directory = directory_of(NAME)
-    request = SimpleNamespace(args=(), routing_context=SimpleNamespace(should_backoff=False))
+    request = asked()
     directory.require("new")
     try:
         directory.replace([Replica("a", "", model="old"), Replica("b", "", model="new")])
         assert chosen("ab", request) == ["b"]
-        assert not request.routing_context.should_backoff
         assert chosen("a", request) == []
         assert request.routing_context.should_backoff
     finally:
