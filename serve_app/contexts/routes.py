@@ -76,7 +76,10 @@ class ContextRoutes:
         generation = Generation("chat", chat, asked.model, False, False, CacheOptions(mode="off"), None, 1)
         caller = caller_of(request.headers, request.id, request.principal)
         arrival = self._pipeline.arrive(generation, caller)
-        measured = await self._contexts.measure(asked.model, messages, tools, namespace)
+        if refusal := self._pipeline.refusal(arrival):
+            raise refusal
+        model, messages = arrival.request.model, arrival.request.body["messages"]  # its own name, and masked by content rules
+        measured = await self._contexts.measure(model, messages, tools, namespace)
         if measured is None and not self._pipeline.directory.replicas:
             raise NoReplicaError("no replica takes the request")
         if measured is None:
@@ -88,7 +91,7 @@ class ContextRoutes:
         answered = await self._pipeline.answer(arrival)
         await answered.close()
         said = asked.name, asked.description, asked.metadata or {}
-        context = Context(new_id(PREFIX, now), namespace, asked.model, messages, tools, *said, tokens, now, end)
+        context = Context(new_id(PREFIX, now), namespace, model, messages, tools, *said, tokens, now, end)
         await self._contexts.call(ContextStore.create, context, asked.tags, most)
         if await self._contexts.made(context, measured) == "full":
             await self._contexts.call(ContextStore.delete, namespace, context.id, now)

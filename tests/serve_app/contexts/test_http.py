@@ -66,7 +66,7 @@ class House:
 async def house_of(
     directory: Path, tokens: int | None = LIMIT, open_store: Callable[[], ContextStore] | None = None, **sections: Any
 ) -> AsyncIterator[House]:
-    config = load_config({"llm": {"model": {"name": MODEL.name}}, "data_dir": str(directory), **sections})
+    config = load_config({"llm": {"model": {"name": MODEL.name}}, **sections, "data_dir": str(directory)})
     world = World(config)
     async with nodes_of("a", "b", config=ENGINE) as nodes, ingress_of(*nodes) as ingress:
         kept = KeptPrefixes(ingress.client, ingress.directory, ingress.routing, asyncio.get_running_loop().time)
@@ -262,6 +262,22 @@ async def test_content_rules_hold_for_contexts(tmp_path: Path) -> None:
         refused = await house.http.post("/v1/caching", json=body, headers=ADA)
         assert refused.status_code == 400, refused.text
         assert house.kept() == 0
+
+
+async def test_what_content_rules_mask_is_kept_masked(tmp_path: Path) -> None:
+    rules = {"all": {"rules": [{"name": "fruit", "words": ["forbidden fruit"], "action": "mask"}]}}
+    async with house_of(tmp_path, content=rules) as house:
+        made = await house.make(f"forbidden fruit {RULES}")
+        assert made["messages"] == [{"role": "system", "content": f"*** {RULES}"}]
+        assert cached(await house.ask(f"cache_id={made['id']}")) == made["tokens"]
+
+
+async def test_an_alias_is_the_model(tmp_path: Path) -> None:
+    async with house_of(tmp_path, llm={"model": {"name": MODEL.name, "aliases": ["other"]}}) as house:
+        body = {"model": "other", "messages": [SYSTEM]}
+        made = (await house.http.post("/v1/caching", json=body, headers=ADA)).json()
+        assert made["model"] == MODEL.name
+        assert cached(await house.ask(f"cache_id={made['id']}", model="other")) == made["tokens"]
 
 
 async def test_another_ingress_and_one_that_begins_anew_know_it(house: House) -> None:
