@@ -148,7 +148,8 @@ def test_a_prompt_that_is_too_long_says_so(client: openai.OpenAI, system: System
 def test_a_client_that_leaves_ends_its_response(system: System, http: httpx.Client) -> None:
     asked = {"model": system.model, "input": "Write for ever.", "max_output_tokens": 4000, "stream": True, "ignore_eos": True}
     with http.stream("POST", "/v1/responses", json=asked) as response:
-        next(response.iter_bytes())
+        chunks = response.iter_bytes()  # a reader that is thrown away closes the stream
+        next(chunks)
         poll("the request in the engine", 10, lambda: system.ongoing() == 1)
     poll("the engines are idle", 2, lambda: system.ongoing() == 0)
 
