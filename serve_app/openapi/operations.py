@@ -21,7 +21,7 @@ from serve_app.modelcache.bodies import TYPES
 from serve_app.modelcache.protocol import MAX_IDS, MAX_MODEL_CHARS, MAX_ROWS
 from serve_app.openai.requests import ChatRequest, CompletionRequest, EmbeddingRequest
 from serve_app.openai.responses import ResponseRequest
-from serve_app.openapi.operation import Body, Operation, Schema, listed, of_fields, said, text
+from serve_app.openapi.operation import JSON, Body, Content, Operation, Schema, listed, of_fields, said, text
 from serve_app.vector_store_files import ListQuery, NewAttributes, NewBatch, NewFile
 from serve_app.vector_stores import ChangedStore, NewDocuments, NewStore, Search
 
@@ -102,7 +102,13 @@ _MODELCACHE_ANSWER = of_fields(errorCode={"type": "integer"}, errorDesc={"type":
 _GENERATED: Schema = {
     "description": 'Events `data: {...}`, the last one `data: [DONE]`, where `"stream": true` asks for them.',
 }
-_READY = of_fields(status={"enum": ["ready", "starting"]}, replicas={"type": "array"}, parts={"type": "object"})
+_READY: Content = {
+    JSON: {
+        "type": "object",
+        "properties": {"status": {"enum": ["ready", "starting"]}, "replicas": {"type": "array"}, "parts": {"type": "object"}},
+        "required": ["status"],
+    }
+}
 _NUMBERS = ("entries", "bytes", "hits", "tokens_saved")
 
 _NAMED: Schema = {"description": 'Events with names, where `"stream": true` asks for them.'}
@@ -276,7 +282,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/multicache"): Operation("ModelCache's multimodal cache", {}, error=MODELCACHE, about=_NO_MULTICACHE),
     ("POST", "/multicache"): Operation("ModelCache's multimodal cache", {}, error=MODELCACHE, about=_NO_MULTICACHE),
     ("GET", "/healthz"): Operation("This process answers", of_fields(status={"const": "ok"})),
-    ("GET", "/readyz"): Operation("Every part is there", _READY, others={503: _READY}),
+    ("GET", "/readyz"): Operation("Every part is there", _READY, others={503: _READY}, about="Strangers are told the status alone."),
     ("GET", "/metrics"): Operation(
         "Metrics for Prometheus", text("text/plain"), about="Where there are keys: for those with the role `admin`."
     ),
