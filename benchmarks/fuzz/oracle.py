@@ -9,6 +9,7 @@ from benchmarks.fuzz.wire import Answer, Exchange
 INJECTED = b"x-injected"
 """A header that damaged requests try to put into answers."""
 _FIELDS = {"message", "type", "param", "code"}
+_ANTHROPICS = {"type", "message"}
 _NOT_OURS = (b"<html>", b"Path '", b"Invalid HTTP request received.", b"Failed to open a WebSocket connection")
 """How the proxy's own pages begin, and the server's, for what never reaches the application."""
 
@@ -64,7 +65,7 @@ def answer_faults(answer: Answer) -> list[str]:
 
 
 def is_refusal(answer: Answer) -> bool:
-    """OpenAI's error, ModelCache's, or one of the proxy's or the server's for what never reached the application."""
+    """OpenAI's error, Anthropic's, ModelCache's, or one of the proxy's or the server's for what never reached the application."""
     if answer.body.startswith(_NOT_OURS):
         return answer.status in (400, 403, 404, 405, 408, 413, 414, 422, 426, 431)
     body = _json(answer.body)
@@ -72,7 +73,7 @@ def is_refusal(answer: Answer) -> bool:
         return False
     error = body.get("error")
     if isinstance(error, dict):
-        return set(error) == _FIELDS and isinstance(error["message"], str)
+        return set(error) == (_ANTHROPICS if body.get("type") == "error" else _FIELDS) and isinstance(error["message"], str)
     return isinstance(body.get("errorCode"), int) and isinstance(body.get("errorDesc"), str)
 
 
