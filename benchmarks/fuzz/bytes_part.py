@@ -18,6 +18,7 @@ from benchmarks.fuzz.world import World
 AT_ONCE = 24
 CANARY_S = 0.05
 MAX_SHOWN = 40
+LOST_TRIES = 3
 
 
 @dataclass
@@ -76,6 +77,11 @@ def make_case(world: World, seed: int, number: int) -> Case:
 
 async def run_case(world: World, case: Case) -> tuple[Exchange, list[str]]:
     result = await exchange(world.app.port, case.pieces, case.methods, is_due=case.is_due)
+    for _ in range(LOST_TRIES):
+        if result.answers or result.hung or not case.is_due:
+            break
+        # The proxy refuses a damaged head at once, and what the client still sends then ends the connection, refusal and all.
+        result = await exchange(world.app.port, [b"".join(case.pieces)], case.methods, is_due=True)
     return result, faults(result, case.owners, world.secrets, is_due=case.is_due)
 
 
