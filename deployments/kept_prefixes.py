@@ -37,7 +37,12 @@ AGAIN_S = 5.0
 """After which one is tried again that no replica has room for."""
 CALL_LIMIT_S = 2.0
 COMPUTE_LIMIT_S = 120.0
+SILENT_S = 2.0
+"""A replica that has not reported for so long, but is there yet, keeps nothing."""
+MAX_AGAIN_S = 300.0
 MAX_AT_ONCE = 4
+MAX_PREFIXES = 128
+"""Of one tenant."""
 
 State = Literal["new", "kept", "full"]
 """`full`: no replica has room."""
@@ -57,6 +62,9 @@ class KeptPrefix:
     state: State = "new"
     replica: str = ""
     """That keeps it, or is to."""
+    asking: str = ""
+    """That is being asked to keep it."""
+    again_s: float = AGAIN_S
     was_kept: bool = False
     told_until: float = -math.inf
     """What the replica was told."""
@@ -91,6 +99,7 @@ class KeptPrefixes:
         self._watcher = watcher or NoWatcher()
         self._prefixes: dict[int, KeptPrefix] = {}
         self._checked: dict[str, float] = {}
+        self._silent_since: dict[str, float] = {}
         self._dropped: dict[str, set[int]] = {}
         """By replica: what it need not keep any longer."""
         self._woken = asyncio.Event()
@@ -105,6 +114,11 @@ class KeptPrefixes:
         now = self._clock()
         keys = {key for each in self._prefixes.values() if each.owner == owner and each.until > now for key in each.keys}
         return len(keys) * self._routing.router.block_size
+
+    def is_full(self, owner: str) -> bool:
+        """The tenant has as many prefixes as it may have."""
+        now = self._clock()
+        return sum(each.owner == owner and each.until > now for each in self._prefixes.values()) >= MAX_PREFIXES
 
     def more_tokens(self, owner: str, keys: Sequence[int]) -> int:
         """That a prefix with these keys adds to those."""
@@ -159,8 +173,8 @@ class KeptPrefixes:
         if prefix:
             if prefix.task:
                 prefix.task.cancel()
-            if prefix.replica:
-                self._dropped.setdefault(prefix.replica, set()).add(key)
+            for replica in {prefix.replica, prefix.asking} - {""}:
+                self._dropped.setdefault(replica, set()).add(key)
             self._woken.set()
 
     async def run(self) -> None:
@@ -188,10 +202,14 @@ class KeptPrefixes:
         now = self._clock()
         for key in [key for key, each in self._prefixes.items() if each.until <= now]:
             self._prefixes.pop(key)
-        fit = {replica.id for replica in self._directory.replicas}
+        there = {replica.id for replica in self._directory.known}
+        silent = {name for name in there if self._directory.is_silent(name)}
+        self._silent_since = {name: self._silent_since.get(name, now) for name in silent}
+        gone = {name for name, since in self._silent_since.items() if now - since >= SILENT_S}
         running = sum(each.task is not None for each in self._prefixes.values())
         for each in self._prefixes.values():
-            if each.replica and each.replica not in fit:
+            if each.replica and (each.replica not in there or each.replica in gone):
+                self._dropped.setdefault(each.replica, set()).add(each.key)  # it may come back
                 each.replica, each.state, each.next_try = "", "new", now
                 self._watcher.kept("lost")
             if not each.replica and each.task is None and each.next_try <= now and running < MAX_AT_ONCE:
@@ -209,9 +227,10 @@ class KeptPrefixes:
             log.warning("a prefix could not be kept; it is tried again", extra={"error": type(error).__name__})
             prefix.next_try = self._clock() + LOOK_S
         else:
-            prefix.next_try = self._clock() + AGAIN_S
+            prefix.next_try = self._clock() + prefix.again_s
+            prefix.again_s = AGAIN_S if prefix.replica else min(2 * prefix.again_s, MAX_AGAIN_S)
         finally:
-            prefix.task = None
+            prefix.task, prefix.asking = None, ""
             self._woken.set()
 
     async def _placed(self, prefix: KeptPrefix) -> str:
@@ -220,15 +239,26 @@ class KeptPrefixes:
         prompt = Prompt(prefix.keys, len(prefix.tokens) + 1)
         cached = dict(zip(replicas, self._routing.router.cached(prompt, [each.id for each in replicas]), strict=True))
         for replica in sorted(replicas, key=lambda each: (-cached[each], _rank(prefix.key, each.id))):
-            if cached[replica] < len(prefix.tokens):  # as a request like others; what a replica finds missing itself it computes before all
-                await self._compute(prefix, prompt, replica, cached[replica])
-            for_s = prefix.until - self._clock()
-            order = Order(prefix.key, for_s, prefix.salt, prefix.tokens.tobytes())
-            answers = await self._ask(replica, [order])
-            if answers and answers[0].state == "kept":
+            if await self._is_taken(prefix, prompt, replica, cached[replica]):
                 prefix.told_until = prefix.until
                 return replica.id
         return ""
+
+    async def _is_taken(self, prefix: KeptPrefix, prompt: Prompt, replica: Replica, cached: int) -> bool:
+        """Has it room there first: what nobody has room for is not computed. False: there is none. Raises as `_place` expects."""
+        prefix.asking = replica.id
+        is_missing = cached < len(prefix.tokens)
+        order = Order(prefix.key, prefix.until - self._clock(), prefix.salt, prefix.tokens.tobytes(), is_missing)
+        if not _is_kept(await self._ask(replica, [order])):
+            return False
+        if not is_missing:
+            return True
+        try:  # as a request like others; what a replica finds missing itself it computes before all
+            await self._compute(prefix, prompt, replica, cached)
+        except BaseException:
+            self._dropped.setdefault(replica.id, set()).add(prefix.key)
+            raise
+        return _is_kept(await self._ask(replica, [Order(prefix.key, prefix.until - self._clock())]))
 
     async def _compute(self, prefix: KeptPrefix, prompt: Prompt, replica: Replica, cached: int) -> None:
         """On a replica that does not hold all of it. Raises `DeploymentError` and `TimeoutError`."""
@@ -252,12 +282,15 @@ class KeptPrefixes:
         """Asks the replicas, each now and then, whether they keep what they should, and tells them of changes."""
         now = self._clock()
         fit = {replica.id: replica for replica in self._directory.replicas}
-        self._dropped = {name: keys for name, keys in self._dropped.items() if name in fit}
+        there = {replica.id for replica in self._directory.known}
+        self._dropped = {name: keys for name, keys in self._dropped.items() if name in there}
         telling = []
         for name, replica in fit.items():
             mine = [each for each in self._prefixes.values() if each.replica == name]
-            is_news = name in self._dropped or any(abs(each.told_until - each.until) > NEWS_S for each in mine)
-            if (mine or name in self._dropped) and (is_news or now - self._checked.get(name, -math.inf) >= CHECK_S):
+            dropped = self._dropped.get(name, set())
+            dropped -= {each.key for each in self._prefixes.values() if name in (each.replica, each.asking)}
+            is_news = bool(dropped) or any(abs(each.told_until - each.until) > NEWS_S for each in mine)
+            if (mine or dropped) and (is_news or now - self._checked.get(name, -math.inf) >= CHECK_S):
                 self._checked[name] = now
                 telling.append(self._tell(replica, mine, self._dropped.pop(name, set())))
         await asyncio.gather(*telling)
@@ -271,11 +304,16 @@ class KeptPrefixes:
             answers = {each.key: each for each in await self._ask(replica, orders)}
         except (DeploymentError, TimeoutError, msgspec.DecodeError) as error:
             log.warning("a replica does not say what it keeps", extra={"replica": replica.id, "error": type(error).__name__})
+            self._dropped.setdefault(replica.id, set()).update(dropped)
             return
+        if unheard := set(dropped) - answers.keys():  # one that is about to end hears nothing, but may go on
+            self._dropped.setdefault(replica.id, set()).update(unheard)
         for each, until in zip(prefixes, untils, strict=True):
             answer = answers.get(each.key)
             each.told_until = until
             if answer is None or answer.state != "kept":  # it has begun anew, or is about to end
+                if answer is None:
+                    self._dropped.setdefault(replica.id, set()).add(each.key)
                 each.replica, each.state, each.next_try = "", "new", now
             else:
                 self._watcher.kept("used", max(answer.uses - each.uses, 0))
@@ -291,6 +329,10 @@ class KeptPrefixes:
             finally:
                 await answer.close()
         return msgspec.msgpack.decode(raw, type=list[Kept])
+
+
+def _is_kept(answers: Sequence[Kept]) -> bool:
+    return bool(answers) and answers[0].state == "kept"
 
 
 def _rank(key: int, replica: str) -> bytes:

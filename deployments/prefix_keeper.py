@@ -52,6 +52,8 @@ class Order(msgspec.Struct, array_like=True, frozen=True):
     salt: str = ""
     tokens: bytes = b""
     """32-bit numbers, of full blocks. Empty: the replica knows them, or says that it does not."""
+    waits: bool = False
+    """Only its room is to be kept, until it is ordered again: it is computed meanwhile."""
 
 
 class Kept(msgspec.Struct, array_like=True, frozen=True):
@@ -79,6 +81,7 @@ class _Prefix:
     """`PrefixKeeper.moved` when it was used last."""
     behind: int
     """Blocks that stood before it in the queue then."""
+    waits: bool = False
     pause_s: float = PAUSE_S
     uses: int = 0
     recomputed: int = 0
@@ -156,6 +159,8 @@ class PrefixKeeper:
             known = self._new(order)
             if known is None:
                 return Kept(order.key, "full")
+            known.waits = order.waits
+        known.waits = known.waits and order.waits
         known.until = self._clock() + order.for_s
         return Kept(order.key, "kept", self._lost(known), known.uses, known.recomputed)
 
@@ -184,7 +189,7 @@ class PrefixKeeper:
                 running += 1
 
     def _is_due(self, prefix: _Prefix, now: float) -> bool:
-        if now - prefix.used_at < prefix.pause_s:
+        if prefix.waits or now - prefix.used_at < prefix.pause_s:
             return False
         is_lost = prefix.keys[-1] not in self._cached and now - prefix.used_at >= NEWS_S
         return is_lost or self._moved - prefix.moved_at >= EARLY * prefix.behind

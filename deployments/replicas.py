@@ -117,6 +117,10 @@ class ReplicaDirectory:
         with self._lock:
             self._suspended[replica_id] = self._clock() + SUSPENSION_S
 
+    def is_silent(self, replica_id: str) -> bool:
+        """It does not report, or reports that it takes nothing."""
+        return replica_id in self._silent
+
     def silence(self, replica_id: str) -> None:
         """Passes over a replica that does not report, or reports that it takes nothing, until `resume`."""
         with self._lock:

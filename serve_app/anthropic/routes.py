@@ -7,6 +7,7 @@ import msgspec
 from deployments.replica_client import Call
 from serve_app.anthropic.requests import parse_count, parse_message
 from serve_app.endpoint import Handler, HttpRequest
+from serve_app.media import refuse_remote_media
 from serve_app.openai import engine_errors
 from serve_app.pipeline import Pipeline
 from serve_app.relay import MAX_ERROR_BYTES, read_answer
@@ -40,6 +41,7 @@ class MessageRoutes:
         """Costs a request, and no tokens."""
         model, body = parse_count(request.body)
         body = {**body, "model": self._pipeline.require_model(model, request.principal)}
+        refuse_remote_media(body, self._pipeline.config.llm)
         ticket = self._pipeline.admission.take(request.principal, 0.0)
         try:
             replicas = list(self._pipeline.directory.replicas)

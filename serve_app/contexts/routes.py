@@ -1,6 +1,7 @@
 """The routes for kept contexts, in Kimi's shapes: `/v1/caching`, and the tags that tenants give them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
@@ -78,6 +79,8 @@ class ContextRoutes:
         arrival = self._pipeline.arrive(generation, caller)
         if refusal := self._pipeline.refusal(arrival):
             raise refusal
+        if arrival.ruled:  # a long prompt is not checked before
+            arrival = replace(arrival, request=await arrival.ruled.permitted())
         model, messages = arrival.request.model, arrival.request.body["messages"]  # its own name, and masked by content rules
         measured = await self._contexts.measure(model, messages, tools, namespace)
         if measured is None and not self._pipeline.directory.replicas:

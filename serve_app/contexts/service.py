@@ -109,8 +109,9 @@ class Contexts:
         if now - self._purged_at >= PURGE_S:
             self._purged_at = now
             await self.call(ContextStore.purge, now)
+        known = set(self._ends)  # what is made meanwhile is not in what is read
         live = await self.call(ContextStore.live, now)
-        for gone in self._ends.keys() - live.keys():
+        for gone in known - live.keys():
             self.forget(gone)
         for context_id, end in live.items():
             self._lives_until(context_id, end)
@@ -221,11 +222,14 @@ class Contexts:
         return (lambda replica: self._mark(request, caller, namespace)) if request.marks else None
 
     def _mark(self, request: Generation, caller: Caller, namespace: str) -> None:
-        unknown = [mark for mark in request.marks if self._known(request, mark, namespace) is None]
+        unknown = [mark for mark in request.marks if self._is_to_be_found_out(request, mark, namespace)]
         if unknown and len(self._tasks) < MAX_AT_ONCE:
             task = asyncio.ensure_future(self._find_out(request, unknown, caller, namespace))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _is_to_be_found_out(self, request: Generation, mark: Mark, namespace: str) -> bool:
+        return self._marks.get(_name(request, mark, namespace)) != "too_short" and self._known(request, mark, namespace) is None
 
     def _known(self, request: Generation, mark: Mark, namespace: str) -> KeptPrefix | None:
         found = self._marks.get(_name(request, mark, namespace))
@@ -241,11 +245,16 @@ class Contexts:
             most, name = self.limit(caller.principal), _name(request, mark, namespace)
             if not keys:
                 self._marks[name] = "too_short"
-            elif most is not None and self.kept.tokens_of(namespace) + self.kept.more_tokens(namespace, keys) > most:
+            elif self._is_over(namespace, keys, most):
                 self._marks[name] = "over_quota"
             else:
                 self._marks[name] = keys[-1]
                 self.kept.keep(namespace, keys, tokens, salt, mark.ttl_s)
+
+    def _is_over(self, namespace: str, keys: Sequence[int], most: int | None) -> bool:
+        if self.kept.is_full(namespace):
+            return True
+        return most is not None and self.kept.tokens_of(namespace) + self.kept.more_tokens(namespace, keys) > most
 
     async def _find(self, reference: Reference, namespace: str) -> Context:
         context_id = reference.id

@@ -19,7 +19,7 @@ from serve_app.errors import ContextStoreError, NotFoundError, QuotaError
 MIGRATIONS = Path(__file__).parent / "migrations"
 PREFIX = "cache-"
 """Of ids, which are made by `retrieval.documents.new_id`."""
-MAX_CONTEXTS = 1000
+MAX_CONTEXTS = 128
 """Of one tenant that live at the same time."""
 
 

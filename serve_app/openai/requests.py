@@ -277,6 +277,11 @@ class Generation:
         """What every answer to it says in its headers."""
         return {**self._retrieval_headers(), **self.context_headers}
 
+    @property
+    def begins_kept(self) -> bool:
+        """A replica keeps its beginning, as far as is known."""
+        return "msh-context-cache-id" in self.context_headers or self.context_headers.get("x-mygo-context") == "kept"
+
     def _retrieval_headers(self) -> dict[str, str]:
         if not self.retrieved:
             return {}

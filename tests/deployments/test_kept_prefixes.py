@@ -6,6 +6,9 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
 
 from cache.prefix.router import Prompt
 from deployments.config import SimulatedEngineConfig
@@ -182,6 +185,56 @@ async def test_two_ingresses_have_it_kept_once() -> None:
         await second.prefixes.placed(again, 5)
         assert again.replica == prefix.replica
         assert len(holders(nodes, prefix)) == 1
+
+
+async def test_a_replica_that_refuses_once_keeps_what_it_keeps() -> None:
+    async with nodes_of("a", "b", config=ENGINE) as nodes, ingress_of(*nodes) as ingress, keeping_of(ingress) as keeping:
+        prefix = await keeping.keep()
+        await keeping.prefixes.placed(prefix, 5)
+        kept_by = prefix.replica
+        ingress.directory.suspend(kept_by)
+        await asyncio.sleep(1.0)  # several looks
+        assert (prefix.replica, holders(nodes, prefix)) == (kept_by, [kept_by])
+
+
+async def test_a_replica_that_was_silent_and_comes_back_is_told_that_another_one_keeps_it() -> None:
+    async with nodes_of("a", "b", config=ENGINE) as nodes, ingress_of(*nodes) as ingress, keeping_of(ingress) as keeping:
+        prefix = await keeping.keep()
+        await keeping.prefixes.placed(prefix, 5)
+        kept_by = prefix.replica
+        away = next(node for node in nodes if node.id == kept_by)
+        away.app.draining = True
+        await eventually(lambda: prefix.replica not in ("", kept_by), 10)
+        away.app.draining = False
+        await eventually(lambda: holders(nodes, prefix) == [prefix.replica], 10)
+
+
+async def test_what_is_dropped_while_its_replica_is_passed_over_is_not_kept_either() -> None:
+    async with nodes_of("a", config=ENGINE) as nodes, ingress_of(*nodes) as ingress, keeping_of(ingress) as keeping:
+        prefix = await keeping.keep()
+        await keeping.prefixes.placed(prefix, 5)
+        nodes[0].app.draining = True
+        await eventually(lambda: ingress.directory.is_silent("a"))
+        keeping.prefixes.drop(prefix.key)
+        await asyncio.sleep(0.5)
+        nodes[0].app.draining = False
+        await eventually(lambda: not holders(nodes, prefix), 10)
+
+
+async def test_what_nobody_has_room_for_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with nodes_of("a", config=ENGINE) as nodes, ingress_of(*nodes) as ingress, keeping_of(ingress) as keeping:
+        computed = []
+        compute = keeping.prefixes._compute
+
+        async def seen(prefix: KeptPrefix, *args: Any) -> None:
+            computed.append(prefix.key)
+            await compute(prefix, *args)
+
+        monkeypatch.setattr(keeping.prefixes, "_compute", seen)
+        prefixes = [await keeping.keep(f"{number} {CONTEXT}") for number in range(6)]
+        states = [await keeping.prefixes.placed(prefix, 5) for prefix in prefixes]
+        assert {"kept", "full"} == set(states)
+        assert set(computed) == {prefix.key for prefix, state in zip(prefixes, states, strict=True) if state == "kept"}
 
 
 async def test_no_replica_keeps_more_than_its_share() -> None:

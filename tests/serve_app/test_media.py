@@ -8,6 +8,7 @@ from serve_app.config import load_config
 from serve_app.errors import InvalidRequestError
 from serve_app.media import refuse_remote_media
 from tests.serve_app.asking import ask, caller, chat
+from tests.serve_app.clients import client_of
 from tests.serve_app.fakes import MODEL, World
 
 METADATA = "http://169.254.169.254/latest/meta-data/"
@@ -75,3 +76,13 @@ async def test_no_engine_sees_such_a_request(world: World) -> None:
         await world.pipeline.generate(chat(messages=[{"role": "user", "content": parts}]), caller())
     assert world.replicas.bodies == []
     assert (await ask(world, chat(model=MODEL)))[0] == "miss"
+
+
+async def test_nor_one_whose_tokens_are_counted(world: World) -> None:
+    part = {"type": "image", "source": {"type": "url", "url": METADATA}}
+    async with client_of(world) as http:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": [part]}]}
+        answer = await http.post("/v1/messages/count_tokens", json=body)
+    assert answer.status_code == 400
+    assert "169.254" not in answer.text
+    assert world.replicas.bodies == []

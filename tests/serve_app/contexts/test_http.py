@@ -264,11 +264,12 @@ async def test_content_rules_hold_for_contexts(tmp_path: Path) -> None:
         assert house.kept() == 0
 
 
-async def test_what_content_rules_mask_is_kept_masked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 12])  # long prompts are checked later
+async def test_what_content_rules_mask_is_kept_masked(tmp_path: Path, times: int) -> None:
     rules = {"all": {"rules": [{"name": "fruit", "words": ["forbidden fruit"], "action": "mask"}]}}
-    async with house_of(tmp_path, content=rules) as house:
-        made = await house.make(f"forbidden fruit {RULES}")
-        assert made["messages"] == [{"role": "system", "content": f"*** {RULES}"}]
+    async with house_of(tmp_path, tokens=None, content=rules) as house:
+        made = await house.make(f"forbidden fruit {RULES * times}")
+        assert made["messages"] == [{"role": "system", "content": f"*** {RULES * times}"}]
         assert cached(await house.ask(f"cache_id={made['id']}")) == made["tokens"]
 
 
