@@ -16,7 +16,7 @@ from cachetools import LRUCache
 from deployments.kept_prefixes import KeptPrefix, KeptPrefixes, State, changed
 from deployments.replica_client import Call
 from serve_app.contexts.asked import Mark, Reference
-from serve_app.contexts.store import Context, ContextStore, no_context
+from serve_app.contexts.store import PURGED, Context, ContextStore, no_context
 from serve_app.errors import AppError, ContextStoreError, InvalidRequestError
 from serve_app.openai.requests import Generation
 from serve_app.relay import engine_request
@@ -28,6 +28,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 POLL_S = 1.0
 PURGE_S = 60.0
+AGAIN_S = 10.0
 CALL_LIMIT_S = 4.0
 THREADS = 4
 PLACE_LIMIT_S = 2.0
@@ -79,6 +80,10 @@ class Contexts:
         """Of live contexts, as far as their prefixes have been found out."""
         self._marks: LRUCache[bytes, int | str] = LRUCache(MAX_REMEMBERED)
         """What became of a mark: its prefix's key, or why it is not kept."""
+        self._not_before: dict[str, float] = {}
+        """When contexts are looked at again whose prefixes could not be found out."""
+        self._put_off: dict[str, tuple[str, float]] = {}
+        """Namespaces and new ends of contexts that were put off by use, and are not noted yet."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._purged_at = clock()
 
@@ -108,7 +113,9 @@ class Contexts:
         now = self._clock()
         if now - self._purged_at >= PURGE_S:
             self._purged_at = now
-            await self.call(ContextStore.purge, now)
+            while await self.call(ContextStore.purge, now) == PURGED:
+                pass
+        await self._note()
         known = set(self._ends)  # what is made meanwhile is not in what is read
         live = await self.call(ContextStore.live, now)
         for gone in known - live.keys():
@@ -117,9 +124,10 @@ class Contexts:
             self._lives_until(context_id, end)
             if context_id in self._keys and self.kept.get(self._keys[context_id]) is None:  # its end has been put off elsewhere
                 del self._keys[context_id]
-        if missing := [context_id for context_id in live if context_id not in self._keys][:100]:
-            for context in await self.call(ContextStore.read, missing):
-                await self._take_over(context)
+        self._not_before = {name: at for name, at in self._not_before.items() if name in live and at > now}
+        missing = [name for name in live if name not in self._keys and name not in self._not_before]
+        for context in await self.call(ContextStore.read, missing[:PURGED]) if missing else ():
+            await self._take_over(context)
 
     async def call(self, work: Callable[Concatenate[ContextStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What a method of the store gives. Raises what it raises, and `ContextStoreError` if it takes too long."""
@@ -269,17 +277,17 @@ class Contexts:
         return context
 
     def _extend(self, context: Context, end: float) -> None:
-        """Notes it off the reply's path; this ingress knows it at once."""
+        """This ingress knows it at once, the others after the next look."""
         self._lives_until(context.id, end)
-        task = asyncio.ensure_future(self._note(context, end))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._put_off[context.id] = context.namespace, end
 
-    async def _note(self, context: Context, end: float) -> None:
-        try:
-            await self.call(ContextStore.change, context.namespace, context.id, end, None, self._clock())
-        except AppError as error:
-            log.warning("a context's new end was not noted", extra={"error": type(error).__name__})
+    async def _note(self) -> None:
+        """Raises `ContextStoreError`; what could not be noted then is noted later."""
+        while self._put_off:
+            context_id, (namespace, end) = next(iter(self._put_off.items()))
+            await self.call(ContextStore.put_off, namespace, context_id, end, self._clock())
+            if self._put_off.get(context_id) == (namespace, end):
+                del self._put_off[context_id]
 
     def _lives_until(self, context_id: str, end: float) -> None:
         self._ends[context_id] = end
@@ -292,8 +300,9 @@ class Contexts:
 
     async def _take_over(self, context: Context) -> None:
         measured = await self.measured(context)
-        if measured is None:
-            return  # asked again: there may be no replica yet
+        if measured is None:  # there may be no replica yet, or it is too long for this model
+            self._not_before[context.id] = self._clock() + AGAIN_S
+            return
         self._keys[context.id] = measured.keys[-1]
         self._keep(context, measured)
 

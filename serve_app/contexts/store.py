@@ -19,6 +19,10 @@ from serve_app.errors import ContextStoreError, NotFoundError, QuotaError
 MIGRATIONS = Path(__file__).parent / "migrations"
 PREFIX = "cache-"
 """Of ids, which are made by `retrieval.documents.new_id`."""
+PURGED = 100
+"""Rows at a time."""
+MAX_TAGS = 1000
+"""Of one tenant."""
 MAX_CONTEXTS = 128
 """Of one tenant that live at the same time."""
 
@@ -117,6 +121,11 @@ class ContextStore:
 
         return self._database.transact(work)
 
+    def put_off(self, namespace: str, context_id: str, expires_at: float, now: float) -> None:
+        """A new end for a context that lives; nothing for any other."""
+        mine = and_(contexts.c.id == context_id, contexts.c.namespace == namespace, contexts.c.expires_at > now)
+        self._database.transact(lambda connection: connection.execute(update(contexts).where(mine).values(expires_at=expires_at)) and None)
+
     def delete(self, namespace: str, context_id: str, now: float) -> None:
         """And its tags. Raises `NotFoundError`."""
 
@@ -137,7 +146,7 @@ class ContextStore:
         with self._database.read() as connection:
             return [_context(row) for row in connection.execute(select(contexts).where(contexts.c.id.in_(ids)))]
 
-    def purge(self, now: float, limit: int = 100) -> int:
+    def purge(self, now: float, limit: int = PURGED) -> int:
         """Deletes what is past its end, at most so many. Returns how many there were."""
         with self._database.read() as connection:
             ids = list(connection.scalars(select(contexts.c.id).where(contexts.c.expires_at <= now).limit(limit)))
@@ -215,6 +224,9 @@ def no_context() -> NotFoundError:
 
 
 def _set_tag(connection: Connection, namespace: str, tag: str, context_id: str, now: float) -> None:
+    others = select(func.count()).where(tags.c.namespace == namespace, tags.c.tag != tag)
+    if (connection.scalar(others) or 0) >= MAX_TAGS:
+        raise QuotaError(f"At most {MAX_TAGS} tags can be given: delete one.", code="context_quota")
     connection.execute(delete(tags).where(tags.c.namespace == namespace, tags.c.tag == tag))
     connection.execute(insert(tags), {"namespace": namespace, "tag": tag, "context_id": context_id, "created_at": now})
 

@@ -157,6 +157,7 @@ async def test_its_time_ends_and_is_put_off_by_use(house: House) -> None:
     house.now += 50
     answer = await house.ask(f"cache_id={made['id']};reset_ttl=100")
     assert answer.headers["msh-context-cache-token-exp"] == "1000150"
+    await house.contexts.look()
     house.now += 99
     assert (await house.ask(f"cache_id={made['id']}")).status_code == 200
     house.now += 1

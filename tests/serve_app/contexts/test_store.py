@@ -135,6 +135,26 @@ def test_tags_follow_their_context_and_may_be_given_to_another(store: ContextSto
         store.set_tag("ada", "c", one.id, NOW)
 
 
+def test_an_end_is_put_off_while_it_lives(store: ContextStore) -> None:
+    made = context()
+    store.create(made, (), None)
+    store.put_off("bob", made.id, NOW + 500, NOW)
+    assert store.live(NOW) == {made.id: NOW + 60}
+    store.put_off("ada", made.id, NOW + 500, NOW)
+    assert store.live(NOW) == {made.id: NOW + 500}
+    store.put_off("ada", made.id, NOW + 900, NOW + 600)
+    assert store.live(NOW + 600) == {}
+
+
+def test_how_many_tags_a_tenant_has_is_limited(store: ContextStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MAX_TAGS", 2)
+    made = context()
+    store.create(made, ("a", "b"), None)
+    store.set_tag("ada", "b", made.id, NOW)
+    with pytest.raises(QuotaError, match="At most 2"):
+        store.set_tag("ada", "c", made.id, NOW)
+
+
 def test_what_a_tenant_has_kept_is_limited(store: ContextStore) -> None:
     store.create(context(0), (), 250)
     store.create(context(1, namespace="bob"), (), 250)
