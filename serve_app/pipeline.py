@@ -159,7 +159,10 @@ class Pipeline:
     async def _admitted(self, arrival: Arrival, admitted: Admitted) -> Reply:
         if arrival.ruled:
             arrival = replace(arrival, request=await arrival.ruled.permitted())  # 2
-        arrival = replace(arrival, request=await self._begun(arrival.request, arrival.namespace))
+        request = await self._begun(arrival.request, arrival.namespace)
+        if arrival.request.context:
+            admitted.grown(arrival.request, request)
+        arrival = replace(arrival, request=request)
         if arrival.request.retrieval is None:
             return await self._answered(arrival, admitted)
         guard = arrival.ruled.guard if arrival.ruled else None

@@ -24,6 +24,12 @@ class Admitted:
     _ticket: Ticket
     _lengths: AnswerLengths
 
+    def grown(self, before: Generation, now: Generation) -> None:
+        """The request has a longer prompt than it was taken with. Raises `RateLimitError`."""
+        more = (now.prompt_characters - before.prompt_characters) / CHARACTERS_A_TOKEN
+        if more > 0:
+            self._ticket.expects(more)
+
     def used(self, usage: Usage) -> None:
         """What an engine has computed."""
         self._ticket.used(usage.prompt_tokens + usage.completion_tokens)

@@ -80,6 +80,17 @@ class Ticket:
     clock: Callable[[], float]
     is_over: bool = False
 
+    def expects(self, more: float) -> None:
+        """It has so many tokens more than was known when it was taken. Raises `RateLimitError`; then they are not taken."""
+        now = self.clock()
+        for meter in self.meters:
+            bucket = meter.buckets.get("tokens")
+            if bucket is not None and (wait_s := bucket.wait_s(more, now)) > 0:
+                raise _refusal(meter, "tokens", bucket.limit, wait_s, self.headers)
+        for meter in self.meters:
+            meter.take(0, more, now)
+        self.expected += more
+
     def used(self, tokens: int) -> None:
         """What engines have computed for it, which counts instead of what was expected."""
         now = self.clock()

@@ -246,6 +246,16 @@ async def test_a_tenant_has_no_more_kept_than_it_may(house: House) -> None:
     await house.make(f"5 {RULES}")
 
 
+async def test_a_contexts_tokens_count_before_they_are_computed(tmp_path: Path) -> None:
+    async with house_of(tmp_path, limits={"tokens_per_minute": 1000}) as house:
+        made = await house.make()
+        assert (await house.ask(f"cache_id={made['id']}")).status_code == 200
+        refused = await house.ask(f"cache_id={made['id']}", "And which other?")
+        assert (refused.status_code, error_of(refused)["code"]) == (429, "rate_limit_exceeded")
+        assert error_of(refused)["type"] == "tokens"
+        assert int(refused.headers["retry-after"]) > 0
+
+
 async def test_what_no_replica_has_room_for_is_not_made(tmp_path: Path) -> None:
     async with house_of(tmp_path, tokens=None) as house:
         for number in range(2):  # a replica for each
