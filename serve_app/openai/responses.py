@@ -85,6 +85,8 @@ def _without_parts(items: str | Sequence[dict[str, Any]]) -> str | list[dict[str
 
 def _joined(item: dict[str, Any]) -> dict[str, Any]:
     parts = item.get("content")
+    if item.get("role") == "assistant" and isinstance(parts, str) and item.get("status") not in _TO_GO_ON:
+        return {"type": "message", "role": "assistant", "content": parts}  # with an id vLLM takes no plain text
     if item.get("role") != "assistant" or not isinstance(parts, list) or (parts and item.get("status") in _TO_GO_ON):
         return item
     texts = [part.get("text", part.get("refusal")) if isinstance(part, dict) else None for part in parts]

@@ -58,6 +58,15 @@ async def test_engines_store_nothing_and_keep_tenants_apart(http: httpx.AsyncCli
     assert "x" not in {body["cache_salt"] for body in sent}
 
 
+async def test_what_the_model_has_said_as_text_goes_back_without_what_vllm_does_not_take_beside_it(
+    http: httpx.AsyncClient, world: World
+) -> None:
+    said = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": "It is a tea."}
+    asked = [{"role": "user", "content": "Tea?"}, said, {"role": "user", "content": "How hot?"}]
+    await http.post("/v1/responses", json={"model": MODEL, "input": asked})
+    assert world.replicas.bodies[-1]["input"][1] == {"type": "message", "role": "assistant", "content": "It is a tea."}
+
+
 async def test_what_the_model_has_said_goes_back_in_one_piece(http: httpx.AsyncClient, world: World) -> None:
     """vLLM reads the first part of it only."""
     parts = [{"type": "output_text", "text": "One. ", "annotations": []}, {"type": "refusal", "refusal": "Two."}]
