@@ -61,7 +61,7 @@ class KeptPrefix:
     """On the clock."""
     state: State = "new"
     replica: str = ""
-    """That keeps it, or is to."""
+    """That keeps it. Empty: none does."""
     asking: str = ""
     """That is being asked to keep it."""
     again_s: float = AGAIN_S
@@ -111,20 +111,22 @@ class KeptPrefixes:
 
     def tokens_of(self, owner: str) -> int:
         """Kept for a tenant; beginnings that prefixes have in common count once."""
-        now = self._clock()
-        keys = {key for each in self._prefixes.values() if each.owner == owner and each.until > now for key in each.keys}
-        return len(keys) * self._routing.router.block_size
+        return len(self._keys_of(owner)) * self._routing.router.block_size
 
     def is_full(self, owner: str) -> bool:
         """The tenant has as many prefixes as it may have."""
-        now = self._clock()
-        return sum(each.owner == owner and each.until > now for each in self._prefixes.values()) >= MAX_PREFIXES
+        return len(self._of(owner)) >= MAX_PREFIXES
 
     def more_tokens(self, owner: str, keys: Sequence[int]) -> int:
         """That a prefix with these keys adds to those."""
+        return len(set(keys) - self._keys_of(owner)) * self._routing.router.block_size
+
+    def _of(self, owner: str) -> list[KeptPrefix]:
         now = self._clock()
-        held = {key for each in self._prefixes.values() if each.owner == owner and each.until > now for key in each.keys}
-        return len(set(keys) - held) * self._routing.router.block_size
+        return [each for each in self._prefixes.values() if each.owner == owner and each.until > now]
+
+    def _keys_of(self, owner: str) -> set[int]:
+        return {key for each in self._of(owner) for key in each.keys}
 
     async def measure(self, whole: Call, beginnings: Sequence[Call]) -> list[Tokens] | None:
         """The tokens that the prompt of `whole` has in common with each of the others. None: they could not be rendered."""
@@ -181,8 +183,12 @@ class KeptPrefixes:
         try:
             while True:
                 self._woken.clear()
-                self._look()
-                await self._check()
+                try:
+                    self._look()
+                    await self._check()
+                except Exception:  # whatever it is: who stops looking leaves everything to be evicted
+                    log.exception("kept prefixes could not be looked after")
+                    await asyncio.sleep(LOOK_S)
                 if not self._prefixes and not self._dropped:
                     await self._woken.wait()
                 else:

@@ -253,3 +253,21 @@ async def test_beginnings_that_prefixes_have_in_common_count_once() -> None:
         assert keeping.prefixes.tokens_of(OWNER) == len(one.tokens)
         assert keeping.prefixes.more_tokens(OWNER, one.keys) == 0
         assert keeping.prefixes.more_tokens("other", one.keys) == len(one.tokens)
+
+
+async def test_what_goes_wrong_once_does_not_end_the_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with nodes_of("a", config=ENGINE) as nodes, ingress_of(*nodes) as ingress, keeping_of(ingress) as keeping:
+        check, failed = keeping.prefixes._check, []
+
+        async def failing() -> None:
+            if not failed:
+                failed.append(True)
+                raise RuntimeError
+            await check()
+
+        monkeypatch.setattr(keeping.prefixes, "_check", failing)
+        prefix = await keeping.keep()
+        assert await keeping.prefixes.placed(prefix, 5) == "kept"
+        keeping.prefixes.drop(prefix.key)
+        await eventually(lambda: not holders(nodes, prefix))
+        assert failed
