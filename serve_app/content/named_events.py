@@ -1,5 +1,6 @@
 """The streams of `/v1/responses` and `/v1/messages`, as they pass rules. What may still become a match waits, nothing else does."""
 
+from abc import ABC, abstractmethod
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +17,7 @@ _DELTAS: Final = {"text_delta": "text", "thinking_delta": "thinking", "input_jso
 _DONE: Final = ("text", "refusal", "arguments", "input")
 
 
-class _RuledEvents:
+class _RuledEvents(ABC):
     """Events that are JSON objects with a type."""
 
     def __init__(self, rules: Matcher, on_match: OnMatch) -> None:
@@ -39,8 +40,9 @@ class _RuledEvents:
             sent += map(named, self._passed(value))
         return b"".join(sent)
 
+    @abstractmethod
     def _passed(self, value: dict[str, Any]) -> list[dict[str, Any]]:
-        raise NotImplementedError
+        """What is sent for one event."""
 
     def _fed(self, stream: Stream, text: str | None) -> str:
         """What may be sent of the stream; None: its end."""

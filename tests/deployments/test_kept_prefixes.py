@@ -257,7 +257,7 @@ async def test_beginnings_that_prefixes_have_in_common_count_once() -> None:
 
 async def test_what_goes_wrong_once_does_not_end_the_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
     async with nodes_of("a", config=ENGINE) as nodes, ingress_of(*nodes) as ingress, keeping_of(ingress) as keeping:
-        check, failed = keeping.prefixes._check, []
+        check, failed = keeping.prefixes._check, list[bool]()
 
         async def failing() -> None:
             if not failed:
