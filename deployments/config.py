@@ -95,9 +95,12 @@ class ModelConfig(Section):
     aliases: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = ()
     """Other names that it answers to. Answers have its own."""
 
+    adapters: dict[Annotated[str, Field(min_length=1, max_length=128)], str] = Field(default_factory=dict)
+    """LoRA adapters, each a model of its own: the name that clients write, and the directory that it is in, or a hub id."""
+
     @property
     def names(self) -> tuple[str, ...]:
-        """All that clients may write."""
+        """All that clients may write for the model without an adapter."""
         return (self.name, *self.aliases)
 
     def own_name(self, name: str) -> str:
@@ -106,8 +109,9 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _has_each_name_once(self) -> "ModelConfig":
-        if len(set(self.names)) < len(self.names):
-            raise ValueError("aliases must differ from each other and from name")
+        names = (*self.names, *self.adapters)
+        if len(set(names)) < len(names):
+            raise ValueError("aliases and adapters must differ from each other and from name")
         return self
 
 

@@ -139,19 +139,21 @@ class Routing:
         flow: Flow = _NOBODYS,
         *,
         begins_kept: bool = False,
+        adapter: str | None = None,
     ) -> Ranking:
         """`call`: the request as the engine will get it; `characters`: of its prompt; `is_whole`: its answer comes in one piece;
         `chat`: the same request, if its documents may be put in another order; `flow`: whose turn it takes; `begins_kept`: a replica keeps
-        its beginning because the tenant has asked for that. Raises `QueueFullError`.
+        its beginning because the tenant has asked for that; `adapter`: whose KV it needs, for which documents keep their order and nothing
+        is computed beforehand. Raises `QueueFullError`.
         """
         replicas = self._directory.replicas
         if not replicas:
             return Ranking([], call, self)
-        if chat and self._may_plan(replicas) and (planned := await self._planned(replicas, salt, is_whole, chat, flow)):
+        if chat and adapter is None and self._may_plan(replicas) and (planned := await self._planned(replicas, salt, is_whole, chat, flow)):
             return planned
         is_known = self._is_worth_it(replicas[0], characters, begins_kept=begins_kept)
         tokens = await self._renderer.prompt(replicas, call) if is_known else None
-        prompt = self._prompt(replicas[0].block_size, tokens, salt, characters, is_whole)
+        prompt = self._prompt(replicas[0].block_size, tokens, salt, characters, is_whole, adapter)
         if tokens is not None and len(tokens):
             call = with_tokens(replicas[0], call, tokens)
         async with self.turnstile.turn(
@@ -161,7 +163,7 @@ class Routing:
             if not by_id:
                 return Ranking([], call, self)
             routed = self.router.route(prompt, list(by_id))
-        if tokens is not None:
+        if tokens is not None and adapter is None:
             self._remember(routed, tokens, salt)
         return Ranking([by_id[name] for name in routed.replicas], call, self, _routed=routed, _charged=charged)
 
@@ -216,11 +218,11 @@ class Routing:
         tokens = characters // _CHARACTERS_A_TOKEN
         return self.profile.seconds(0, tokens) - self.profile.seconds(tokens, 0) > _WORTH * self._renderer.typical_s
 
-    def _prompt(self, block_size: int, tokens: Tokens | None, salt: str, characters: int, is_whole: bool) -> Prompt:
+    def _prompt(self, block_size: int, tokens: Tokens | None, salt: str, characters: int, is_whole: bool, adapter: str | None) -> Prompt:
         if tokens is None:
             return Prompt([], max(characters // _CHARACTERS_A_TOKEN, 1), is_whole)
         keys = self.keys_of(block_size)
-        return Prompt(keys.chain(keys.root(salt), tokens), len(tokens), is_whole)
+        return Prompt(keys.chain(keys.root(salt, adapter), tokens), len(tokens), is_whole)
 
     async def tokens(self, call: Call) -> Tokens | None:
         """Of a request's prompt; None if they could not be had."""

@@ -102,7 +102,7 @@ class Augmenter:
     async def _head_start(self, request: Generation, provisional: SearchResult, caller: Caller, namespace: str) -> HeadStart | None:
         request = self._with(request, provisional, namespace, len(provisional.hits))
         _, salt, chat = engine_request(request, caller, namespace)
-        return await self.routing.head_start(salt, chat) if chat else None
+        return await self.routing.head_start(salt, chat) if chat and request.adapter is None else None
 
     def _with(self, request: Generation, found: SearchResult, namespace: str, count: int, start: HeadStart | None = None) -> Generation:
         """The request with the best `count` of the documents."""

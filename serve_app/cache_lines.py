@@ -126,7 +126,7 @@ class LineReader:
         """Of the request that the line stands for, built and looked at as if a client had sent it."""
         if line.text is None or not line.text.strip():
             raise InvalidRequestError("text must not be missing or blank.", param="text")
-        if line.model != self._config.llm.model.name:
+        if line.model != self._config.llm.model.name and line.model not in self._config.llm.model.adapters:
             raise InvalidRequestError("model: this one does not answer here.", param="model")
         options = {"tags": line.tags, **({"ttl_s": line.ttl_s} if line.ttl_s else {})}
         body = {"model": line.model, "messages": [{"role": "user", "content": line.text}], "cache": options}

@@ -1,7 +1,9 @@
 """Which model is served, beyond its name."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cache.keys import fingerprint
 from deployments.config import LlmConfig, VllmEngineConfig
@@ -29,8 +31,12 @@ def model_identity(config: LlmConfig) -> str:
     """
     engine = config.engine
     args = engine.args.model_dump(mode="json", include=_CHANGE_ANSWERS) | engine.env if isinstance(engine, VllmEngineConfig) else {}
-    source = config.model.source
-    return fingerprint({"engine": engine.type, "args": args, "source": source, "files": _files(source)})
+    source, adapters = config.model.source, config.model.adapters
+    return fingerprint({"engine": engine.type, "args": args, "source": source, "files": _files(source), **_adapters(adapters)})
+
+
+def _adapters(adapters: Mapping[str, str]) -> dict[str, Any]:
+    return {"adapters": {name: [source, _files(source)] for name, source in adapters.items()}} if adapters else {}
 
 
 def _files(source: str) -> str:

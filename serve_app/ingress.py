@@ -101,8 +101,9 @@ class OpenAIRoutes:
             "created": self._created,
             "owned_by": "mygo",
         }
-        asked = (*shown, *aliases) if any(map(principal.may_ask, llm.names)) else ()
-        return [*asked, *([encoder] if principal.may_ask(encoder["id"]) else [])]
+        asked = (*shown, *aliases, encoder)
+        may_ask_base = any(map(principal.may_ask, llm.names))
+        return [model for model in asked if (may_ask_base if model["id"] in llm.names else principal.may_ask(model["id"]))]
 
     async def embeddings(self, request: HttpRequest) -> Reply:
         asked = parse_embedding(request.body)

@@ -215,8 +215,10 @@ class Pipeline:
         return await relay(request, sent, self.tiers, lookup, admitted.used)  # 8, 9
 
     def require_model(self, name: str, principal: Principal) -> str:
-        """The model's own name. Raises `NotFoundError` where none answers to the given one, or none that the key may ask."""
+        """The own name of the model, or of the adapter. Raises `NotFoundError` where none answers to this one, or none for this key."""
         served = self.config.llm.model
+        if name in served.adapters and principal.may_ask(name):
+            return name
         if name not in served.names or not any(map(principal.may_ask, served.names)):
             raise NotFoundError(
                 f"The model does not exist here; the one that answers is {served.name}.", param="model", code="model_not_found"
@@ -228,6 +230,8 @@ class Pipeline:
         model = self.require_model(request.model, principal)
         if model != request.model:
             request = replace(request, model=model, body={**request.body, "model": model})
+        if model in self.config.llm.model.adapters:
+            request = replace(request, adapter=model)
         limit = min((replica.max_model_len for replica in self.directory.replicas), default=None)
         if limit and request.max_tokens and request.max_tokens > limit:
             field = request.length_field

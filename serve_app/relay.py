@@ -76,8 +76,8 @@ async def send(
     Raises `ApiError` for the engine's errors, and `DeploymentError`.
     """
     call, salt, chat = engine_request(request, caller, namespace, patience)
-    is_kept = request.begins_kept
-    ranking = await routing.rank(call, salt, request.prompt_characters, not request.stream, chat, flow, begins_kept=is_kept)  # 6, 7
+    prompt = (request.prompt_characters, not request.stream, chat)
+    ranking = await routing.rank(call, salt, *prompt, flow, begins_kept=request.begins_kept, adapter=request.adapter)  # 6, 7
     try:
         answer = await client.send(ranking.call, ranking.replicas, ranking.asking)
         if answer.status >= 400:

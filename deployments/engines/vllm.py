@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import difflib
+import json
 import os
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from deployments.config import ModelConfig, VllmEngineConfig
@@ -25,6 +27,11 @@ _ENVIRONMENT = {
     # A host that media may be fetched from must not send the engine on to another one.
     "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
 }
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Of LoRA adapters, for which vLLM can make room."""
+_USUAL_RANK = 64
+_AT_ONCE = 4
+"""Adapters that one step computes for, at most: each takes memory."""
 
 
 class VllmEngine:
@@ -104,7 +111,7 @@ class VllmEngine:
             "scheduling_policy": "priority",  # of clients' requests all are equal; head starts come after them
             "kv_events_config": KVEventsConfig(True, "zmq", endpoint=endpoint, replay_endpoint=endpoint),
         }
-        vars(args).update(defaults | _one_process_on_cpu(given) | given)
+        vars(args).update(defaults | _adapters(self._model) | _one_process_on_cpu(given) | given)
         return args
 
     def _start_llm(self, args: Namespace) -> Any:
@@ -187,6 +194,24 @@ class VllmEngine:
     async def check_health(self) -> None:
         if self._llm is None or self._llm.errored:
             raise EngineDeadError("vLLM's engine has stopped; Serve will replace this replica")
+
+
+def _adapters(model: ModelConfig) -> dict[str, Any]:
+    """vLLM's arguments for LoRA adapters; none where there are none, because they cost memory and compilation."""
+    if not model.adapters:
+        return {}
+    from vllm.entrypoints.openai.models.protocol import LoRAModulePath
+
+    modules = [LoRAModulePath(name, source) for name, source in model.adapters.items()]
+    rank = max(_rank(source) for source in model.adapters.values())
+    room = next((size for size in _RANKS if size >= rank), _RANKS[-1])  # a higher rank is vLLM's to refuse
+    return {"enable_lora": True, "lora_modules": modules, "max_loras": min(len(modules), _AT_ONCE), "max_lora_rank": room}
+
+
+def _rank(source: str) -> int:
+    """Of an adapter in a directory; of one on a hub, the usual most."""
+    config = Path(source).expanduser() / "adapter_config.json"
+    return int(json.loads(config.read_text())["r"]) if config.is_file() else _USUAL_RANK
 
 
 def _check_names(given: dict[str, Any], known: set[str]) -> None:

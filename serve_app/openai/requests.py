@@ -195,6 +195,8 @@ class Generation:
     retrieval: RetrievalOptions | None
     max_tokens: int | None
     priority: int = 0
+    adapter: str | None = None
+    """The LoRA adapter that the engine is to use, once it is known."""
     retrieved: Retrieved | None = None
     """The documents that `body` has in its messages, in the order of their ranks."""
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Protocol
 from uuid import uuid4
@@ -106,7 +107,8 @@ class _Api:
             "max_model_len": self._backend.config.max_model_len,
             "mygo": {"engine": "simulated"},
         }
-        return _json({"object": "list", "data": [card]})
+        adapters = [{**card, "id": name, "parent": card["id"]} for name in self._backend.model.adapters]
+        return _json({"object": "list", "data": [card, *adapters]})
 
     async def chat(self, request: Request) -> Response:
         return await self._generate(request, parse(await request.body(), ChatRequest), CHAT)
@@ -117,12 +119,12 @@ class _Api:
     async def responses(self, request: Request) -> Response:
         wanted = parse(await request.body(), ResponsesRequest)
         generation = self._submit(wanted)
-        return await self._answer(request, wanted, generation, ResponseEncoder(wanted, generation, _id_of(request), self._name))
+        return await self._answer(request, wanted, generation, ResponseEncoder(wanted, generation, _id_of(request), self._name(wanted)))
 
     async def messages(self, request: Request) -> Response:
         wanted = parse(await request.body(), MessagesRequest)
         generation = self._submit(wanted)
-        return await self._answer(request, wanted, generation, MessageEncoder(generation, _id_of(request), self._name))
+        return await self._answer(request, wanted, generation, MessageEncoder(generation, _id_of(request), self._name(wanted)))
 
     async def count_tokens(self, request: Request) -> Response:
         return _json({"input_tokens": len(parse(await request.body(), CountRequest).tokens())})
@@ -142,17 +144,19 @@ class _Api:
 
     async def _generate(self, request: Request, wanted: Sampling, dialect: Dialect) -> Response:
         generation = self._submit(wanted)
-        encoder = Encoder(dialect, generation, _id_of(request), self._name, wanted.include_usage)
+        encoder = Encoder(dialect, generation, _id_of(request), self._name(wanted), wanted.include_usage)
         return await self._answer(request, wanted, generation, encoder)
 
-    @property
-    def _name(self) -> str:
-        return self._backend.model.name
-
     def _submit(self, wanted: Sampling) -> Generation:
-        if wanted.model and wanted.model != self._name:
+        model = self._backend.model
+        if wanted.model and wanted.model != model.name and wanted.model not in model.adapters:
             raise ApiError("The model does not exist.", param="model", status=404, type_="NotFoundError")
-        return self._backend.submit(wanted.task(self._backend.config))
+        task = wanted.task(self._backend.config)
+        return self._backend.submit(replace(task, adapter=wanted.model) if wanted.model in model.adapters else task)
+
+    def _name(self, wanted: Sampling) -> str:
+        """The adapter's, if it is to answer."""
+        return wanted.model or self._backend.model.name
 
     async def _answer(self, request: Request, wanted: Sampling, generation: Generation, encoder: AnswerEncoder) -> Response:
         if wanted.stream:

@@ -29,16 +29,17 @@ class TokenSequence:
     `blocks` and `committed` belong to the `BlockCache`.
     """
 
-    __slots__ = ("_bytes", "_hashes", "_root", "block_size", "blocks", "committed", "salt", "tokens")
+    __slots__ = ("_bytes", "_hashes", "_root", "adapter", "block_size", "blocks", "committed", "salt", "tokens")
 
-    def __init__(self, tokens: Sequence[int], block_size: int, salt: str | None = None) -> None:
+    def __init__(self, tokens: Sequence[int], block_size: int, salt: str | None = None, adapter: str | None = None) -> None:
         self.tokens = tokens
         self.block_size = block_size
         self.salt = salt
+        self.adapter = adapter
         self.blocks: list[Block] = []
         self.committed = 0
         self._bytes = array("I", tokens).tobytes()
-        self._root = hashlib.sha256(salt.encode()).digest() if salt else b""
+        self._root = b"".join(hashlib.sha256(name.encode()).digest() if name else b"" for name in (adapter, salt))
         self._hashes: list[bytes] = []
 
     def hash(self, index: int) -> bytes:
@@ -179,7 +180,8 @@ class BlockCache:
 
 def _stored(sequence: TokenSequence, first: int, end: int) -> BlockStored:
     size = sequence.block_size
-    salt = (sequence.salt,) if first == 0 and sequence.salt else None
+    each = (sequence.adapter,) if sequence.adapter else ()
+    salt = (sequence.salt,) if first == 0 and sequence.salt else ()
     return BlockStored(
         block_hashes=[sequence.hash(index) for index in range(first, end)],
         parent_block_hash=sequence.hash(first - 1) if first else None,
@@ -187,8 +189,8 @@ def _stored(sequence: TokenSequence, first: int, end: int) -> BlockStored:
         block_size=size,
         lora_id=None,
         medium=MEDIUM_GPU,
-        lora_name=None,
-        extra_keys=[salt, *[None] * (end - first - 1)],
+        lora_name=sequence.adapter,
+        extra_keys=[each + salt or None, *[each or None] * (end - first - 1)],
         group_idx=0,
         kv_cache_spec_kind="full_attention",
     )

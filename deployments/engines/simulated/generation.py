@@ -18,6 +18,7 @@ class Task:
     seed: int = 0
     cache_salt: str | None = None
     max_offload_tokens: int | None = None
+    adapter: str | None = None
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -94,9 +95,9 @@ class Generation:
 
     def _choice(self, index: int, block_size: int) -> Choice:
         prompt, limits = self.task.prompts[index // self.task.n]
-        answer = compose(prompt, limits, seed=self.task.seed, index=index % self.task.n)
+        answer = compose(prompt, limits, seed=self.task.seed, index=index % self.task.n, adapter=self.task.adapter)
         return Choice(
-            sequence=TokenSequence([*prompt, *answer.tokens], block_size, self.task.cache_salt),
+            sequence=TokenSequence([*prompt, *answer.tokens], block_size, self.task.cache_salt, self.task.adapter),
             prompt_tokens=len(prompt),
             answer_tokens=len(answer.tokens),
             max_offload_tokens=self.task.max_offload_tokens,

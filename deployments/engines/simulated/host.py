@@ -128,7 +128,7 @@ def _stored(sequence: TokenSequence, first: int, end: int) -> BlockStored:
         block_size=size,
         lora_id=None,
         medium=MEDIUM_CPU,
-        lora_name=None,
+        lora_name=sequence.adapter,
         group_idx=0,
         kv_cache_spec_kind="full_attention",
     )

@@ -45,17 +45,18 @@ class Answer:
     """The stop string that ended the answer."""
 
 
-def compose(prompt: Sequence[int], limits: Limits, *, seed: int = 0, index: int = 0) -> Answer:
+def compose(prompt: Sequence[int], limits: Limits, *, seed: int = 0, index: int = 0, adapter: str | None = None) -> Answer:
     """The answer to a prompt. Equal arguments give equal answers, in every process."""
-    digest = _digest(prompt, seed, index)
+    digest = _digest(prompt, seed, index, adapter)
     natural = max(_natural_length(digest, limits.natural_max), limits.min_tokens)
     stops = natural < limits.max_tokens and not limits.ignore_eos
     answer = _write(digest, natural if stops else limits.max_tokens, "stop" if stops else "length")
     return _cut(answer, limits) if limits.stop else answer
 
 
-def _digest(prompt: Sequence[int], seed: int, index: int) -> bytes:
-    return hashlib.blake2b(array("I", prompt).tobytes() + struct.pack("<qq", seed, index), digest_size=32).digest()
+def _digest(prompt: Sequence[int], seed: int, index: int, adapter: str | None) -> bytes:
+    person = hashlib.blake2b(adapter.encode(), digest_size=16).digest() if adapter else b""
+    return hashlib.blake2b(array("I", prompt).tobytes() + struct.pack("<qq", seed, index), digest_size=32, person=person).digest()
 
 
 def _natural_length(digest: bytes, longest: int) -> int:
