@@ -149,7 +149,7 @@ async def test_a_prompt_that_is_to_be_cut_off_is_not_joined_from_parts(
     rank, chats = world.pipeline.routing.rank, []
 
     async def seen(*args: Any, **fields: Any) -> Any:
-        chats.append(args[-2])
+        chats.append(args[4])
         return await rank(*args, **fields)
 
     monkeypatch.setattr(world.pipeline.routing, "rank", seen)

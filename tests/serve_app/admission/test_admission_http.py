@@ -191,7 +191,7 @@ async def test_a_request_says_how_it_is_to_wait_and_the_engine_is_not_told(http:
     flows, rank = [], world.pipeline.routing.rank
 
     async def seen(*args: Any, **fields: Any) -> Any:
-        flows.append(args[-1])
+        flows.append(args[5])
         return await rank(*args, **fields)
 
     world.pipeline.routing.rank = seen  # type: ignore[method-assign]
