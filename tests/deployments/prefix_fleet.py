@@ -25,7 +25,8 @@ from tests.deployments.replica_fakes import FakeHandle
 from tests.deployments.servers import eventually
 
 SECRET = "between us"
-MODEL = ModelConfig(name="m")
+ADAPTER = "loud"
+MODEL = ModelConfig(name="m", adapters={ADAPTER: "of no weight"})
 ENGINE = SimulatedEngineConfig(decode_step_s=0.001, decode_step_per_request_s=0.0, kv_blocks=1024)
 SALT = "tenant"
 TEXT = "The cache of keys and values is shared by all who ask the same. " * 20
@@ -95,14 +96,20 @@ class Ingress:
         for _, expected in tuple(self.router.pending._ends):
             self.router.pending.drop(expected)
 
-    async def rank(self, text: str = TEXT, salt: str = SALT, **fields: Any) -> Ranking:
-        body = {"model": MODEL.name, "messages": [{"role": "user", "content": text}], "cache_salt": salt, "max_tokens": 4, **fields}
+    async def rank(self, text: str = TEXT, salt: str = SALT, adapter: str | None = None, **fields: Any) -> Ranking:
+        body = {
+            "model": adapter or MODEL.name,
+            "messages": [{"role": "user", "content": text}],
+            "cache_salt": salt,
+            "max_tokens": 4,
+            **fields,
+        }
         call = Call("POST", "/v1/chat/completions", {"content-type": "application/json"}, json.dumps(body).encode())
-        return await self.routing.rank(call, salt, len(text), not fields.get("stream"))
+        return await self.routing.rank(call, salt, len(text), not fields.get("stream"), adapter=adapter)
 
-    async def ask(self, text: str = TEXT, salt: str = SALT) -> tuple[str, int | None, int]:
+    async def ask(self, text: str = TEXT, salt: str = SALT, adapter: str | None = None) -> tuple[str, int | None, int]:
         """The replica that answered, the prediction, and what its engine found."""
-        ranking = await self.rank(text, salt)
+        ranking = await self.rank(text, salt, adapter)
         try:
             answer = await self.client.send(ranking.call, ranking.replicas, ranking.asking)
             raw = b"".join([chunk async for chunk in answer.chunks()])

@@ -11,7 +11,7 @@ from deployments import fleet_watch, warming
 from deployments.config import RoutingConfig
 from deployments.fleet_watch import FleetWatch
 from deployments.rendering import Renderer
-from tests.deployments.prefix_fleet import ENGINE, TEXT, Ingress, ingress_of, nodes_of
+from tests.deployments.prefix_fleet import ADAPTER, ENGINE, TEXT, Ingress, ingress_of, nodes_of
 from tests.deployments.servers import eventually
 
 OTHER = "Quite another text, which nobody has asked about before now. " * 20
@@ -50,6 +50,19 @@ async def test_tenants_do_not_share_and_do_not_count_on_each_other() -> None:
         assert (predicted, found) == (0, 0)
         _, predicted, found = await ingress.ask(salt="one")
         assert predicted == found > 200
+
+
+async def test_adapters_do_not_share_with_each_other_and_their_blocks_are_found_again() -> None:
+    async with nodes_of("a", "b") as nodes, ingress_of(*nodes) as ingress:
+        await ingress.ask()
+        _, predicted, found = await ingress.ask(adapter=ADAPTER)
+        assert (predicted, found) == (0, 0)
+        await eventually(lambda: all(ingress.knows(node) for node in nodes))
+        ingress.forget_pending()
+        for adapter in (None, ADAPTER):
+            _, predicted, found = await ingress.ask(f"{TEXT} And then?", adapter=adapter)
+            assert predicted == found > 200
+        assert not ingress.routing._drift.alarm
 
 
 async def test_a_late_ingress_knows_at_once_what_was_there_before_it() -> None:
