@@ -12,7 +12,7 @@ import yaml
 from safetensors.numpy import save_file
 
 from deployments.demo_model import MODEL_DIR
-from tests.e2e.conftest import CONFIGS
+from tests.conftest import CONFIGS
 from tests.e2e.system import ROOT, System, report
 from tests.e2e.test_routing import long_text
 

@@ -1,4 +1,4 @@
-"""HAProxy alone, as Ray starts it: how long it waits for a request's headers."""
+"""HAProxy alone, as Ray starts it: how long it waits for a request's headers, and what it says where it answers itself."""
 
 import os
 import socket
@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from benchmarks.application import free_port, poll
@@ -22,10 +23,17 @@ defaults
     timeout client 60s
     timeout connect 1s
     timeout server 60s
+    errorfile 502 {error}
+    errorfile 503 {error}
+    errorfile 504 {error}
 frontend f
     bind 127.0.0.1:{port}
-    http-request return status 200 content-type text/plain string "ok"
+    http-request return status 200 content-type text/plain string "ok" if {{ path / }}
+    default_backend nobody
+backend nobody
+    server gone 127.0.0.1:1
 """
+RAYS_ERROR = "HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/plain\r\nContent-Length: 21\r\n\r\nInternal Server Error"
 
 
 @pytest.fixture
@@ -42,7 +50,9 @@ def port(environment: dict[str, str], tmp_path: Path) -> Iterator[int]:
     """Of HAProxy with a configuration like Ray's, started twice, as after a change of replicas."""
     port = free_port()
     config = tmp_path / "haproxy.cfg"
-    config.write_text(CONFIG.format(port=port))
+    error = tmp_path / "500.http"
+    error.write_bytes(RAYS_ERROR.encode())
+    config.write_text(CONFIG.format(port=port, error=error))
     command = [environment[BINARY], "-db", "-f", str(config)]
     for check in (["-c"], []):
         process = subprocess.Popen([*command, *check], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -85,6 +95,12 @@ def test_a_request_that_comes_in_time_is_answered(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), 10) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         assert sock.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_where_nobody_can_answer_its_error_has_openais_form(port: int) -> None:
+    answer = httpx.get(f"http://127.0.0.1:{port}/gone")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["error"] | {"message": ""} == {"message": "", "type": "service_unavailable", "param": None, "code": "no_ingress"}
 
 
 def test_an_operators_own_haproxy_is_left_alone() -> None:
