@@ -19,13 +19,13 @@ for each in "$@"; do
     [ "$previous" = -f ] && config="$each"
     previous="$each"
 done
-if [ -n "$config" ] && ! grep -q 'timeout http-request' "$config"; then
+if [ -n "$config" ] && ! grep -q 'errorfile 503 .*/503.http' "$config"; then # it has not been here: HAProxy starts anew with the same file
+    grep -q 'timeout http-request' "$config" || lines="    timeout http-request ${MYGO_HEADERS_TIMEOUT_S:-30}s\\n"
     directory="$(dirname "$config")"
     error 502 'Bad Gateway' no_answer server_error 'The answer of the ingress could not be read. Try again.'
     error 503 'Service Unavailable' no_ingress service_unavailable 'No ingress can take the request now. Try again.' 'Retry-After: 1\r\n'
     error 504 'Gateway Timeout' no_answer timeout_error 'The ingress did not answer in time.'
-    sed -e '/option splice-request/d' -e '/errorfile 50[234] /d' \
-        -e "/^defaults\$/a\\    timeout http-request ${MYGO_HEADERS_TIMEOUT_S:-30}s\\n${lines%\\n}" "$config" >"$config.limited"
+    sed -e '/option splice-request/d' -e '/errorfile 50[234] /d' -e "/^defaults\$/a\\${lines%\\n}" "$config" >"$config.limited"
     mv "$config.limited" "$config" # Ray knows its processes by this path
 fi
 exec "$MYGO_HAPROXY" "$@"

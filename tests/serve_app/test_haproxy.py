@@ -58,7 +58,7 @@ def port(environment: dict[str, str], tmp_path: Path) -> Iterator[int]:
         process = subprocess.Popen([*command, *check], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if check:
             assert process.wait(10) == 0
-    assert config.read_text().count("timeout http-request") == 1
+    assert config.read_text().count("timeout http-request") == config.read_text().count("errorfile 503") == 1
     try:
         poll("HAProxy", 10, lambda: _connects(port))
         assert str(config) in Path(f"/proc/{process.pid}/cmdline").read_text()  # by which Ray knows it
