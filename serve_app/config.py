@@ -100,6 +100,19 @@ class EmbeddingModelConfig(EmbeddingConfig):
     """The encoder, and the name that clients write in `model`."""
 
     name: str = "all-MiniLM-L6-v2"
+    aliases: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = ()
+    """Other names that it answers to. Answers have its own."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that clients may write."""
+        return (self.name, *self.aliases)
+
+    @model_validator(mode="after")
+    def _has_each_name_once(self) -> Self:
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("aliases must differ from each other and from name")
+        return self
 
 
 class AppConfig(Section):

@@ -51,7 +51,7 @@ from serve_app.parts import Parts
 from serve_app.pipeline import Pipeline
 from serve_app.relay import read_answer
 from serve_app.replies import Reply, json_reply
-from serve_app.responses import stored_responses
+from serve_app.responses import ResponseRoutes
 from serve_app.tenants import Principal, caller_of
 from serve_app.vector_store_files import VectorStoreFileRoutes
 from serve_app.vector_stores import VectorStoreRoutes
@@ -90,25 +90,25 @@ class OpenAIRoutes:
         """The engine's own list, which says what kind of engine it is, the model's aliases, and the encoder; of these, what the key may
         ask for.
         """
-        llm = self._pipeline.config.llm.model
+        llm, encoders = self._pipeline.config.llm.model, self._pipeline.config.embedding
         answer = await self._pipeline.client.send(Call("GET", "/v1/models", {}), self._pipeline.directory.replicas)
         served = msgspec.json.decode(await read_answer(answer))["data"]
         shown = [{key: value for key, value in model.items() if key not in ("permission", "root", "parent")} for model in served]
         aliases = [_called(name, model) for model in shown for name in llm.aliases if model["id"] == llm.name]
         encoder: dict[str, Any] = {
-            "id": self._pipeline.config.embedding.name,
+            "id": encoders.name,
             "object": "model",
             "created": self._created,
             "owned_by": "mygo",
         }
-        asked = (*shown, *aliases, encoder)
-        may_ask_base = any(map(principal.may_ask, llm.names))
-        return [model for model in asked if (may_ask_base if model["id"] in llm.names else principal.may_ask(model["id"]))]
+        asked = (*shown, *aliases, encoder, *(_called(name, encoder) for name in encoders.aliases))
+        all_names = {name: names for names in (llm.names, encoders.names) for name in names}
+        return [model for model in asked if any(map(principal.may_ask, all_names.get(model["id"], (model["id"],))))]
 
     async def embeddings(self, request: HttpRequest) -> Reply:
         asked = parse_embedding(request.body)
         config = self._pipeline.config.embedding
-        if asked.model != config.name or not request.principal.may_ask(config.name):
+        if asked.model not in config.names or not any(map(request.principal.may_ask, config.names)):
             raise NotFoundError("The model does not exist, or it does not make embeddings.", param="model", code="model_not_found")
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         if not all(texts):
@@ -270,7 +270,7 @@ def create_app(
     ]
     documents = DocumentCalls(pipeline)
     tables: list[Mapping[str, Mapping[str, Handler | Upload]]] = [
-        stored_responses(),
+        ResponseRoutes(pipeline).table(),
         VectorStoreRoutes(documents).table(),
         VectorStoreFileRoutes(documents).table(),
         FileRoutes(documents).table(),

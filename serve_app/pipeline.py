@@ -103,7 +103,7 @@ class Pipeline:
     def arrive(self, request: Generation, caller: Caller) -> Arrival:
         """What comes before any waiting. Raises as `generate` does."""
         namespace = self.namespaces.of(caller.tenant)  # 1
-        request = self._admit(request, caller.principal)  # 2
+        request = self.checked(request, caller.principal)  # 2
         ruled = self.content.check(request, caller.tenant) if self.content else None
         if ruled is None:
             lookup = None if request.retrieval or request.context else self.tiers.lookup(request, caller, namespace)
@@ -215,8 +215,12 @@ class Pipeline:
         return await relay(request, sent, self.tiers, lookup, admitted.used)  # 8, 9
 
     def require_model(self, name: str, principal: Principal) -> str:
-        """The own name of the model, or of the adapter. Raises `NotFoundError` where none answers to this one, or none for this key."""
+        """The own name of the model, or of the adapter; `name` is empty where the client left the choice to us.
+
+        Raises `NotFoundError` where none answers to this one, or none for this key.
+        """
         served = self.config.llm.model
+        name = name or served.name
         if name in served.adapters and principal.may_ask(name):
             return name
         if name not in served.names or not any(map(principal.may_ask, served.names)):
@@ -225,7 +229,7 @@ class Pipeline:
             )
         return served.name
 
-    def _admit(self, request: Generation, principal: Principal) -> Generation:
+    def checked(self, request: Generation, principal: Principal) -> Generation:
         """The request as it goes on, under the model's own name."""
         model = self.require_model(request.model, principal)
         if model != request.model:

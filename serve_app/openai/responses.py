@@ -27,7 +27,8 @@ TOOLS: Final = frozenset({"function", "custom", "namespace"})
 class ResponseRequest(msgspec.Struct, kw_only=True):
     """What of it the ingress needs, or must refuse."""
 
-    model: str
+    model: str = ""
+    """OpenAI's may be left out, too."""
     input: str | Annotated[list[dict[str, Any]], Meta(min_length=1)]
     instructions: str | None = None
     max_output_tokens: Count | None = None

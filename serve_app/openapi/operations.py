@@ -149,6 +149,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         headers=("MaxWait", "CacheControl"),
         refusals=GENERATED,
     ),
+    ("POST", "/v1/responses/input_tokens"): Operation(
+        "How long a response's prompt is", said("response.input_tokens", "input_tokens"), Body(ResponseRequest), refusals=GENERATED
+    ),
     ("GET", _RESPONSE): Operation("A stored response", {}, refusals=NOT_FOUND, about=_NOT_STORED),
     ("DELETE", _RESPONSE): Operation("Delete a stored response", {}, refusals=NOT_FOUND, about=_NOT_STORED),
     ("POST", f"{_RESPONSE}/cancel"): Operation("End a response in the background", {}, refusals=NOT_FOUND, about=_NOT_STORED),

@@ -55,6 +55,16 @@ def check_events(events: list[Any], whole: Response) -> None:
     assert last.response.usage.output_tokens == whole.usage.output_tokens
 
 
+def test_its_prompt_is_counted_beforehand(client: openai.OpenAI, system: System) -> None:
+    asked: dict[str, Any] = {"input": f"How does it go on? {secrets.token_hex(4)}", "instructions": "Be brief."}
+    response = client.responses.create(model=system.model, **asked, max_output_tokens=4)
+    counted = client.responses.input_tokens.count(**asked)  # the model may be left out
+    assert response.usage
+    assert (counted.object, counted.input_tokens) == ("response.input_tokens", response.usage.input_tokens)
+    with pytest.raises(openai.BadRequestError):
+        client.responses.input_tokens.count(input="word " * 100_000)
+
+
 def test_the_answer_has_the_form_that_was_asked_for(client: openai.OpenAI, system: System) -> None:
     if system.is_simulated:
         pytest.skip("the simulated engine writes words, whatever is asked for")

@@ -61,6 +61,19 @@ async def test_they_are_listed(http: httpx.AsyncClient) -> None:
     assert (await http.get("/v1/models/gpt-4o-mini")).json()["id"] == "gpt-4o-mini"
 
 
+async def test_the_encoder_has_them_too() -> None:
+    world = make_world(embedding={"source": "fake", "aliases": ["text-embedding-3-small"]})
+    async with client_of(world) as http:
+        models = {model["id"]: model for model in (await http.get("/v1/models")).json()["data"]}
+        assert list(models) == [MODEL, ENCODER, "text-embedding-3-small"]
+        assert models["text-embedding-3-small"]["mygo"] == {"alias_of": ENCODER}
+        for name, status in ((ENCODER, 200), ("text-embedding-3-small", 200), (MODEL, 404)):
+            answer = await http.post("/v1/embeddings", json={"model": name, "input": "x"})
+            assert answer.status_code == status
+            assert status != 200 or answer.json()["model"] == ENCODER
+    await world.keeper.stop()
+
+
 @pytest.mark.parametrize(("models", "may"), [(None, True), ({"claude"}, True), ({MODEL}, True), ({ENCODER}, False)])
 async def test_a_key_for_one_of_the_names_is_for_the_model(world: World, models: set[str] | None, may: bool) -> None:
     principal = Principal(models=None if models is None else frozenset(models))
@@ -91,3 +104,6 @@ def test_each_name_is_given_once(aliases: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config({"llm": {"model": {"name": MODEL, "aliases": aliases}}})
     assert "llm.model" in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        load_config({"embedding": {"name": MODEL, "aliases": aliases}})
+    assert "embedding" in str(caught.value)
