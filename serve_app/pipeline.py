@@ -225,7 +225,7 @@ class Pipeline:
             return name
         if name not in served.names or not any(map(principal.may_ask, served.names)):
             raise NotFoundError(
-                f"The model does not exist here; the one that answers is {served.name}.", param="model", code="model_not_found"
+                f"Could not find this model; the one that answers here is {served.name}.", param="model", code="model_not_found"
             )
         return served.name
 
