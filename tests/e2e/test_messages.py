@@ -102,7 +102,7 @@ def test_errors_are_the_clients_own_types(claude: anthropic.Anthropic, system: S
         claude.messages.create(model="claude-none", max_tokens=8, messages=QUESTION)
     assert missing.value.body == {
         "type": "error",
-        "error": {"type": "not_found_error", "message": f"The model does not exist here; the one that answers is {system.model}."},
+        "error": {"type": "not_found_error", "message": f"Could not find this model; the one that answers here is {system.model}."},
     }
     with pytest.raises(anthropic.BadRequestError) as refused:
         claude.messages.create(

@@ -162,7 +162,7 @@ async def test_what_is_for_this_machine_only(world: World, monkeypatch: pytest.M
 @pytest.mark.parametrize("method", ["Chat", "ChatStream"])
 async def test_an_error_says_what_it_says_over_http(method: str, stub: Any) -> None:
     refused = await failed(getattr(stub, method)(chat(model="other"), metadata=[("x-request-id", "r-7")]))
-    assert (refused.code, refused.details) == ("NOT_FOUND", f"The model does not exist here; the one that answers is {MODEL}.")
+    assert (refused.code, refused.details) == ("NOT_FOUND", f"Could not find this model; the one that answers here is {MODEL}.")
     assert refused.trailers == {
         "x-request-id": "r-7",
         "x-mygo-error-type": "invalid_request_error",
