@@ -26,6 +26,7 @@ from cache.vectors.factory import open_index
 from deployments.channel.server import ChannelServer
 from deployments.direct import DirectApp, DirectCalls
 from deployments.embedding import Described, RemoteEmbedder, RemoteVerifier, calls_of_embedding
+from deployments.handles import remote
 from deployments.replicas import directory_of
 from deployments.router import DirectoryRouter
 
@@ -132,11 +133,11 @@ class CacheOwner(CacheCalls):
         if clock() < self._closed_until:
             raise StoreError("the database could not be opened a moment ago")
         try:
-            encoder = await self._embedding.describe.remote()
+            encoder = await remote(self._embedding.describe)
             calls = self._calls = self._calls or calls_of_embedding(self._embedding, self._secret)
             loop = asyncio.get_running_loop()
-            remote = RemoteEmbedder(calls, loop, encoder), RemoteVerifier(calls, loop, encoder)
-            return await asyncio.to_thread(self._open, encoder, *remote)
+            embedder, verifier = RemoteEmbedder(calls, loop, encoder), RemoteVerifier(calls, loop, encoder)
+            return await asyncio.to_thread(self._open, encoder, embedder, verifier)
         except CacheError:
             self._closed_until = clock() + REOPEN_S
             raise

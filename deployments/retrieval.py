@@ -19,6 +19,7 @@ from deployments.adding import Adding
 from deployments.channel.server import ChannelServer
 from deployments.direct import DirectApp, DirectCalls
 from deployments.embedding import Described, RemoteEmbedder, calls_of_embedding
+from deployments.handles import remote
 from deployments.replicas import directory_of
 from deployments.retrieval_metrics import RetrievalMetrics
 from deployments.router import DirectoryRouter
@@ -116,7 +117,7 @@ class Retrieval(RetrievalCalls):
         """Raises `StorageError` when this process is being closed: the encoder may never answer."""
         if self._closing.is_set():
             raise _closed()
-        asking, closing = asyncio.ensure_future(self._embedding.describe.remote()), asyncio.ensure_future(self._closing.wait())
+        asking, closing = asyncio.ensure_future(remote(self._embedding.describe)), asyncio.ensure_future(self._closing.wait())
         try:
             await asyncio.wait((asking, closing), return_when=asyncio.FIRST_COMPLETED)
             if asking.done():

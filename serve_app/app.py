@@ -14,6 +14,7 @@ from cache.exact import AnswerLru
 from deployments.cache_owner import cache_deployment, calls_of_cache
 from deployments.embedding import calls_of_embedding, embedding_deployment
 from deployments.fleet_watch import FleetWatch
+from deployments.handles import remote
 from deployments.kept_prefixes import KeptPrefixes
 from deployments.llm import NAME as LLM_NAME
 from deployments.llm import llm_deployment
@@ -126,8 +127,9 @@ class Ingress:
         service = LLMService(self._pipeline, self._exchanges, door, is_local=is_loopback(http_host()))
         vars(self).update({name: getattr(service, name) for name in METHODS})  # where Ray looks for what an RPC names
         # Ray's router tells which replicas there are once it has been asked for one.
-        asking = {"llm": llm.ping.remote, "embedding": embedding.describe.remote, "cache": cache.open.remote}
-        self._parts = Parts(asking | ({"retrieval": retrieval.open.remote} if retrieval else {}))
+        asking = {"llm": llm.ping, "embedding": embedding.describe, "cache": cache.open}
+        asking |= {"retrieval": retrieval.open} if retrieval else {}
+        self._parts = Parts({name: partial(remote, method) for name, method in asking.items()})
         watch = FleetWatch(
             directory, self._client, self._routing.router, self._routing.warmer, self._routing.turnstile, self._routing.gossip, replica
         )

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.serve.context import _get_serve_request_context, _RequestContext, _serve_request_context
 
 from cache.cascade import Query
 from cache.config import CacheConfig
@@ -197,3 +198,18 @@ async def test_an_encoder_that_does_not_come_up_holds_a_start_up_for_a_while_onl
     async with owner_of(tmp_path, encoder) as owner:
         await owner.check_health()
         await owner.check_health()
+
+
+async def test_the_encoder_is_asked_outside_of_the_request_that_comes_first(tmp_path: Path) -> None:
+    encoder: Any = Encoder()
+    seen, describe = list[str](), encoder.describe.remote
+
+    def asked() -> Any:
+        seen.append(_get_serve_request_context()._internal_request_id)
+        return describe()
+
+    encoder.describe = SimpleNamespace(remote=asked)
+    _serve_request_context.set(_RequestContext(_internal_request_id="the request's"))
+    async with owner_of(tmp_path, encoder) as owner:
+        await owner.open()
+    assert seen == [""]

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.serve.context import _get_serve_request_context, _RequestContext, _serve_request_context
 
 from cache.embedders.fake import DIMENSION, HashedWordsEmbedder
 from deployments.adding import PLACES
@@ -306,3 +307,19 @@ async def test_an_encoder_that_never_answers_does_not_hold_up_the_end(tmp_path: 
     with pytest.raises(StorageError, match="being closed"):
         await retrieval.open()
     assert not caplog.records
+
+
+async def test_the_encoder_is_asked_outside_of_the_request_that_comes_first(tmp_path: Path) -> None:
+    encoder: Any = Encoder()
+    seen, describe = list[str](), encoder.describe.remote
+
+    def asked() -> Any:
+        seen.append(_get_serve_request_context()._internal_request_id)
+        return describe()
+
+    encoder.describe = SimpleNamespace(remote=asked)
+    _serve_request_context.set(_RequestContext(_internal_request_id="the request's"))
+    retrieval = Deployment(RetrievalConfig(), tmp_path, encoder, "127.0.0.1", SECRET)
+    await retrieval.open()
+    await retrieval.close()
+    assert seen == [""]

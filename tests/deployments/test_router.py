@@ -1,7 +1,9 @@
 """Those requests that take Ray's handle go by the same ranking as all others."""
 
 import asyncio
+import re
 from contextvars import copy_context
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,6 +67,12 @@ def test_calls_have_no_name_in_common_with_the_request_that_they_are_for() -> No
 
     assert copy_context().run(within_a_request) == 7
     assert seen == [((1, "a"), "")]
+
+
+def test_every_call_through_a_handle_is_made_so() -> None:
+    root = Path(__file__).parents[2]
+    sources = [path for folder in ("deployments", "serve_app") for path in (root / folder).rglob("*.py")]
+    assert [path.name for path in sources if re.search(r"\w\.remote\b", path.read_text())] == ["handles.py"]
 
 
 def test_replicas_of_another_model_get_nothing_and_nobody_asks_for_them_without_a_pause() -> None:
