@@ -9,16 +9,16 @@ import contextlib
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 import msgspec
 
-from cache.prefix.keys import Tokens, common
+from cache.prefix.keys import Tokens, begins, common
 from cache.prefix.router import Prompt
 from deployments.accounts import write_work
 from deployments.errors import DeploymentError
+from deployments.kept_prefix import AGAIN_S, Chain, Hold, KeptPrefix, State
 from deployments.prefix_keeper import Kept, Order
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica, ReplicaDirectory
@@ -33,52 +33,14 @@ CHECK_S = 1.0
 """How often a replica is asked whether it keeps what it should."""
 NEWS_S = 1.0
 """A replica is told at once if an end changes by more."""
-AGAIN_S = 5.0
-"""After which one is tried again that no replica has room for."""
 CALL_LIMIT_S = 2.0
 COMPUTE_LIMIT_S = 120.0
+MAX_AGAIN_S = 300.0
 SILENT_S = 2.0
 """A replica that has not reported for so long, but is there yet, keeps nothing."""
-MAX_AGAIN_S = 300.0
 MAX_AT_ONCE = 4
 MAX_PREFIXES = 128
 """Of one tenant."""
-
-State = Literal["new", "kept", "full"]
-"""`full`: no replica has room."""
-
-
-@dataclass(slots=True)
-class KeptPrefix:
-    """One that this ingress looks after."""
-
-    owner: str
-    """The tenant's namespace."""
-    keys: Sequence[int]
-    tokens: Tokens
-    salt: str
-    until: float
-    """On the clock."""
-    state: State = "new"
-    replica: str = ""
-    """That keeps it. Empty: none does."""
-    asking: str = ""
-    """That is being asked to keep it."""
-    again_s: float = AGAIN_S
-    was_kept: bool = False
-    told_until: float = -math.inf
-    """What the replica was told."""
-    uses: int = 0
-    recomputed: int = 0
-    """As the replica said last."""
-    next_try: float = -math.inf
-    task: "asyncio.Task[None] | None" = None
-    tried: asyncio.Event = field(default_factory=asyncio.Event)
-    """A replica was found for it once, or that none has room."""
-
-    @property
-    def key(self) -> int:
-        return self.keys[-1]
 
 
 class KeptPrefixes:
@@ -100,22 +62,28 @@ class KeptPrefixes:
         self._prefixes: dict[int, KeptPrefix] = {}
         self._checked: dict[str, float] = {}
         self._silent_since: dict[str, float] = {}
-        self._dropped: dict[str, set[int]] = {}
-        """By replica: what it need not keep any longer."""
+        self._dropped: dict[str, set[tuple[int, str]]] = {}
+        """By replica: what it need not keep any longer, and for whom."""
         self._woken = asyncio.Event()
 
-    def get(self, key: int) -> KeptPrefix | None:
-        """None: there is none, or its time is over."""
+    @property
+    def ingress(self) -> str:
+        return self._routing.name
+
+    def get(self, key: int, holder: str) -> KeptPrefix | None:
+        """None: there is none, or its time is over for this holder."""
         prefix = self._prefixes.get(key)
-        return prefix if prefix and prefix.until > self._clock() else None
+        hold = prefix.holds.get(holder) if prefix else None
+        return prefix if hold and hold.until > self._clock() else None
 
     def tokens_of(self, owner: str) -> int:
         """Kept for a tenant; beginnings that prefixes have in common count once."""
         return len(self._keys_of(owner)) * self._routing.router.block_size
 
-    def is_full(self, owner: str) -> bool:
-        """The tenant has as many prefixes as it may have."""
-        return len(self._of(owner)) >= MAX_PREFIXES
+    def is_full(self, owner: str, key: int) -> bool:
+        """The tenant has as many prefixes as it may have, and this is none of them."""
+        mine = self._of(owner)
+        return len(mine) >= MAX_PREFIXES and all(each.key != key for each in mine)
 
     def more_tokens(self, owner: str, keys: Sequence[int]) -> int:
         """That a prefix with these keys adds to those."""
@@ -123,10 +91,10 @@ class KeptPrefixes:
 
     def _of(self, owner: str) -> list[KeptPrefix]:
         now = self._clock()
-        return [each for each in self._prefixes.values() if each.owner == owner and each.until > now]
+        return [each for each in self._prefixes.values() if each.is_held_by(owner, now)]
 
     def _keys_of(self, owner: str) -> set[int]:
-        return {key for each in self._of(owner) for key in each.keys}
+        return {key for each in self._of(owner) for key in each.chain.keys}
 
     async def measure(self, whole: Call, beginnings: Sequence[Call]) -> list[Tokens] | None:
         """The tokens that the prompt of `whole` has in common with each of the others. None: they could not be rendered."""
@@ -137,24 +105,25 @@ class KeptPrefixes:
         tokens, others = rendered[0], rendered[1:]
         return None if tokens is None else [tokens[: common(tokens, other)] if other is not None else tokens[:0] for other in others]
 
-    def whole_blocks(self, tokens: Tokens, salt: str) -> tuple[list[int], Tokens]:
-        """Keys of the full blocks of these tokens, and their tokens."""
+    def whole_blocks(self, tokens: Tokens, salt: str, adapter: str | None = None) -> Chain | None:
+        """The full blocks of these tokens. None: there is none."""
         replicas = self._directory.replicas
         size = replicas[0].block_size if replicas else 0
         if not size:
-            return [], tokens[:0]
+            return None
         keys = self._routing.keys_of(size)
-        chain = keys.chain(keys.root(salt), tokens)
-        return chain, tokens[: len(chain) * size].copy()
+        chain = keys.chain(keys.root(salt, adapter), tokens)
+        return Chain(chain, tokens[: len(chain) * size].copy(), salt, adapter) if chain else None
 
-    def keep(self, owner: str, keys: Sequence[int], tokens: Tokens, salt: str, for_s: float) -> KeptPrefix:
-        """From now on, for so long at least, wherever most of it is held."""
-        until = self._clock() + for_s
-        prefix = self._prefixes.get(keys[-1])
+    def keep(self, owner: str, holder: str, chain: Chain, for_s: float) -> KeptPrefix:
+        """From now on, for so long at least, wherever most of it is held. `holder`: whose end this is; those of others are their own."""
+        key, until = chain.keys[-1], self._clock() + for_s
+        prefix = self._prefixes.get(key)
         if prefix is None:
-            prefix = self._prefixes[keys[-1]] = KeptPrefix(owner, keys, tokens, salt, until)
+            prefix = self._prefixes[key] = KeptPrefix(chain)
             self._woken.set()
-        prefix.until = max(prefix.until, until)
+        hold = prefix.holds.setdefault(holder, Hold(owner, until))
+        hold.until = max(hold.until, until)
         return prefix
 
     async def placed(self, prefix: KeptPrefix, limit_s: float) -> State:
@@ -164,20 +133,25 @@ class KeptPrefixes:
                 await prefix.tried.wait()
         return prefix.state
 
-    def set_end(self, prefix: KeptPrefix, for_s: float) -> None:
+    def set_end(self, prefix: KeptPrefix, holder: str, for_s: float) -> None:
         """Sooner or later than was said."""
-        prefix.until = self._clock() + for_s
+        prefix.holds[holder].until = self._clock() + for_s
         self._woken.set()
 
-    def drop(self, key: int) -> None:
-        """At once. Nothing happens if it is not kept."""
-        prefix = self._prefixes.pop(key, None)
-        if prefix:
-            if prefix.task:
-                prefix.task.cancel()
-            for replica in {prefix.replica, prefix.asking} - {""}:
-                self._dropped.setdefault(replica, set()).add(key)
-            self._woken.set()
+    def drop(self, key: int, holder: str) -> None:
+        """At once, unless others hold it, too. Nothing happens if it is not kept."""
+        prefix = self._prefixes.get(key)
+        if prefix is None or prefix.holds.pop(holder, None) is None:
+            return
+        self._woken.set()
+        if prefix.holds:
+            return
+        del self._prefixes[key]
+        if prefix.task:
+            prefix.task.cancel()
+        left = prefix.leave() | {(key, holder)}
+        for replica in {prefix.replica, prefix.asking} - {""}:
+            self._dropped.setdefault(replica, set()).update(left)
 
     async def run(self) -> None:
         try:
@@ -206,21 +180,32 @@ class KeptPrefixes:
     def _look(self) -> None:
         """Forgets what is over, and has placed what has no place."""
         now = self._clock()
-        for key in [key for key, each in self._prefixes.items() if each.until <= now]:
-            self._prefixes.pop(key)
+        for key, each in tuple(self._prefixes.items()):
+            each.forget_ended(now)
+            if not each.holds:
+                del self._prefixes[key]
+                if each.replica and each.until_told > now:
+                    self._dropped.setdefault(each.replica, set()).update(each.leave())
         there = {replica.id for replica in self._directory.known}
         silent = {name for name in there if self._directory.is_silent(name)}
         self._silent_since = {name: self._silent_since.get(name, now) for name in silent}
         gone = {name for name, since in self._silent_since.items() if now - since >= SILENT_S}
-        running = sum(each.task is not None for each in self._prefixes.values())
         for each in self._prefixes.values():
             if each.replica and (each.replica not in there or each.replica in gone):
-                self._dropped.setdefault(each.replica, set()).add(each.key)  # it may come back
-                each.replica, each.state, each.next_try = "", "new", now
+                self._dropped.setdefault(each.replica, set()).update(each.leave())  # it may come back
+                each.has_no_place(now)
                 self._watcher.kept("lost")
-            if not each.replica and each.task is None and each.next_try <= now and running < MAX_AT_ONCE:
+
+        self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        """Has placed what has no place; the longest first, because that has what it begins with computed, too."""
+        running = [each for each in self._prefixes.values() if each.task]
+        waiting = [each for each in self._prefixes.values() if not each.task and not each.replica and each.next_try <= now]
+        for each in sorted(waiting, key=lambda prefix: -len(prefix.chain.keys)):
+            if len(running) < MAX_AT_ONCE and not any(begins(each.chain.keys, other.chain.keys) for other in running):
                 each.task = asyncio.create_task(self._place(each))
-                running += 1
+                running.append(each)
 
     async def _place(self, prefix: KeptPrefix) -> None:
         try:
@@ -242,36 +227,43 @@ class KeptPrefixes:
     async def _placed(self, prefix: KeptPrefix) -> str:
         """The replica that keeps it now; empty: none has room."""
         replicas = self._directory.replicas
-        prompt = Prompt(prefix.keys, len(prefix.tokens) + 1)
+        prompt = Prompt(prefix.chain.keys, len(prefix.chain.tokens) + 1)
         cached = dict(zip(replicas, self._routing.router.cached(prompt, [each.id for each in replicas]), strict=True))
         for replica in sorted(replicas, key=lambda each: (-cached[each], _rank(prefix.key, each.id))):
             if await self._is_taken(prefix, prompt, replica, cached[replica]):
-                prefix.told_until = prefix.until
                 return replica.id
         return ""
 
     async def _is_taken(self, prefix: KeptPrefix, prompt: Prompt, replica: Replica, cached: int) -> bool:
         """Has it room there first: what nobody has room for is not computed. False: there is none. Raises as `_place` expects."""
-        prefix.asking = replica.id
-        is_missing = cached < len(prefix.tokens)
-        order = Order(prefix.key, prefix.until - self._clock(), prefix.salt, prefix.tokens.tobytes(), is_missing)
-        if not _is_kept(await self._ask(replica, [order])):
+        prefix.asking, prefix.told = replica.id, {}
+        is_missing = cached < len(prefix.chain.tokens)
+        if not await self._is_kept(prefix, replica, whole=True, waits=is_missing):
             return False
         if not is_missing:
             return True
         try:  # as a request like others; what a replica finds missing itself it computes before all
             await self._compute(prefix, prompt, replica, cached)
         except BaseException:
-            self._dropped.setdefault(replica.id, set()).add(prefix.key)
+            self._dropped.setdefault(replica.id, set()).update(prefix.leave())
             raise
-        return _is_kept(await self._ask(replica, [Order(prefix.key, prefix.until - self._clock())]))
+        return await self._is_kept(prefix, replica)
+
+    async def _is_kept(self, prefix: KeptPrefix, replica: Replica, *, whole: bool = False, waits: bool = False) -> bool:
+        """As the replica says that is told to. Raises as `_place` expects."""
+        now = self._clock()
+        order = prefix.order(now, whole=whole, waits=waits)
+        answers = await self._ask(replica, [order])
+        prefix.heard(order, now)
+        return bool(answers) and answers[0].state == "kept"
 
     async def _compute(self, prefix: KeptPrefix, prompt: Prompt, replica: Replica, cached: int) -> None:
         """On a replica that does not hold all of it. Raises `DeploymentError` and `TimeoutError`."""
         routed = self._routing.router.take(prompt, [replica.id], [cached])
         try:
-            body = {"prompt": [*prefix.tokens.tolist(), int(prefix.tokens[0])], "max_tokens": 1, "temperature": 0}
-            raw = msgspec.json.encode({**body, "cache_salt": prefix.salt})
+            chain = prefix.chain
+            body = {"prompt": [*chain.tokens.tolist(), int(chain.tokens[0])], "max_tokens": 1, "temperature": 0, "cache_salt": chain.salt}
+            raw = msgspec.json.encode({**body, **({"model": chain.adapter} if chain.adapter else {})})
             work = {INGRESS_HEADER: self._routing.name, WORK_HEADER: write_work(routed.work)} if routed.work else {}
             call = Call("POST", "/v1/completions", {"content-type": "application/json", **work}, raw)
             async with asyncio.timeout(COMPUTE_LIMIT_S):
@@ -294,34 +286,38 @@ class KeptPrefixes:
         for name, replica in fit.items():
             mine = [each for each in self._prefixes.values() if each.replica == name]
             dropped = self._dropped.get(name, set())
-            dropped -= {each.key for each in self._prefixes.values() if name in (each.replica, each.asking)}
-            is_news = bool(dropped) or any(abs(each.told_until - each.until) > NEWS_S for each in mine)
+            dropped -= {
+                (each.key, holder) for each in self._prefixes.values() if name in (each.replica, each.asking) for holder in each.holds
+            }
+            is_news = bool(dropped) or any(each.is_news(NEWS_S) for each in mine)
             if (mine or dropped) and (is_news or now - self._checked.get(name, -math.inf) >= CHECK_S):
                 self._checked[name] = now
                 telling.append(self._tell(replica, mine, self._dropped.pop(name, set())))
         await asyncio.gather(*telling)
         self._checked = {name: at for name, at in self._checked.items() if name in fit}
 
-    async def _tell(self, replica: Replica, prefixes: Sequence[KeptPrefix], dropped: Iterable[int]) -> None:
+    async def _tell(self, replica: Replica, prefixes: Sequence[KeptPrefix], dropped: Collection[tuple[int, str]]) -> None:
         now = self._clock()
-        orders = [Order(each.key, each.until - now) for each in prefixes] + [Order(key, 0) for key in dropped]
-        untils = [each.until for each in prefixes]
+        orders = [each.order(now) for each in prefixes]
+        gone = [Order(key, {holder: 0.0}) for key, holder in dropped]
         try:
-            answers = {each.key: each for each in await self._ask(replica, orders)}
+            answers = {each.key: each for each in await self._ask(replica, [*gone, *orders])}
         except (DeploymentError, TimeoutError, msgspec.DecodeError) as error:
             log.warning("a replica does not say what it keeps", extra={"replica": replica.id, "error": type(error).__name__})
             self._dropped.setdefault(replica.id, set()).update(dropped)
             return
-        if unheard := set(dropped) - answers.keys():  # one that is about to end hears nothing, but may go on
+        # A replica that is about to end hears nothing, but may go on.
+        if unheard := {(key, holder) for key, holder in dropped if key not in answers}:
             self._dropped.setdefault(replica.id, set()).update(unheard)
-        for each, until in zip(prefixes, untils, strict=True):
+        for each, order in zip(prefixes, orders, strict=True):
             answer = answers.get(each.key)
-            each.told_until = until
             if answer is None or answer.state != "kept":  # it has begun anew, or is about to end
+                left = each.leave()
                 if answer is None:
-                    self._dropped.setdefault(replica.id, set()).add(each.key)
-                each.replica, each.state, each.next_try = "", "new", now
+                    self._dropped.setdefault(replica.id, set()).update(left)
+                each.has_no_place(now)
             else:
+                each.heard(order, now)
                 self._watcher.kept("used", max(answer.uses - each.uses, 0))
                 self._watcher.kept("recomputed", max(answer.recomputed - each.recomputed, 0))
                 each.uses, each.recomputed = answer.uses, answer.recomputed
@@ -335,10 +331,6 @@ class KeptPrefixes:
             finally:
                 await answer.close()
         return msgspec.msgpack.decode(raw, type=list[Kept])
-
-
-def _is_kept(answers: Sequence[Kept]) -> bool:
-    return bool(answers) and answers[0].state == "kept"
 
 
 def _rank(key: int, replica: str) -> bytes:

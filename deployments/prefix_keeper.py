@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from cache.prefix.keys import BlockKeys, Tokens
+from cache.prefix.keys import BlockKeys, Tokens, begins
 from cache.prefix.mirror import CLEARED, Change
 from deployments.channel.asgi import relayed
 from deployments.channel.frames import Request
@@ -47,9 +47,10 @@ class Order(msgspec.Struct, array_like=True, frozen=True):
 
     key: int
     """Of its last block."""
-    for_s: float
-    """From now on. 0: no longer."""
+    ends: dict[str, float]
+    """In seconds from now on, by who wants it kept; others who do are not concerned. 0: no longer."""
     salt: str = ""
+    adapter: str | None = None
     tokens: bytes = b""
     """32-bit numbers, of full blocks. Empty: the replica knows them, or says that it does not."""
     waits: bool = False
@@ -74,7 +75,9 @@ class _Prefix:
     keys: Sequence[int]
     tokens: Tokens
     salt: str
-    until: float
+    adapter: str | None
+    ends: dict[str, float]
+    """On the clock, by who wants it kept."""
     used_at: float
     """On the clock."""
     moved_at: int
@@ -86,6 +89,11 @@ class _Prefix:
     uses: int = 0
     recomputed: int = 0
     task: "asyncio.Task[None] | None" = None
+
+    def lives(self, now: float) -> bool:
+        """Forgets who does not want it any longer."""
+        self.ends = {holder: end for holder, end in self.ends.items() if end > now}
+        return bool(self.ends)
 
 
 class PrefixKeeper:
@@ -147,46 +155,48 @@ class PrefixKeeper:
                     prefix.task.cancel()
 
     def _one(self, order: Order) -> Kept:
+        now = self._clock()
         known = self._prefixes.get(order.key)
-        if order.for_s <= 0:
-            if known and known.task:
-                known.task.cancel()
-            self._prefixes.pop(order.key, None)
-            return Kept(order.key, "unknown")
         if known is None:
-            if not order.tokens:
+            if not order.tokens or not any(for_s > 0 for for_s in order.ends.values()):
                 return Kept(order.key, "unknown")
             known = self._new(order)
             if known is None:
                 return Kept(order.key, "full")
             known.waits = order.waits
         known.waits = known.waits and order.waits
-        known.until = self._clock() + order.for_s
+        known.ends |= {holder: now + for_s for holder, for_s in order.ends.items()}
+        if not known.lives(now):
+            if known.task:
+                known.task.cancel()
+            del self._prefixes[order.key]
+            return Kept(order.key, "unknown")
         return Kept(order.key, "kept", self._lost(known), known.uses, known.recomputed)
 
     def _new(self, order: Order) -> _Prefix | None:
         """None: there is no room, or it cannot be seen what the engine's cache holds."""
         tokens = np.frombuffer(order.tokens, np.uint32)
-        keys = self._keys.chain(self._keys.root(order.salt), tokens)
+        keys = self._keys.chain(self._keys.root(order.salt, order.adapter), tokens)
         if not keys or keys[-1] != order.key or not self._feed.is_connected or len(self._prefixes) >= MAX_PREFIXES:
             return None
         held = {key for prefix in self._prefixes.values() for key in prefix.keys}
         if len(held.union(keys)) > self._share * self._blocks:
             return None
-        prefix = _Prefix(keys, tokens, order.salt, 0.0, -np.inf, self._moved, 0)
+        prefix = _Prefix(keys, tokens, order.salt, order.adapter, {}, -np.inf, self._moved, 0)
         self._prefixes[order.key] = prefix
         return prefix
 
     def _look(self) -> None:
         self._follow()
         now = self._clock()
-        for key in [key for key, prefix in self._prefixes.items() if prefix.until <= now]:
+        for key in [key for key, prefix in self._prefixes.items() if not prefix.lives(now)]:
             del self._prefixes[key]
-        running = sum(prefix.task is not None for prefix in self._prefixes.values())
-        for prefix in self._prefixes.values():
-            if running < MAX_AT_ONCE and prefix.task is None and self._is_due(prefix, now):
+        running = [prefix for prefix in self._prefixes.values() if prefix.task]
+        due = [prefix for prefix in self._prefixes.values() if not prefix.task and self._is_due(prefix, now)]
+        for prefix in sorted(due, key=lambda each: -len(each.keys)):  # what one begins with is used with it
+            if len(running) < MAX_AT_ONCE and not any(begins(prefix.keys, other.keys) for other in running):
                 prefix.task = asyncio.create_task(self._use(prefix))
-                running += 1
+                running.append(prefix)
 
     def _is_due(self, prefix: _Prefix, now: float) -> bool:
         if prefix.waits or now - prefix.used_at < prefix.pause_s:
@@ -195,28 +205,34 @@ class PrefixKeeper:
         return is_lost or self._moved - prefix.moved_at >= EARLY * prefix.behind
 
     async def _use(self, prefix: _Prefix) -> None:
-        lost = self._lost(prefix)
+        lost, is_first, is_used = self._lost(prefix), prefix.used_at == -np.inf, False
         try:
             async with asyncio.timeout(LIMIT_S):
                 status = await self._ask(prefix)
-            if status >= 400:
+            is_used = status < 400
+            if not is_used:
                 log.warning("an engine does not keep a prefix", extra={"status": status, "tokens": len(prefix.tokens)})
         except (ChannelError, TimeoutError) as error:
             log.warning("a kept prefix was not used again", extra={"error": type(error).__name__})
         finally:
             prefix.task = None
             prefix.uses += 1
-            prefix.recomputed += lost if prefix.uses > 1 else 0
-            prefix.used_at = self._clock()
-            prefix.pause_s = min(2 * prefix.pause_s, MAX_PAUSE_S) if 2 * lost > len(prefix.keys) and prefix.uses > 1 else PAUSE_S
+            prefix.recomputed += 0 if is_first else lost
+            prefix.pause_s = min(2 * prefix.pause_s, MAX_PAUSE_S) if 2 * lost > len(prefix.keys) and not is_first else PAUSE_S
             self._follow()
-            prefix.moved_at = self._moved
             free = self._blocks * (1 - self._load().kv_usage)
-            prefix.behind = max(int(free) - self.kept_blocks, 0)  # those that are kept, too, may go to the end meanwhile
+            behind = max(int(free) - self.kept_blocks, 0)  # those that are kept, too, may go to the end meanwhile
+            for each in self._used_with(prefix) if is_used else (prefix,):
+                each.used_at, each.moved_at, each.behind = self._clock(), self._moved, behind
+
+    def _used_with(self, prefix: _Prefix) -> list[_Prefix]:
+        """Itself, and all that it begins with: their blocks are its own, and stand behind its last ones in the queue."""
+        return [each for each in self._prefixes.values() if begins(each.keys, prefix.keys)]
 
     async def _ask(self, prefix: _Prefix) -> int:
         prompt = [*prefix.tokens.tolist(), int(prefix.tokens[0])]  # all of the prefix is found only if something is behind it
         body = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "cache_salt": prefix.salt, "priority": FIRST}
+        body |= {"model": prefix.adapter} if prefix.adapter else {}
         request = Request("POST", "/v1/completions", [(b"content-type", b"application/json")], msgspec.json.encode(body))
         async with relayed(self._app, request) as (start, chunks):
             async for _ in chunks:

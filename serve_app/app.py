@@ -140,7 +140,8 @@ class Ingress:
         if not config.contexts.enabled or not config.llm.kept_share:
             return None
         kept = KeptPrefixes(self._client, directory, self._routing, time.monotonic, metrics)
-        return Contexts(partial(open_contexts, contexts_url(config)), kept, config.contexts.tokens)
+        adapters = config.llm.model.adapters
+        return Contexts(partial(open_contexts, contexts_url(config)), kept, config.contexts.tokens, adapters=adapters)
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return create_app(self._pipeline, self._parts, scrape, self._modelcache, self._exchanges, self._keyring)

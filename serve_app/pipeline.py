@@ -177,15 +177,16 @@ class Pipeline:
         return cited(reply, retrieved.hits if retrieved else (), arrival.request.retrieval.citations)
 
     async def _begun(self, request: Generation, namespace: str) -> Generation:
-        """With what is kept of it."""
+        """With the context that it begins with."""
         if self.contexts:
-            return self.contexts.marked(await self.contexts.begun(request, namespace), namespace)
+            return await self.contexts.begun(request, namespace)
         if request.context:
             raise NotFoundError("Nothing is kept here: contexts.enabled in the configuration is false.", code="no_contexts")
         return request
 
     async def _answered(self, arrival: Arrival, admitted: Admitted) -> Reply:
         request, caller, namespace, lookup = arrival.request, arrival.caller, arrival.namespace, arrival.lookup
+        request = self.contexts.marked(request, namespace) if self.contexts else request
         if lookup is None:
             lookup = self.tiers.lookup(request, caller, namespace, arrival.ruled.guard if arrival.ruled else None)
         self.tiers.begin(lookup)

@@ -104,6 +104,11 @@ def common(one: Tokens, other: Tokens) -> int:
     return int(differing[0]) if len(differing) else length
 
 
+def begins(chain: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether one chain of keys is the beginning of another, or all of it: a key is of all that comes before it, too."""
+    return len(chain) <= len(other) and chain[-1:] == other[len(chain) - 1 : len(chain)]
+
+
 def _mix(value: int) -> int:
     """splitmix64's finalizer (Steele, Lea and Flood 2014)."""
     value &= _MASK64

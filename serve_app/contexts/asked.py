@@ -36,6 +36,10 @@ class Mark:
     part: int | None
     """The last part of that message, or of `system`; None: all of it."""
     ttl_s: float
+    name: bytes = b""
+    """Equal beginnings of prompts have equal names, once they are known (`serve_app.contexts.beginnings`)."""
+    has_media: bool = False
+    """Before it: such a beginning cannot be kept."""
 
     def beginning(self, body: dict[str, Any], behind: dict[str, Any]) -> dict[str, Any]:
         """The fields of a request that has what is before the mark, and no more than it needs: `behind`, if there is no message."""

@@ -86,10 +86,10 @@ class ContextRoutes:
         if measured is None and not self._pipeline.directory.replicas:
             raise NoReplicaError("no replica takes the request")
         if measured is None:
-            message = "The messages are too short to be kept, or are no chat for this model."
+            message = "The messages are too short to be kept, have more than text, or are no chat for this model."
             raise InvalidRequestError(message, param="messages", code="invalid_value")
         most, tokens = self._contexts.limit(request.principal), len(measured.tokens)
-        if most is not None and tokens + self._contexts.kept.tokens_of(namespace) > most:  # before anything is computed for it
+        if most is not None and self._contexts.is_too_much(namespace, measured.keys, most):  # before anything is computed for it
             raise over_quota(tokens, most)
         answered = await self._pipeline.answer(arrival)
         await answered.close()

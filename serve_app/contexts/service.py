@@ -1,21 +1,22 @@
 """Kept contexts, as one ingress sees them: what chats begin with, and what their marks ask for."""
 
 import asyncio
-import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 from cachetools import LRUCache
 
-from deployments.kept_prefixes import KeptPrefix, KeptPrefixes, State, changed
+from deployments.kept_prefix import Chain, KeptPrefix, State
+from deployments.kept_prefixes import KeptPrefixes, changed
 from deployments.replica_client import Call
 from serve_app.contexts.asked import Mark, Reference
+from serve_app.contexts.beginnings import BEHIND, client_body, has_media, named
 from serve_app.contexts.store import PURGED, Context, ContextStore, no_context
 from serve_app.errors import AppError, ContextStoreError, InvalidRequestError
 from serve_app.openai.requests import Generation
@@ -40,17 +41,6 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_AT_ONCE = 32
 """Marked requests whose prefixes are being found out."""
 HEADER = "x-mygo-context"
-BEHIND = {"role": "user", "content": "."}
-"""What may follow a context: where its tokens end is seen by what changes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """The prefix of a context or a mark."""
-
-    keys: Sequence[int]
-    tokens: Any
-    salt: str
 
 
 class Contexts:
@@ -62,9 +52,10 @@ class Contexts:
         kept: KeptPrefixes,
         tokens_of_tenant: int | None,
         clock: Callable[[], float] = time.time,
+        adapters: Collection[str] = (),
     ) -> None:
         """`open_store`: may raise `ContextStoreError`, and is called again then. `tokens_of_tenant`: that a tenant may have kept of whom
-        nothing else is said.
+        nothing else is said. `adapters`: models that have KV of their own.
         """
         self.kept = kept
         self._open_store = open_store
@@ -72,6 +63,7 @@ class Contexts:
         self._opening = threading.Lock()
         self._tokens_of_tenant = tokens_of_tenant
         self._clock = clock
+        self._adapters = adapters
         self._threads = ThreadPoolExecutor(THREADS, "contexts")
         self._read: LRUCache[str, Context] = LRUCache(MAX_BYTES, getsizeof=_size)
         """By id. What a context says never changes; whether it lives, `_ends` says."""
@@ -122,7 +114,7 @@ class Contexts:
             self.forget(gone)
         for context_id, end in live.items():
             self._lives_until(context_id, end)
-            if context_id in self._keys and self.kept.get(self._keys[context_id]) is None:  # its end has been put off elsewhere
+            if context_id in self._keys and self.kept.get(self._keys[context_id], context_id) is None:  # its end has been put off elsewhere
                 del self._keys[context_id]
         self._not_before = {name: at for name, at in self._not_before.items() if name in live and at > now}
         missing = [name for name in live if name not in self._keys and name not in self._not_before]
@@ -150,34 +142,30 @@ class Contexts:
 
     def is_held(self, context_id: str) -> bool:
         """A replica keeps it, as far as is known here."""
-        prefix = self.kept.get(self._keys.get(context_id, -1))
+        prefix = self.kept.get(self._keys.get(context_id, -1), context_id)
         return prefix is not None and prefix.state == "kept"
 
-    async def measured(self, context: Context) -> Measured | None:
-        """Its prefix, in whole blocks. None: it cannot be told, or is shorter than a block."""
+    async def measured(self, context: Context) -> Chain | None:
+        """Its prefix. None: it cannot be told, or is shorter than a block."""
         return await self.measure(context.model, context.messages, context.tools, context.namespace)
 
-    async def measure(
-        self, model: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, namespace: str
-    ) -> Measured | None:
+    async def measure(self, model: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, namespace: str) -> Chain | None:
         """See `measured`."""
+        if has_media(messages):
+            return None
         body = {"model": model, "messages": [*messages, BEHIND], **({"tools": tools} if tools is not None else {})}
         whole = Call("POST", "/v1/chat/completions", {}, msgspec.json.encode(body))
         beginning = changed(whole, messages=messages, add_generation_prompt=False)
         found = await self.kept.measure(whole, [beginning])
         if found is None:  # a template that wants user and assistant to take turns
             found = await self.kept.measure(changed(whole, messages=messages), [beginning])
-        if not found:
-            return None
-        keys, tokens = self.kept.whole_blocks(found[0], namespace)
-        return Measured(keys, tokens, namespace) if keys else None
+        return self.kept.whole_blocks(found[0], namespace, model if model in self._adapters else None) if found else None
 
-    async def made(self, context: Context, measured: Measured) -> State:
+    async def made(self, context: Context, chain: Chain) -> State:
         """It has just been stored here, and computed. What its place is after a moment."""
         self._read[context.id] = context
         self._ends[context.id] = context.expires_at
-        self._keys[context.id] = measured.keys[-1]
-        return await self.kept.placed(self._keep(context, measured), PLACE_LIMIT_S)
+        return await self.kept.placed(self._keep(context, chain), PLACE_LIMIT_S)
 
     def changed(self, context: Context) -> None:
         self._lives_until(context.id, context.expires_at)
@@ -187,8 +175,8 @@ class Contexts:
         self._ends.pop(context_id, None)
         self._read.pop(context_id, None)
         key = self._keys.pop(context_id, None)
-        if key is not None and key not in self._keys.values():  # another context may begin, and end, alike
-            self.kept.drop(key)
+        if key is not None:
+            self.kept.drop(key, context_id)
 
     async def begun(self, request: Generation, namespace: str) -> Generation:
         """The request with the messages of the context that it begins with. Raises `NotFoundError`, `InvalidRequestError`."""
@@ -212,56 +200,63 @@ class Contexts:
         """The request with headers that say what is known of its marks. What is kept lives on from now."""
         if not request.marks:
             return request
+        request = replace(request, marks=named(request, namespace))
         for mark in request.marks:
-            if prefix := self._known(request, mark, namespace):
-                self.kept.keep(prefix.owner, prefix.keys, prefix.tokens, prefix.salt, mark.ttl_s)
-        states = {self._state(self._marks.get(_name(request, mark, namespace))) for mark in request.marks}
-        state = next(each for each in ("full", "over_quota", "too_short", "new", "kept") if each in states)
+            if prefix := self._known(mark, namespace):
+                self.kept.keep(namespace, self._holder(namespace), prefix.chain, mark.ttl_s)
+        states = {self._state(mark, namespace) for mark in request.marks}
+        state = next(each for each in ("full", "over_quota", "media", "too_short", "new", "kept") if each in states)
         return replace(request, context_headers={**request.context_headers, HEADER: state})
 
-    def _state(self, found: int | str | None) -> str:
+    def _state(self, mark: Mark, namespace: str) -> str:
+        found = "media" if mark.has_media else self._marks.get(mark.name)
         if isinstance(found, str):
             return found
-        prefix = self.kept.get(found) if found is not None else None
+        prefix = self._known(mark, namespace)
         return prefix.state if prefix else "new"
 
     def keeping(self, request: Generation, caller: Caller, namespace: str) -> Callable[[str], None] | None:
-        """What is to be called when an engine holds the request's prompt. None: nothing of it is to be kept."""
+        """What is to be called when an engine holds the prompt of a request that is `marked`. None: nothing of it is to be kept."""
         return (lambda replica: self._mark(request, caller, namespace)) if request.marks else None
 
     def _mark(self, request: Generation, caller: Caller, namespace: str) -> None:
-        unknown = [mark for mark in request.marks if self._is_to_be_found_out(request, mark, namespace)]
+        unknown = [mark for mark in request.marks if self._is_to_be_found_out(mark, namespace)]
         if unknown and len(self._tasks) < MAX_AT_ONCE:
             task = asyncio.ensure_future(self._find_out(request, unknown, caller, namespace))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _is_to_be_found_out(self, request: Generation, mark: Mark, namespace: str) -> bool:
-        return self._marks.get(_name(request, mark, namespace)) != "too_short" and self._known(request, mark, namespace) is None
+    def _is_to_be_found_out(self, mark: Mark, namespace: str) -> bool:
+        return not mark.has_media and self._marks.get(mark.name) != "too_short" and self._known(mark, namespace) is None
 
-    def _known(self, request: Generation, mark: Mark, namespace: str) -> KeptPrefix | None:
-        found = self._marks.get(_name(request, mark, namespace))
-        return self.kept.get(found) if isinstance(found, int) else None
+    def _known(self, mark: Mark, namespace: str) -> KeptPrefix | None:
+        found = self._marks.get(mark.name)
+        return self.kept.get(found, self._holder(namespace)) if isinstance(found, int) else None
+
+    def _holder(self, namespace: str) -> str:
+        """Of a tenant's marks, which this ingress alone has seen. No use of a mark brings an end forward, so one for all will do."""
+        return f"{namespace}/{self.kept.ingress}"
 
     async def _find_out(self, request: Generation, marks: Sequence[Mark], caller: Caller, namespace: str) -> None:
         whole, salt, _ = engine_request(request, caller, namespace)
-        body, ends = _client_body(request), {"add_generation_prompt": False} if request.kind == "chat" else {}
-        beginnings = [changed(whole, **mark.beginning(body, BEHIND), **ends) for mark in marks]
-        found = await self.kept.measure(whole, beginnings)
+        body, ends = client_body(request), {"add_generation_prompt": False} if request.kind == "chat" else {}
+        found = await self.kept.measure(whole, [changed(whole, **mark.beginning(body, BEHIND), **ends) for mark in marks])
         for mark, tokens in zip(marks, found or (), strict=False):
-            keys, tokens = self.kept.whole_blocks(tokens, salt)
-            most, name = self.limit(caller.principal), _name(request, mark, namespace)
-            if not keys:
-                self._marks[name] = "too_short"
-            elif self._is_over(namespace, keys, most):
-                self._marks[name] = "over_quota"
-            else:
-                self._marks[name] = keys[-1]
-                self.kept.keep(namespace, keys, tokens, salt, mark.ttl_s)
+            self._marks[mark.name] = self._outcome(mark, self.kept.whole_blocks(tokens, salt, request.adapter), caller, namespace)
+
+    def _outcome(self, mark: Mark, chain: Chain | None, caller: Caller, namespace: str) -> int | str:
+        """What becomes of it: see `_marks`."""
+        if chain is None:
+            return "too_short"
+        if self._is_over(namespace, chain.keys, self.limit(caller.principal)):
+            return "over_quota"
+        return self.kept.keep(namespace, self._holder(namespace), chain, mark.ttl_s).key
 
     def _is_over(self, namespace: str, keys: Sequence[int], most: int | None) -> bool:
-        if self.kept.is_full(namespace):
-            return True
+        return self.kept.is_full(namespace, keys[-1]) or self.is_too_much(namespace, keys, most)
+
+    def is_too_much(self, namespace: str, keys: Sequence[int], most: int | None) -> bool:
+        """A tenant that may have `most` tokens kept would have more, with a prefix that has these keys."""
         return most is not None and self.kept.tokens_of(namespace) + self.kept.more_tokens(namespace, keys) > most
 
     async def _find(self, reference: Reference, namespace: str) -> Context:
@@ -291,38 +286,25 @@ class Contexts:
 
     def _lives_until(self, context_id: str, end: float) -> None:
         self._ends[context_id] = end
-        if prefix := self.kept.get(self._keys.get(context_id, -1)):
-            self.kept.set_end(prefix, end - self._clock())
+        if prefix := self.kept.get(self._keys.get(context_id, -1), context_id):
+            self.kept.set_end(prefix, context_id, end - self._clock())
 
     def _remember(self, context: Context) -> None:
         if _size(context) <= MAX_BYTES:
             self._read[context.id] = context
 
     async def _take_over(self, context: Context) -> None:
-        measured = await self.measured(context)
-        if measured is None:  # there may be no replica yet, or it is too long for this model
+        chain = await self.measured(context)
+        if chain is None:  # there may be no replica yet, or it is too long for this model
             self._not_before[context.id] = self._clock() + AGAIN_S
-            return
-        self._keys[context.id] = measured.keys[-1]
-        self._keep(context, measured)
+        else:
+            self._keep(context, chain)
 
-    def _keep(self, context: Context, measured: Measured) -> KeptPrefix:
+    def _keep(self, context: Context, chain: Chain) -> KeptPrefix:
+        self._keys[context.id] = chain.keys[-1]
         for_s = self._ends.get(context.id, context.expires_at) - self._clock()
-        return self.kept.keep(context.namespace, measured.keys, measured.tokens, measured.salt, for_s)
+        return self.kept.keep(context.namespace, context.id, chain, for_s)
 
 
 def _size(context: Context) -> int:
     return len(msgspec.json.encode([context.messages, context.tools])) + 1000
-
-
-def _client_body(request: Generation) -> dict[str, Any]:
-    """As the client wrote it, without documents that were found for it."""
-    return {**request.body, "messages": request.retrieved.messages} if request.retrieved else request.body
-
-
-def _name(request: Generation, mark: Mark, namespace: str) -> bytes:
-    """Of what a mark is about: equal beginnings have equal names."""
-    body = _client_body(request)
-    before = {name: body.get(name) for name in ("tools", "system", "cache_salt", "chat_template_kwargs", "documents", "functions")}
-    material = [namespace, request.kind, request.model, {**before, **mark.beginning(body, BEHIND)}]
-    return hashlib.sha256(msgspec.json.encode(material)).digest()

@@ -1,103 +1,16 @@
 """Beginnings of prompts that are kept: against eviction, beyond the death of their replica, and no longer than was said."""
 
 import asyncio
-import json
 import time
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from cache.prefix.router import Prompt
-from deployments.config import SimulatedEngineConfig
-from deployments.kept_prefixes import KeptPrefix, KeptPrefixes, changed
-from deployments.replica_client import Call
-from deployments.watchers import NoWatcher
-from tests.deployments.prefix_fleet import MODEL, SALT, Ingress, Node, ingress_of, nodes_of
+from deployments.kept_prefix import Chain, KeptPrefix
+from tests.deployments.keeping import BLOCK, BLOCKS, CONTEXT, ENGINE, HOLDER, OWNER, holders, keeping_of, uses
+from tests.deployments.prefix_fleet import SALT, ingress_of, nodes_of
 from tests.deployments.servers import eventually
-
-BLOCK, BLOCKS = 32, 256
-ENGINE = SimulatedEngineConfig(
-    block_size=BLOCK, kv_blocks=BLOCKS, prefill_tokens_per_s=50_000, decode_step_s=1e-4, decode_step_per_request_s=0, max_model_len=4096
-)
-CONTEXT = "What a tenant wants to be kept, whatever others ask. " * 80
-OWNER = "namespace"
-
-
-def chat(*messages: tuple[str, str]) -> Call:
-    body = {"model": MODEL.name, "messages": [{"role": role, "content": text} for role, text in messages], "cache_salt": SALT}
-    return Call("POST", "/v1/chat/completions", {"content-type": "application/json"}, json.dumps({**body, "max_tokens": 2}).encode())
-
-
-class Counted(NoWatcher):
-    def __init__(self) -> None:
-        self.events: Counter[str] = Counter()
-
-    def kept(self, event: str, count: int = 1) -> None:
-        self.events[event] += count
-
-
-class Keeping:
-    """What an ingress keeps."""
-
-    def __init__(self, ingress: Ingress) -> None:
-        self.ingress = ingress
-        self.watcher = Counted()
-        self.prefixes = KeptPrefixes(ingress.client, ingress.directory, ingress.routing, time.monotonic, self.watcher)
-
-    async def keep(self, text: str = CONTEXT, for_s: float = 60.0) -> KeptPrefix:
-        whole = chat(("system", text), ("user", "?"))
-        beginning = changed(whole, messages=[{"role": "system", "content": text}], add_generation_prompt=False)
-        measured = await self.prefixes.measure(whole, [beginning])
-        assert measured
-        keys, tokens = self.prefixes.whole_blocks(measured[0], SALT)
-        return self.prefixes.keep(OWNER, keys, tokens, SALT, for_s)
-
-    async def found(self, text: str = CONTEXT, question: str = "What is it?") -> tuple[str, int]:
-        """Which replica a question goes to, and how many tokens it finds cached."""
-        call = chat(("system", text), ("user", question))
-        ranking = await self.ingress.routing.rank(call, SALT, len(text), True)
-        try:
-            answer = await self.ingress.client.send(ranking.call, ranking.replicas, ranking.asking)
-            raw = b"".join([chunk async for chunk in answer.chunks()])
-            await answer.close()
-        finally:
-            ranking.end()
-        return answer.replica, json.loads(raw)["usage"]["prompt_tokens_details"]["cached_tokens"]
-
-    async def press(self, caches: int) -> None:
-        """Fills every replica's cache so many times with what nobody asks again."""
-        for number in range(8 * caches):
-            texts = [f"{number} {replica} {time.monotonic_ns()} " + "others ask this " * (BLOCKS * BLOCK // 32) for replica in "ab"]
-            await asyncio.gather(*(self._send(text, replica) for text, replica in zip(texts, "ab", strict=True)))
-
-    async def _send(self, text: str, name: str) -> None:
-        for replica in self.ingress.directory.known:
-            if replica.id == name:
-                answer = await self.ingress.client.probe(chat(("user", text)), replica)
-                async for _ in answer.chunks():
-                    pass
-                await answer.close()
-
-
-@asynccontextmanager
-async def keeping_of(ingress: Ingress) -> AsyncIterator[Keeping]:
-    keeping = Keeping(ingress)
-    task = asyncio.create_task(keeping.prefixes.run())
-    try:
-        yield keeping
-    finally:
-        task.cancel()
-
-
-def holders(nodes: list[Node], prefix: KeptPrefix) -> list[str]:
-    return [node.id for node in nodes if prefix.key in node.keeper._prefixes]
-
-
-def uses(nodes: list[Node]) -> int:
-    return sum(prefix.uses for node in nodes for prefix in node.keeper._prefixes.values())
 
 
 async def test_what_is_kept_is_not_evicted_and_what_is_not_kept_is() -> None:
@@ -107,7 +20,7 @@ async def test_what_is_kept_is_not_evicted_and_what_is_not_kept_is() -> None:
         prefix = await keeping.keep()
         assert await keeping.prefixes.placed(prefix, 5) == "kept"
         await keeping.press(6)
-        assert await keeping.found() == (prefix.replica, len(prefix.tokens))
+        assert await keeping.found() == (prefix.replica, len(prefix.chain.tokens))
         assert (await keeping.found(other))[1] == 0
 
 
@@ -136,7 +49,7 @@ async def test_when_its_replica_is_gone_another_one_keeps_it() -> None:
         ingress.directory.discard(gone)
         await eventually(lambda: prefix.replica not in ("", gone))
         await eventually(lambda: prefix.state == "kept")
-        assert await keeping.found() == (prefix.replica, len(prefix.tokens))
+        assert await keeping.found() == (prefix.replica, len(prefix.chain.tokens))
         assert keeping.watcher.events["moved"] == 1
 
 
@@ -153,10 +66,10 @@ async def test_its_time_ends_and_can_be_put_off_or_brought_forward() -> None:
         prefix = await keeping.keep(for_s=0.2)
         await keeping.prefixes.placed(prefix, 5)
         await keeping.keep(for_s=60.0)
-        keeping.prefixes.keep(OWNER, prefix.keys, prefix.tokens, SALT, 1.0)  # no use of it brings its end forward
-        await eventually(lambda: prefix.told_until > time.monotonic() + 30)
-        keeping.prefixes.set_end(prefix, 0.1)
-        await eventually(lambda: keeping.prefixes.get(prefix.key) is None)
+        keeping.prefixes.keep(OWNER, HOLDER, prefix.chain, 1.0)  # no use of it brings its end forward
+        await eventually(lambda: prefix.until_told > time.monotonic() + 30)
+        keeping.prefixes.set_end(prefix, HOLDER, 0.1)
+        await eventually(lambda: keeping.prefixes.get(prefix.key, HOLDER) is None)
         await eventually(lambda: not holders(nodes, prefix), 5)
 
 
@@ -164,7 +77,7 @@ async def test_what_is_dropped_is_not_kept_any_longer() -> None:
     async with nodes_of("a", config=ENGINE) as nodes, ingress_of(*nodes) as ingress, keeping_of(ingress) as keeping:
         prefix = await keeping.keep()
         await keeping.prefixes.placed(prefix, 5)
-        keeping.prefixes.drop(prefix.key)
+        keeping.prefixes.drop(prefix.key, HOLDER)
         await eventually(lambda: not holders(nodes, prefix))
         assert keeping.prefixes.tokens_of(OWNER) == 0
 
@@ -180,7 +93,9 @@ async def test_two_ingresses_have_it_kept_once() -> None:
         prefix = await first.keep()
         await first.prefixes.placed(prefix, 5)
         two.routing.keys_of(BLOCK)
-        await eventually(lambda: sum(two.router.cached(Prompt(prefix.keys, len(prefix.tokens) + 1), ["a", "b"])) == len(prefix.tokens))
+        await eventually(
+            lambda: sum(two.router.cached(Prompt(prefix.chain.keys, len(prefix.chain.tokens) + 1), ["a", "b"])) == len(prefix.chain.tokens)
+        )
         again = await second.keep()
         await second.prefixes.placed(again, 5)
         assert again.replica == prefix.replica
@@ -215,7 +130,7 @@ async def test_what_is_dropped_while_its_replica_is_passed_over_is_not_kept_eith
         await keeping.prefixes.placed(prefix, 5)
         nodes[0].app.draining = True
         await eventually(lambda: ingress.directory.is_silent("a"))
-        keeping.prefixes.drop(prefix.key)
+        keeping.prefixes.drop(prefix.key, HOLDER)
         await asyncio.sleep(0.5)
         nodes[0].app.draining = False
         await eventually(lambda: not holders(nodes, prefix), 10)
@@ -248,11 +163,10 @@ async def test_no_replica_keeps_more_than_its_share() -> None:
 async def test_beginnings_that_prefixes_have_in_common_count_once() -> None:
     async with nodes_of("a", config=ENGINE) as nodes, ingress_of(*nodes) as ingress, keeping_of(ingress) as keeping:
         one = await keeping.keep()
-        keys = one.keys[:4]
-        keeping.prefixes.keep(OWNER, keys, one.tokens[: 4 * BLOCK], SALT, 60)
-        assert keeping.prefixes.tokens_of(OWNER) == len(one.tokens)
-        assert keeping.prefixes.more_tokens(OWNER, one.keys) == 0
-        assert keeping.prefixes.more_tokens("other", one.keys) == len(one.tokens)
+        keeping.prefixes.keep(OWNER, HOLDER, Chain(one.chain.keys[:4], one.chain.tokens[: 4 * BLOCK], SALT), 60)
+        assert keeping.prefixes.tokens_of(OWNER) == len(one.chain.tokens)
+        assert keeping.prefixes.more_tokens(OWNER, one.chain.keys) == 0
+        assert keeping.prefixes.more_tokens("other", one.chain.keys) == len(one.chain.tokens)
 
 
 async def test_what_goes_wrong_once_does_not_end_the_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,6 +182,6 @@ async def test_what_goes_wrong_once_does_not_end_the_keeping(monkeypatch: pytest
         monkeypatch.setattr(keeping.prefixes, "_check", failing)
         prefix = await keeping.keep()
         assert await keeping.prefixes.placed(prefix, 5) == "kept"
-        keeping.prefixes.drop(prefix.key)
+        keeping.prefixes.drop(prefix.key, HOLDER)
         await eventually(lambda: not holders(nodes, prefix))
         assert failed

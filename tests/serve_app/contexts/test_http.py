@@ -1,99 +1,32 @@
 """Kept contexts over HTTP, with simulated engines behind."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from deployments.config import SimulatedEngineConfig
 from deployments.kept_prefixes import KeptPrefixes
-from serve_app.config import load_config
 from serve_app.contexts.service import Contexts
-from serve_app.contexts.store import ContextStore, contexts_url, open_contexts
+from serve_app.contexts.store import ContextStore, open_contexts
 from serve_app.errors import ContextStoreError
-from tests.deployments.prefix_fleet import MODEL, Ingress, Node, ingress_of, nodes_of
+from tests.deployments.prefix_fleet import MODEL, ingress_of
 from tests.deployments.servers import eventually
-from tests.serve_app.clients import client_of, error_of
-from tests.serve_app.fakes import World
-
-ENGINE = SimulatedEngineConfig(prefill_tokens_per_s=1e6, decode_step_s=1e-4, decode_step_per_request_s=0, kv_blocks=512)
-BLOCK = ENGINE.block_size
-RULES = "You answer questions about the house rules, which are long and do not change. " * 20
-SYSTEM = {"role": "system", "content": RULES}
-ADA, BOB = {"x-mygo-tenant": "ada"}, {"x-mygo-tenant": "bob"}
-LIMIT = 1_600
-
-
-@dataclass
-class House:
-    """An ingress over two replicas."""
-
-    nodes: list[Node]
-    ingress: Ingress
-    contexts: Contexts
-    http: httpx.AsyncClient
-    now: float = 1_000_000.0
-
-    def clock(self) -> float:
-        return self.now
-
-    async def make(self, text: str = RULES, headers: dict[str, str] = ADA, **fields: Any) -> dict[str, Any]:
-        messages = [{"role": "system", "content": text}]
-        answer = await self.http.post("/v1/caching", json={"model": MODEL.name, "messages": messages, **fields}, headers=headers)
-        assert answer.status_code == 200, answer.text
-        made: dict[str, Any] = answer.json()
-        return made
-
-    async def ask(self, begins_with: str, question: str = "Which?", headers: dict[str, str] = ADA, **fields: Any) -> httpx.Response:
-        """`begins_with`: the content of the message with the role `cache`."""
-        return await self.chat([{"role": "cache", "content": begins_with}, {"role": "user", "content": question}], headers, **fields)
-
-    async def chat(self, messages: list[Any], headers: dict[str, str] = ADA, **fields: Any) -> httpx.Response:
-        body = {"model": MODEL.name, "messages": messages, "max_tokens": 4, "cache": {"mode": "off"}, **fields}
-        return await self.http.post("/v1/chat/completions", json=body, headers=headers)
-
-    def kept(self) -> int:
-        return sum(len(node.keeper._prefixes) for node in self.nodes)
-
-
-@asynccontextmanager
-async def house_of(
-    directory: Path, tokens: int | None = LIMIT, open_store: Callable[[], ContextStore] | None = None, **sections: Any
-) -> AsyncIterator[House]:
-    config = load_config({"llm": {"model": {"name": MODEL.name}}, **sections, "data_dir": str(directory)})
-    world = World(config)
-    async with nodes_of("a", "b", config=ENGINE) as nodes, ingress_of(*nodes) as ingress:
-        kept = KeptPrefixes(ingress.client, ingress.directory, ingress.routing, asyncio.get_running_loop().time)
-        house: House | None = None
-        open_store = open_store or partial(open_contexts, contexts_url(config))
-        contexts = Contexts(open_store, kept, tokens, lambda: house.now if house else 1_000_000.0)
-        world.pipeline = replace(
-            world.pipeline, directory=ingress.directory, routing=ingress.routing, client=ingress.client, contexts=contexts
-        )
-        async with client_of(world, clock=contexts._clock) as http:
-            house = House(nodes, ingress, contexts, http)
-            running = asyncio.create_task(contexts.run())
-            yield house
-            running.cancel()
-            await contexts.close()
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with house_of(tmp_path) as house:
-        yield house
-
-
-def cached(answer: httpx.Response) -> int:
-    assert answer.status_code == 200, answer.text
-    tokens: int = answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
-    return tokens
+from tests.serve_app.clients import error_of
+from tests.serve_app.contexts.house import (
+    ADA,
+    BLOCK,
+    BOB,
+    IMAGE,
+    LIMIT,
+    RULES,
+    SYSTEM,
+    House,
+    cached,
+    house_namespace,
+    house_of,
+    marked,
+)
 
 
 async def test_a_context_is_made_and_chats_begin_with_it(house: House) -> None:
@@ -220,6 +153,7 @@ async def test_a_list_goes_page_by_page(house: House) -> None:
         ({"name": "n" * 257}, "name"),
         ({"stream": True}, "stream"),
         ({"messages": [{"role": "user", "content": "Short."}]}, "messages"),
+        ({"messages": [SYSTEM, {"role": "user", "content": [IMAGE]}]}, "messages"),
     ],
 )
 async def test_what_cannot_be_made(house: House, body: dict[str, Any], param: str) -> None:
@@ -320,83 +254,3 @@ async def test_while_the_database_is_away_chats_are_answered(tmp_path: Path) -> 
         assert (refused.status_code, error_of(refused)["code"]) == (503, "contexts_unavailable")
         away = False
         await house.make()
-
-
-def house_namespace(contexts: Contexts) -> str:
-    """Of the only tenant that has something kept, or had."""
-    return next((prefix.owner for prefix in contexts.kept._prefixes.values()), "")
-
-
-def marked(question: str = "Which?", text: str = RULES, **control: Any) -> list[dict[str, Any]]:
-    part = {"type": "text", "text": text, "cache_control": {"type": "ephemeral", **control}}
-    return [{"role": "system", "content": [part]}, {"role": "user", "content": question}]
-
-
-async def test_a_mark_has_the_prompt_kept_up_to_it(house: House) -> None:
-    first = await house.chat(marked())
-    assert (first.headers["x-mygo-context"], cached(first)) == ("new", 0)
-    await eventually(lambda: house.kept() == 1)
-    again = await house.chat(marked("And which other?"))
-    assert again.headers["x-mygo-context"] == "kept"
-    assert cached(again) > 300
-    (prefix,) = (prefix for node in house.nodes for prefix in node.keeper._prefixes.values())
-    assert len(prefix.tokens) <= cached(again) <= len(prefix.tokens) + BLOCK  # what comes behind it may begin alike
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_marked_stream_too(house: House, stream: bool) -> None:
-    answer = await house.chat(marked(), stream=stream)
-    assert answer.status_code == 200
-    await eventually(lambda: house.kept() == 1)
-
-
-async def test_a_mark_in_anthropics_messages(house: House) -> None:
-    async def ask(question: str) -> httpx.Response:
-        system = [{"type": "text", "text": RULES, "cache_control": {"type": "ephemeral"}}]
-        body = {"model": MODEL.name, "system": system, "messages": [{"role": "user", "content": question}], "max_tokens": 4}
-        return await house.http.post("/v1/messages", json=body, headers=ADA)
-
-    first = await ask("Which?")
-    assert (first.status_code, first.headers["x-mygo-context"]) == (200, "new")
-    await eventually(lambda: house.kept() == 1)
-    again = await ask("And which other?")
-    assert again.headers["x-mygo-context"] == "kept"
-    assert again.json()["usage"]["cache_read_input_tokens"] > 300
-
-
-async def test_a_tenants_marks_are_limited_with_its_contexts(house: House) -> None:
-    for number in range(4):
-        await house.make(f"{number} {RULES}")
-    await house.chat(marked())
-    await eventually(lambda: not house.contexts._tasks)
-    assert (await house.chat(marked())).headers["x-mygo-context"] == "over_quota"
-    assert house.kept() == 4
-
-
-async def test_a_mark_on_what_is_shorter_than_a_block(house: House) -> None:
-    await house.chat(marked(text="Be brief."))
-    await eventually(lambda: not house.contexts._tasks)
-    assert (await house.chat(marked(text="Be brief."))).headers["x-mygo-context"] == "too_short"
-    assert house.kept() == 0
-
-
-async def test_marks_of_two_tenants_are_two(house: House) -> None:
-    await house.chat(marked(), ADA)
-    await house.chat(marked(), BOB)
-    await eventually(lambda: house.kept() == 2)
-
-
-async def test_where_nothing_is_kept_marks_are_as_if_they_were_not_there(tmp_path: Path) -> None:
-    config = load_config({"llm": {"model": {"name": MODEL.name}}, "data_dir": str(tmp_path)})
-    world = World(config)
-    async with nodes_of("a", config=ENGINE) as nodes, ingress_of(*nodes) as ingress:
-        world.pipeline = replace(world.pipeline, directory=ingress.directory, routing=ingress.routing, client=ingress.client)
-        async with client_of(world) as http:
-            body = {"model": MODEL.name, "messages": marked(), "max_tokens": 4}
-            answer = await http.post("/v1/chat/completions", json=body)
-            assert answer.status_code == 200
-            assert "x-mygo-context" not in answer.headers
-            reference = {**body, "messages": [{"role": "cache", "content": "cache_id=a"}, {"role": "user", "content": "?"}]}
-            assert (await http.post("/v1/chat/completions", json=reference)).status_code == 404
-            for method, path in (("POST", "/v1/caching"), ("GET", "/v1/caching/cache-1")):
-                assert (await http.request(method, path)).status_code == 404
