@@ -33,6 +33,7 @@ def streamed(pieces: list[str], rules: list[Rule]) -> tuple[str, Rule | None]:
         (r'{"a": "\u0073ecre\u0074"}', '{"a": "'),
         (json.dumps({"a": "不要赌博吗"}), r'{"a": "\u4e0d\u8981'),
         (r'"a\tb"', '"'),
+        (r'"se\u200bcret, s\u0435cret"', '"'),
         (r'{"\u0073ecret": 1}', '{"'),
         (r'{"k"\u003a "v"}', "{"),
         (r'"\\u0073ecret"', None),  # a backslash, and five characters
