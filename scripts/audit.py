@@ -7,6 +7,7 @@ by a package that is known to be vulnerable. `MYGO_AUDIT=off` asks nobody; `MYGO
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -108,7 +109,7 @@ def sorted_out(findings: Iterable[Finding], excuses: Sequence[Excuse], today: da
 
 def _packages(locks: Sequence[Path]) -> list[str]:
     """`NAME==VERSION` of all of them, each once; builds for a platform (`+cpu`) have the vulnerabilities of their version."""
-    lines = [line.partition(";")[0].strip() for lock in locks for line in lock.read_text().splitlines()]
+    lines = [re.split(r"[;\\]", line)[0].strip() for lock in locks for line in lock.read_text().splitlines()]
     return sorted({line.partition("+")[0] for line in lines if "==" in line and not line.startswith("#")})
 
 

@@ -4,7 +4,6 @@
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$ROOT" || exit 1
-UV_VERSION=0.13.8
 TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-true}" # trust what the machine trusts, as pip does
 
@@ -34,7 +33,7 @@ detect_variant() {
 }
 
 fingerprint() { # of everything that an installed environment depends on
-    { echo "$1 $ROOT"; cat "scripts/locks/$1.txt" pyproject.toml scripts/setup.sh; } | sha256sum | cut -d' ' -f1
+    { echo "$1 $ROOT"; cat "scripts/locks/$1.txt" scripts/locks/uv.txt pyproject.toml scripts/setup.sh; } | sha256sum | cut -d' ' -f1
 }
 
 make_venv() {
@@ -45,7 +44,7 @@ make_venv() {
         "$python" -m venv .venv || fail "the virtual environment could not be made" \
             "install Python's venv module (Debian and Ubuntu: apt-get install python3-venv), remove .venv, and try again"
     fi
-    .venv/bin/python -m pip install -q --disable-pip-version-check "uv==$UV_VERSION" || fail "uv could not be installed" \
+    .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r scripts/locks/uv.txt || fail "uv could not be installed" \
         "check the network, or pip's index settings (pip config list), and try again"
 }
 
@@ -72,8 +71,8 @@ install_packages() {
         fi
     fi
     say "2/3 packages from scripts/locks/$variant.txt"
-    .venv/bin/uv pip install -q --compile-bytecode -r "scripts/locks/$variant.txt" ${options[@]+"${options[@]}"} || fail "the packages could not be installed" \
-        "read the message above; with no network, name a directory of wheels in PIP_FIND_LINKS"
+    .venv/bin/uv pip install -q --verify-hashes --compile-bytecode -r "scripts/locks/$variant.txt" ${options[@]+"${options[@]}"} || fail "the packages could not be installed" \
+        "read the message above; with no network, name a directory of wheels in PIP_FIND_LINKS; a hash mismatch is a file that is not the one that was locked"
     say "3/3 this project, editable"
     .venv/bin/uv pip install -q --no-deps --no-build-isolation -e . || fail "the project could not be installed" "read the message above"
 }

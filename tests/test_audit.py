@@ -58,7 +58,9 @@ def osv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, s
 @pytest.fixture
 def lock(tmp_path: Path) -> Path:
     path = tmp_path / "lock.txt"
-    path.write_text("good==1.0\nbad==2.0+cpu\nonly-there==3.0 ; python_version < '3.12'\n")
+    path.write_text(
+        "good==1.0 \\\n    --hash=sha256:00 \\\n    --hash=sha256:01\nbad==2.0+cpu\nonly-there==3.0 ; python_version < '3.12'\n"
+    )
     return path
 
 

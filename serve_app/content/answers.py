@@ -1,8 +1,8 @@
 """Answers as they pass rules: whole, or event by event.
 
-Each choice's text is a text of its own, and so are what it says of its reasoning and the arguments of each tool call. In a stream such a
-text ends where another one of the choice goes on, so that nothing of it comes late. Arguments are JSON that programs read: masking could
-change what they do, so only blocking rules are for them.
+Each choice's text is a text of its own, and so are what it says of its reasoning, and the name and arguments of each tool call. In a stream
+such a text ends where another one of the choice goes on, so that nothing of it comes late; names, which come in one piece, do not wait.
+Calls are for programs to read: masking could change what they do, so only blocking rules are for them.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from serve_app.content.base import Matcher, Rule
-from serve_app.content.stream import Stream
+from serve_app.content.json_text import JsonStream
+from serve_app.content.stream import Stream, passed
 from serve_app.openai.sse import DONE, END, WholeEvents, event
 
 BLOCKED = "content_filter"
@@ -19,6 +20,8 @@ BLOCKED = "content_filter"
 _THOUGHT = ("reasoning", "reasoning_content", "thinking")
 _SAID = frozenset({"content", "text", "refusal", *_THOUGHT})
 _ARGUMENTS = "arguments"
+_NAME = "name"
+_OF_CALLS = frozenset({_NAME, _ARGUMENTS, "input"})
 _PREFIX = b"data: "
 
 Path = tuple[str | int, ...]
@@ -35,9 +38,9 @@ class _Place(NamedTuple):
 
 def _places(value: dict[str, Any], path: Path = ()) -> Iterator[_Place]:
     for key, each in value.items():
-        if isinstance(each, str) and (key == _ARGUMENTS or (key in _SAID and not path)):
+        if isinstance(each, str) and key in (_OF_CALLS if path else _SAID):
             yield _Place((*path, key), value, key)
-        elif key in ("function_call", "function") and isinstance(each, dict):
+        elif key in ("function_call", "function", "custom") and isinstance(each, dict):
             yield from _places(each, (*path, key))
         elif key == "tool_calls" and isinstance(each, list):
             for number, part in enumerate(each):
@@ -77,7 +80,10 @@ class _Choice:
         said = next((choice[name] for name in ("delta", "message") if isinstance(choice.get(name), dict)), choice)
         changed = False
         for place in sorted(_places(said), key=lambda place: (place.path != self._path, _rank(place.path))):
-            if text := place.holder[place.key]:
+            text = place.holder[place.key]
+            if text and place.key == _NAME:
+                self._named(place, text)
+            elif text:
                 changed |= self._switch(said, place.path)
                 place.holder[place.key] = "" if self.is_blocked or self._stream is None else self._fed(self._stream.feed(text))
                 changed |= place.holder[place.key] != text
@@ -95,13 +101,26 @@ class _Choice:
             choice["stop_reason"] = None
         if said is choice.get("message") and said.get("tool_calls"):
             said["tool_calls"] = []  # nobody is to carry out half a call
+        elif said.get("tool_calls"):
+            said["tool_calls"] = [call for call in said["tool_calls"] if not _is_nameless(call)]
+
+    def _named(self, place: _Place, name: str) -> None:
+        """A name that is blocked is taken away, as all that follows."""
+        if not self.is_blocked:
+            stream = passed(name, self._rules, masks=False)[1]
+            for rule in stream.matched:
+                self._on_match(rule)
+            self.is_blocked = stream.blocked_by is not None
+        if self.is_blocked:
+            del place.holder[_NAME]
 
     def _switch(self, said: dict[str, Any], path: Path) -> bool:
         """To the text at the path. Whether something of the one before was put in."""
         if path == self._path or self.is_blocked:
             return False
         changed = self._end(said)
-        self._path, self._stream = path, Stream(self._rules, masks=path[-1] != _ARGUMENTS)
+        self._path = path
+        self._stream = JsonStream(self._rules) if path[-1] == _ARGUMENTS else Stream(self._rules, masks=path[-1] not in _OF_CALLS)
         return changed
 
     def _end(self, said: dict[str, Any]) -> bool:
@@ -118,6 +137,11 @@ class _Choice:
             self._stream.matched.clear()
             self.is_blocked = self._stream.blocked_by is not None
         return text
+
+
+def _is_nameless(call: dict[str, Any]) -> bool:
+    """The beginning of a call, without its name."""
+    return "id" in call and not any(call.get(kind, {}).get(_NAME) for kind in ("function", "custom"))
 
 
 def _rank(path: Path) -> int:

@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple, Protocol
 Action = Literal["block", "mask"]
 """`block`: the prompt is refused, the answer ends. `mask`: what matched is replaced by `MASK`."""
 Where = Literal["prompt", "answer", "both"]
+LookAlikes = Literal["mixed", "all"]
+"""Which texts count that only look like a word: those that mix scripts, or all of them."""
 MASK = "***"
 
 
@@ -23,6 +25,8 @@ class Rule:
     action: Action
     words: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
+    look_alikes: LookAlikes = "mixed"
+    """Of words. Patterns see the text as it is written."""
 
 
 class Match(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
 from cache.config import TENANT_NAME, Secret, Section
-from serve_app.content.base import Action, Rule, Where
+from serve_app.content.base import Action, LookAlikes, Rule, Where
 from serve_app.content.folding import fold
 from serve_app.content.invisible import visible
 from serve_app.content.moderation import NAME, OnFailure
@@ -43,6 +43,9 @@ class RuleConfig(Section):
     """`block`: the prompt is refused, the answer ends before the match. `mask`: what matches is replaced by `***`."""
     words: tuple[Word, ...] = ()
     """Without case and width. Words of scripts with spaces match whole words, those of others (Chinese) wherever they stand."""
+    look_alikes: LookAlikes = "mixed"
+    """Letters of other scripts that look like a word's count where scripts are mixed (`mixed`), or wherever they stand (`all`): then the
+    Russian word for mouth is `pot`, too."""
     patterns: tuple[Pattern, ...] = ()
     """Regular expressions as RE2 reads them. None may match more than `content.window` characters."""
 
@@ -60,7 +63,7 @@ class RuleConfig(Section):
         return self
 
     def rule(self) -> Rule:
-        return Rule(self.name, self.action, self.words, self.patterns)
+        return Rule(self.name, self.action, self.words, self.patterns, self.look_alikes)
 
 
 class RulesConfig(Section):

@@ -11,6 +11,9 @@ from serve_app.content.moderation import Moderation
 from serve_app.content.stream import RuleSet
 from serve_app.metrics import Metrics
 
+READING = 2
+"""Raised when rules find more than before in the same text: what was kept without that is not replayed."""
+
 
 def make_content(config: ContentConfig, metrics: Metrics, moderator: Moderator | None = None) -> Content | None:
     """None: there are no rules for anybody. `moderator`: instead of the configured one."""
@@ -59,7 +62,9 @@ class _Factory:
         if not rules and judge is None:
             return ""
         model = judge and [judge.url, judge.model]
-        return fingerprint({"rules": [[rule.action, rule.words, rule.patterns] for rule in rules], "model": model})
+        return fingerprint(
+            {"rules": [[rule.action, rule.words, rule.patterns, rule.look_alikes] for rule in rules], "model": model, "reading": READING}
+        )
 
 
 def _rules(rules: Sequence[RuleConfig], where: Where) -> list[Rule]:

@@ -56,13 +56,13 @@ class Guard:
         for rule in checked.matched:
             self.met(rule)
         if checked.blocked_by:
-            return Ruled(self, request, refused=_against(checked.blocked_by.name, request))
+            return Ruled(self, request, refused=_against(checked.blocked_by.name, checked.field))
         return Ruled(self, replace(request, body={**request.body, **checked.fields}) if checked.matched else request)
 
     async def judge(self, request: Generation) -> None:
         """By the model. Raises `InvalidRequestError`, and `UnavailableError`."""
         if self.moderation and await self.moderation.flags(prompt_text(request)):
-            raise _against(NAME, request)
+            raise _against(NAME, request.prompt_field)
 
     async def whole(self, raw: bytes) -> bytes:
         """What may be sent of an answer in one piece. Raises `UpstreamError` for what is no answer, and `UnavailableError`."""
@@ -169,5 +169,5 @@ def _spelt_out(request: Generation) -> list[str]:
     return asked
 
 
-def _against(name: str, request: Generation) -> InvalidRequestError:
-    return InvalidRequestError(f"The prompt is against the content rule {name}.", param=request.prompt_field, code=BLOCKED)
+def _against(name: str, field: str) -> InvalidRequestError:
+    return InvalidRequestError(f"The prompt is against the content rule {name}.", param=field, code=BLOCKED)

@@ -1,6 +1,6 @@
 """Answers of `/v1/responses` and `/v1/messages` in one piece, as they pass rules.
 
-As in a chat, each text is a text of its own, arguments are never masked, and of an answer that a rule has ended nobody is to carry out a
+As in a chat, each text is a text of its own, calls are never masked, and of an answer that a rule has ended nobody is to carry out a
 call. Such a response is `incomplete` by `content_filter`, such a message has the stop reason `refusal`.
 """
 
@@ -11,11 +11,12 @@ import msgspec
 
 from serve_app.content.answers import BLOCKED, OnMatch, answer_text, blank, pass_whole
 from serve_app.content.base import Matcher
+from serve_app.content.json_text import passed_json
 from serve_app.content.stream import passed
 
 REFUSAL = "refusal"
 CALLS = frozenset({"function_call", "custom_tool_call", "tool_use"})
-_ARGUMENTS = frozenset({"arguments", "input", "partial_json"})
+_OF_CALLS = frozenset({"name", "arguments", "input"})
 Judge = Callable[["Text"], bool]
 """Leaves of a text what may be sent. False: a rule has ended it."""
 
@@ -35,12 +36,16 @@ class Text(NamedTuple):
 
     @property
     def is_masked(self) -> bool:
-        return self.key not in _ARGUMENTS
+        return self.key not in _OF_CALLS
+
+    @property
+    def is_json(self) -> bool:
+        return self.key == "arguments" or not isinstance(self.holder[self.key], str)
 
 
 def texts_of(item: dict[str, Any]) -> Iterator[Text]:
     """Of an output item of a response, or a block of a message."""
-    for key in ("text", "refusal", "thinking", "arguments", "input"):
+    for key in ("text", "refusal", "thinking", "name", "arguments", "input"):
         if item.get(key):
             yield Text(item, key, [], 0)
     for field in ("summary", "content"):
@@ -55,7 +60,7 @@ def judge_of(rules: Matcher, on_match: OnMatch, changes: list[Text]) -> Judge:
     """`changes` gets those that are another one now."""
 
     def judge(text: Text) -> bool:
-        said, stream = passed(text.value, rules, masks=text.is_masked)
+        said, stream = passed_json(text.value, rules) if text.is_json else passed(text.value, rules, masks=text.is_masked)
         for rule in stream.matched:
             on_match(rule)
         if stream.matched:

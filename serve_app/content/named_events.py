@@ -8,6 +8,7 @@ import msgspec
 from serve_app.content.answers import Events, OnMatch
 from serve_app.content.base import Matcher, Rule
 from serve_app.content.items import CALLS, REFUSAL, end, judge_of, left_of, without_calls
+from serve_app.content.json_text import JsonStream
 from serve_app.content.stream import Stream
 from serve_app.openai.formats import named
 from serve_app.openai.requests import Generation
@@ -80,7 +81,7 @@ class MessageEvents(_RuledEvents):
 
     def _begun(self, value: dict[str, Any]) -> list[dict[str, Any]]:
         block = value["content_block"]
-        self._stream, self._delta = Stream(self._rules, masks=block.get("type") not in CALLS), {}
+        self._stream, self._delta = JsonStream(self._rules) if block.get("type") in CALLS else Stream(self._rules), {}
         left = left_of([block], judge_of(self._rules, self._on_match, []))
         return [value] if left is None else [{**value, "content_block": {"type": "text", "text": ""}}, *self._cut(value["index"])]
 
@@ -137,7 +138,7 @@ class ResponseEvents(_RuledEvents):
     def _delta(self, name: str, value: dict[str, Any], text: str | None) -> list[dict[str, Any]]:
         if self._stream is None or name != self._name:
             self._name, self._told = name, ""
-            self._stream = Stream(self._rules, masks=not name.endswith(("arguments", "input")))
+            self._stream = JsonStream(self._rules) if name.endswith("arguments") else Stream(self._rules, masks=not name.endswith("input"))
         fed = self._fed(self._stream, text)
         self._told += fed
         sent = [{**value, "delta": fed}] if fed else []
@@ -157,7 +158,7 @@ class ResponseEvents(_RuledEvents):
         return [*rest, {**value, key: next(iter(said.values()))}]
 
     def _of_item(self, value: dict[str, Any], what: str) -> list[dict[str, Any]]:
-        if not self._may_pass([value["item"]]):
+        if not self._may_pass([value["item"]], self._on_match if what == "added" else _not_again):
             return self._cut()
         if what == "done":
             self._items.append(value["item"])
@@ -170,9 +171,9 @@ class ResponseEvents(_RuledEvents):
         self._response = value["response"]
         return [value] if self._may_pass(self._response.get("output") or []) else self._cut()
 
-    def _may_pass(self, items: list[dict[str, Any]]) -> bool:
+    def _may_pass(self, items: list[dict[str, Any]], on_match: OnMatch | None = None) -> bool:
         """What has been said already, masked again as it was: that has been counted. False: a rule has ended it."""
-        return left_of(items, judge_of(self._rules, _not_again, [])) is None
+        return left_of(items, judge_of(self._rules, on_match or _not_again, [])) is None
 
     def _cut(self) -> list[dict[str, Any]]:
         self.is_over = True

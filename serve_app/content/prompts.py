@@ -1,22 +1,50 @@
 """The texts of a request, checked and masked where they stand.
 
-Of a chat, a response or a message: what its turns and instructions say, part by part, and the arguments of tool calls in it, which are not
-masked (they are JSON that programs read: only blocking rules are for them). Of a completion: its prompts, and what is to follow (`suffix`).
+Of a chat, a response or a message: what its turns and instructions say, part by part, the calls of tools in it, and the tools themselves.
+Of a completion: its prompts, and what is to follow (`suffix`).
+
+Programs read calls and tools, so only blocking rules are for them, but for descriptions. Keys are checked as well: they come to the model
+with the rest, but for those that JSON schemas have.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from serve_app.content.base import Matcher, Rule
+from serve_app.content.json_text import passed_json
 from serve_app.content.stream import passed
 from serve_app.errors import InvalidRequestError
 from serve_app.openai.kinds import PROMPTS
 from serve_app.openai.requests import Generation
 
-_SAID = frozenset({"content", "text", "refusal", "reasoning", "reasoning_content", "thinking"})
-_ARGUMENTS = "arguments"
-_SAME_AS = {"input": _ARGUMENTS, "output": "content"}
-"""What a tool was given and what it has given, in responses and messages."""
+_BESIDE = ("tools", "documents", "chat_template_kwargs")
+"""Fields that templates put into a prompt, beside its texts."""
+_DESCRIPTION = "description"
+_MASKED = frozenset({"content", "text", "refusal", "reasoning", "reasoning_content", "thinking", _DESCRIPTION})
+_JSON = "arguments"
+_GIVEN = "input"
+"""What a call gives to its tool, and all that is in it: also what `arguments` hold, which some write as an object."""
+_DEFINED = "tools"
+"""What defines a tool, and all that is in it."""
+_NAME = "name"
+_SAME_AS = {"output": "content"}
+"""What a tool has given, in responses."""
+_CHECKED = _MASKED | {_JSON, _GIVEN, _DEFINED, _NAME}
+# fmt: off
+_SCHEMAS = frozenset(
+    {
+        "type", "function", "custom", "namespace", "name", "description", "parameters", "input_schema", "strict", "format", "definition",
+        "syntax", "properties", "required", "items", "enum", "const", "default", "examples", "title", "anyOf", "oneOf", "allOf", "not",
+        "$ref", "$defs", "definitions", "additionalProperties", "patternProperties", "minimum", "maximum", "exclusiveMinimum",
+        "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern", "minItems", "maxItems", "uniqueItems", "prefixItems",
+        "nullable", "object", "array", "string", "number", "integer", "boolean", "null", "grammar", "text", "tools",
+    }
+)
+# fmt: on
+"""Keys of tools and JSON schemas, and what their key `type` may say."""
+
+See = Callable[[str, str], str]
+"""Told a text and the name of what it is, gives what it is to be."""
 
 
 class Checked:
@@ -26,25 +54,23 @@ class Checked:
         self._rules = rules
         self.matched: list[Rule] = []
         self.blocked_by: Rule | None = None
-        self.fields = {field: self._checked(request.body[field], "content") for field in _fields(request)}
+        self.field = request.prompt_field
+        """What an error names: the prompt, or what stands beside it."""
+        self.fields: dict[str, Any] = {}
         """Those that have texts."""
+        for field, name in _fields(request):
+            self.fields[field] = _seen(request.body[field], name, self._passed)
+            if self.blocked_by:
+                self.field = field if field in _BESIDE else self.field
+                break
 
-    def _checked(self, value: Any, name: str) -> Any:
-        """`name`: of the field that the value is in, or the list that it is in."""
+    def _passed(self, text: str, name: str) -> str:
         if self.blocked_by:
-            return value
-        match value:
-            case str() if name in _SAID or name == _ARGUMENTS:
-                text, stream = passed(value, self._rules, masks=name != _ARGUMENTS)
-                self.matched += stream.matched
-                self.blocked_by = stream.blocked_by
-                return text
-            case list():
-                return [self._checked(each, name) for each in value]
-            case dict():
-                return {key: self._checked(each, _name(key, name)) for key, each in value.items()}
-            case _:
-                return value
+            return text
+        said, stream = passed_json(text, self._rules) if name == _JSON else passed(text, self._rules, masks=name in _MASKED)
+        self.matched += stream.matched
+        self.blocked_by = stream.blocked_by
+        return said
 
 
 def require_text(request: Generation) -> None:
@@ -55,28 +81,50 @@ def require_text(request: Generation) -> None:
 
 def prompt_text(request: Generation) -> str:
     """All that a moderation model is to judge."""
-    return "\n".join(text for field in _fields(request) for text in _texts(request.body[field], "content"))
+    texts: list[str] = []
+
+    def see(text: str, _: str) -> str:
+        texts.append(text)
+        return text
+
+    for field, name in _fields(request):
+        _seen(request.body[field], name, see)
+    return "\n".join(texts)
 
 
-def _fields(request: Generation) -> list[str]:
-    return [field for field in PROMPTS[request.kind] if field in request.body]
+def _fields(request: Generation) -> Iterator[tuple[str, str]]:
+    """Each with the name of what it is."""
+    for field in PROMPTS[request.kind]:
+        if field in request.body:
+            yield field, "content"
+    for field in _BESIDE if request.kind != "completion" else ():
+        if request.body.get(field) is not None:
+            yield field, _DEFINED
 
 
-def _texts(value: Any, name: str) -> Iterator[str]:
+def _seen(value: Any, name: str, see: See) -> Any:
+    """`name`: of the field that the value is in, or the list that it is in."""
     match value:
-        case str() if name in _SAID or name == _ARGUMENTS:
-            yield value
+        case str() if name in _CHECKED:
+            return see(value, name)
         case list():
-            for each in value:
-                yield from _texts(each, name)
+            return [_seen(each, name, see) for each in value]
         case dict():
-            for key, each in value.items():
-                yield from _texts(each, _name(key, name))
+            return {key: _seen_at(key, each, name, see) for key, each in value.items()}
+        case _:
+            return value
 
 
-def _name(key: str, above: str) -> str:
-    """All that arguments hold is arguments: some write them as an object."""
-    return above if above == _ARGUMENTS else _SAME_AS.get(key, key)
+def _seen_at(key: str, value: Any, above: str, see: See) -> Any:
+    if above in (_JSON, _GIVEN):
+        see(key, _GIVEN)
+        return _seen(value, _GIVEN, see)
+    if above in (_DEFINED, _DESCRIPTION):
+        if key not in _SCHEMAS:
+            see(key, _DEFINED)
+        is_schemas = key == "type" and isinstance(value, str) and value in _SCHEMAS
+        return value if is_schemas else _seen(value, _DESCRIPTION if key == _DESCRIPTION else _DEFINED, see)
+    return _seen(value, _SAME_AS.get(key, key), see)
 
 
 def _flat(value: Any) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """Answers of `/v1/responses` and `/v1/messages`, whole and a word at a time, as vLLM writes them; and what such answers say."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -32,8 +33,8 @@ def response(text: str, *more: dict[str, Any]) -> bytes:
     return msgspec.json.encode({**HEAD, "status": "completed", "output": [item(text), *more], "usage": RESPONSE_USAGE})
 
 
-def response_events(text: str, arguments: str = "") -> list[bytes]:
-    """With a call behind the message, if it is to have arguments."""
+def response_events(text: str, arguments: str = "", pieces: Sequence[str] = ()) -> list[bytes]:
+    """With a call behind the message, if it is to have arguments. `pieces`: in which these come, instead of words."""
     place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
     begun = {**HEAD, "status": "in_progress", "output": [], "usage": None}
     call = [{**CALL, "arguments": arguments}] if arguments else []
@@ -52,7 +53,7 @@ def response_events(text: str, arguments: str = "") -> list[bytes]:
         place = {"item_id": "fc_1", "output_index": 1}
         values += [
             {"type": "response.output_item.added", "output_index": 1, "item": {**CALL, "arguments": "", "status": "in_progress"}},
-            *({"type": "response.function_call_arguments.delta", **place, "delta": word} for word in words(arguments)),
+            *({"type": "response.function_call_arguments.delta", **place, "delta": piece} for piece in pieces or words(arguments)),
             {"type": "response.function_call_arguments.done", **place, "arguments": arguments, "name": "look_up"},
             {"type": "response.output_item.done", "output_index": 1, "item": call[0]},
         ]
@@ -66,7 +67,7 @@ def message(text: str, *more: dict[str, Any]) -> bytes:
     return msgspec.json.encode({**head, "content": blocks, "stop_reason": "end_turn", "usage": MESSAGE_USAGE})
 
 
-def message_events(text: str, arguments: str = "") -> list[bytes]:
+def message_events(text: str, arguments: str = "", pieces: Sequence[str] = ()) -> list[bytes]:
     start = {"id": "chatcmpl-1", "type": "message", "role": "assistant", "content": [], "model": MODEL, "usage": {"input_tokens": 5}}
     values: list[dict[str, Any]] = [
         {"type": "message_start", "message": start},
@@ -76,7 +77,7 @@ def message_events(text: str, arguments: str = "") -> list[bytes]:
     ]
     if arguments:
         block = {"type": "tool_use", "id": "call_1", "name": "look_up", "input": {}}
-        deltas = [{"type": "input_json_delta", "partial_json": word} for word in words(arguments)]
+        deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces or words(arguments)]
         values += [
             {"type": "content_block_start", "index": 1, "content_block": block},
             *({"type": "content_block_delta", "index": 1, "delta": delta} for delta in deltas),

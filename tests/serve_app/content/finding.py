@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 
 import re2
 
-from serve_app.content.base import MASK, Rule
+from serve_app.content.base import MASK, LookAlikes, Rule
 from serve_app.content.factory import make_matcher
 from serve_app.content.stream import Stream
 
 
-def rule(*words: str, name: str = "r", patterns: Iterable[str] = (), mask: bool = False) -> Rule:
-    return Rule(name, "mask" if mask else "block", words, tuple(patterns))
+def rule(*words: str, name: str = "r", patterns: Iterable[str] = (), mask: bool = False, look_alikes: LookAlikes = "mixed") -> Rule:
+    return Rule(name, "mask" if mask else "block", words, tuple(patterns), look_alikes)
 
 
 def streamed(pieces: Iterable[str], rules: Sequence[Rule], masks: bool = True) -> tuple[list[str], Rule | None]:

@@ -240,6 +240,42 @@ def test_a_stream_says_what_the_whole_answer_says(reasoning: str, content: str, 
     assert ends(sent) == {0: choice["finish_reason"]}
 
 
+arguments_texts = st.lists(
+    st.sampled_from(["Bob", "secret", "sec", "ret", r"\u0073", r"\n", "\\", r"\ud83d\ude00", '"', " ", "{"]), min_size=1, max_size=8
+)
+
+
+@given(arguments_texts.map("".join), said_texts, st.lists(st.integers(1, 6), min_size=1, max_size=20))
+def test_a_streamed_call_is_ended_where_the_whole_one_is(arguments: str, content: str, lengths: list[int]) -> None:
+    calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}]
+    choice, _ = passed(whole(content=content, tool_calls=calls))
+    head = call(0, "", name="f") | {"id": "c"}
+    parts = [head, *(call(0, piece) for piece in cut(arguments, lengths))]
+    deltas = [*(delta(content=piece) for piece in cut(content, lengths)), *(delta(tool_calls=[part]) for part in parts)]
+    sent = through(events(), [chunk(each) for each in [*deltas, delta(finish="stop")]])
+    told = [each for one in sent for each in one["choices"][0]["delta"].get("tool_calls", [])]
+    assert ends(sent) == {0: choice["finish_reason"]}
+    assert said(sent) == choice["message"]["content"]
+    if choice["finish_reason"] == "stop":
+        assert "".join(each["function"]["arguments"] for each in told) == arguments
+    else:
+        assert arguments.startswith("".join(each["function"].get("arguments", "") for each in told))
+
+
+def test_a_blocked_name_is_the_end_and_no_call_begins() -> None:
+    parts = [call(0, "{}", name="f") | {"id": "c0"}, call(1, "", name="secret") | {"id": "c1"}]
+    sent = through(events(), [chunk(delta(tool_calls=[part])) for part in parts])
+    assert sent[-1]["choices"][0] == {"index": 0, "delta": {"tool_calls": []}, "finish_reason": "content_filter"}
+    assert [each["function"]["name"] for each in sent[0]["choices"][0]["delta"]["tool_calls"]] == ["f"]
+
+
+def test_what_a_custom_tool_is_given_is_blocked_and_not_masked() -> None:
+    for told, passes in (("Ask Bob", "Ask Bob"), ("a secret", None)):
+        calls = [{"id": "c", "type": "custom", "custom": {"name": "f", "input": told}}]
+        choice, _ = passed(whole(content=None, tool_calls=calls))
+        assert [each["custom"]["input"] for each in choice["message"]["tool_calls"]] == [passes][: passes is not None]
+
+
 def cut(text: str, lengths: list[int]) -> Iterator[str]:
     at = 0
     for length in cycle(lengths):

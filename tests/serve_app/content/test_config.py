@@ -35,6 +35,7 @@ def rules(*each: dict[str, Any], **content: Any) -> dict[str, Any]:
         (rules({"name": "A b", "words": ["x"]}), r"content\.all\.rules\.0\.name"),
         (rules({"name": "moderation", "words": ["x"]}), r"content\.all\.rules\.0\.name: .*what the moderation model is called"),
         (rules({**WORDS, "action": "drop"}), r"content\.all\.rules\.0\.action"),
+        (rules({**WORDS, "look_alikes": "some"}), r"content\.all\.rules\.0\.look_alikes"),
         (
             rules({**WORDS, "actoin": "mask"}),
             r"content\.all\.rules\.0\.actoin: unknown key; allowed here: action, .*; did you mean action\?",
@@ -95,9 +96,10 @@ def test_the_fingerprint_is_of_what_answers_pass() -> None:
         fingerprint(all={"rules": [{**WORDS, "action": "mask"}]}),
         fingerprint(all={"rules": [{**WORDS, "words": ["x", "y"]}]}),
         fingerprint(all={"rules": [{**WORDS, "patterns": ["y"]}]}),
+        fingerprint(all={"rules": [{**WORDS, "look_alikes": "all"}]}),
         fingerprint(all={**same, "moderated": True}, moderator={}),
         fingerprint(all={**same, "moderated": True}, moderator={"model": "m"}),
     ]
-    assert len({fingerprint(all=same), *others}) == 6
+    assert len({fingerprint(all=same), *others}) == 7
     assert fingerprint(all={"rules": [{**WORDS, "where": "prompt"}]}) == ""
     assert fingerprint(all={"moderated": True}, moderator={"answers": False}) == ""

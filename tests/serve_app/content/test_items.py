@@ -5,13 +5,21 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serve_app.anthropic.requests import parse_message
+from serve_app.content.base import Rule
+from serve_app.content.factory import make_matcher
+from serve_app.content.json_text import passed_json
 from serve_app.content.moderation_fake import FakeModerator
+from serve_app.content.named_events import ruled_events
 from serve_app.errors import InvalidRequestError
 from serve_app.openai.requests import Generation
 from serve_app.openai.responses import parse_response
 from tests.serve_app.asking import ask, bytes_of, caller
+from tests.serve_app.content.finding import rule
+from tests.serve_app.content.test_stream import cut
 from tests.serve_app.fakes import CANARY, MODEL, FakeAnswer, World, make_world
 from tests.serve_app.formats import CALL, deltas_of, message, message_events, response, response_events, values_of
 
@@ -19,6 +27,7 @@ BLOCK = {"name": "banned", "words": [CANARY]}
 MASK = {"name": "names", "action": "mask", "words": ["Bob"]}
 TOLD = f"Ask Bob about {CANARY} now."
 ARGUMENTS = f'{{"who": "Bob", "what": "{CANARY}"}}'
+ESCAPED = f'{{"what": "one\\n{CANARY}"}}'
 
 
 def ruled(*rules: dict[str, Any]) -> World:
@@ -47,6 +56,14 @@ def a_message(**fields: Any) -> Generation:
         (a_response(input=[{"type": "function_call_output", "call_id": "c", "output": CANARY}]), "input"),
         (a_response(input=[{"type": "custom_tool_call", "call_id": "c", "name": "f", "input": CANARY}]), "input"),
         (a_response(input=[{"type": "reasoning", "summary": [{"type": "summary_text", "text": CANARY}]}]), "input"),
+        (a_response(input=[{"type": "function_call", "call_id": "c", "name": CANARY, "arguments": "{}"}]), "input"),
+        (a_response(input=[{"type": "function_call", "call_id": "c", "name": "f", "arguments": ESCAPED}]), "input"),
+        (a_response(tools=[{"type": "function", "name": "f", "description": CANARY}]), "tools"),
+        (a_response(tools=[{"type": "custom", "name": "f", "format": {"type": "grammar", "definition": CANARY}}]), "tools"),
+        (a_message(tools=[{"name": CANARY, "input_schema": {}}]), "tools"),
+        (a_message(tools=[{"name": "f", "input_schema": {"properties": {CANARY: {}}}}]), "tools"),
+        (a_message(messages=[{"role": "assistant", "content": [{"type": "tool_use", "name": CANARY, "input": {}}]}]), "messages"),
+        (a_message(messages=[{"role": "assistant", "content": [{"type": "tool_use", "input": {CANARY: 1}}]}]), "messages"),
         (a_message(system=CANARY), "messages"),
         (a_message(system=[{"type": "text", "text": CANARY}]), "messages"),
         (a_message(messages=[{"role": "user", "content": CANARY}]), "messages"),
@@ -110,18 +127,20 @@ async def test_a_whole_response_ends_before_what_is_blocked() -> None:
     (said,) = answer["output"]
     assert (said["content"][0]["text"], said["status"]) == ("Ask *** about ", "incomplete")
     assert (answer["status"], answer["incomplete_details"]) == ("incomplete", {"reason": "content_filter"})
-    answer = await whole(ruled(BLOCK), a_response(), response("Look:", {**CALL, "arguments": ARGUMENTS}))
-    assert [each["type"] for each in answer["output"]] == ["message"]
-    assert CANARY not in str(answer)
+    for call in ({"arguments": ARGUMENTS}, {"arguments": ESCAPED}, {"arguments": "{}", "name": CANARY}):
+        answer = await whole(ruled(BLOCK), a_response(), response("Look:", {**CALL, **call}))
+        assert [each["type"] for each in answer["output"]] == ["message"]
+        assert CANARY not in str(answer)
 
 
 async def test_a_whole_message_ends_before_what_is_blocked() -> None:
     answer = await whole(ruled(BLOCK, MASK), a_message(), message(TOLD, {"type": "tool_use", "input": {}}))
     assert answer["content"] == [{"type": "text", "text": "Ask *** about "}]
     assert answer["stop_reason"] == "refusal"
-    answer = await whole(ruled(BLOCK), a_message(), message("", {"type": "tool_use", "input": {"a": CANARY}}))
-    assert answer["content"] == [{"type": "text", "text": ""}]
-    assert answer["stop_reason"] == "refusal"
+    for call in ({"input": {"a": CANARY}}, {"input": {CANARY: 1}}, {"input": {"a": f"one\n{CANARY}"}}, {"input": {}, "name": CANARY}):
+        answer = await whole(ruled(BLOCK), a_message(), message("", {"type": "tool_use", **call}))
+        assert answer["content"] == [{"type": "text", "text": ""}]
+        assert answer["stop_reason"] == "refusal"
 
 
 @pytest.mark.parametrize("text", ["all evil", "all good"])
@@ -176,7 +195,9 @@ async def test_streams_that_no_rule_meets_say_the_same() -> None:
         assert values_of(await streamed(world, request, events)) == values_of(b"".join(events))
 
 
-@pytest.mark.parametrize(("text", "arguments", "left"), [(TOLD, "", "Ask *** about "), ("Look:", ARGUMENTS, "Look:")])
+@pytest.mark.parametrize(
+    ("text", "arguments", "left"), [(TOLD, "", "Ask *** about "), ("Look:", ARGUMENTS, "Look:"), ("Look:", ESCAPED, "Look:")]
+)
 async def test_a_streamed_response_ends_before_what_is_blocked(text: str, arguments: str, left: str) -> None:
     raw = await streamed(ruled(BLOCK, MASK), a_response(stream=True), response_events(text, arguments))
     assert CANARY.encode() not in raw
@@ -188,7 +209,9 @@ async def test_a_streamed_response_ends_before_what_is_blocked(text: str, argume
     assert (said["content"][0]["text"], said["id"]) == (left, "msg_1")
 
 
-@pytest.mark.parametrize(("text", "arguments", "left"), [(TOLD, "", "Ask *** about "), ("Look:", ARGUMENTS, "Look:")])
+@pytest.mark.parametrize(
+    ("text", "arguments", "left"), [(TOLD, "", "Ask *** about "), ("Look:", ARGUMENTS, "Look:"), ("Look:", ESCAPED, "Look:")]
+)
 async def test_a_streamed_message_ends_before_what_is_blocked(text: str, arguments: str, left: str) -> None:
     raw = await streamed(ruled(BLOCK, MASK), a_message(stream=True), message_events(text, arguments))
     assert CANARY.encode() not in raw
@@ -199,9 +222,44 @@ async def test_a_streamed_message_ends_before_what_is_blocked(text: str, argumen
     assert delta["usage"]["output_tokens"] > 0
 
 
+async def test_a_streamed_call_is_blocked_by_its_name() -> None:
+    for request, events in (
+        (a_response(stream=True), response_events("Look:", "{}")),
+        (a_message(stream=True), message_events("Look:", "{}")),
+    ):
+        world = ruled(BLOCK)
+        raw = await streamed(world, request, [each.replace(b"look_up", CANARY.encode()) for each in events])
+        assert CANARY.encode() not in raw
+        assert deltas_of(raw) == "Look:"
+        assert world.metrics.content_matches == [("banned", "block")]
+        assert world.cache.entries == []
+
+
 async def test_what_is_said_without_deltas_is_blocked_as_well() -> None:
     events = [each for each in response_events(TOLD) if b".delta" not in each]
     for kept in (events, [each for each in events if b"_text.done" not in each], [events[0], events[-1]]):
         raw = await streamed(ruled(BLOCK), a_response(stream=True), kept)
         assert CANARY.encode() not in raw
         assert values_of(raw)[-1]["type"] == "response.incomplete"
+
+
+def of_events(raw: list[bytes], request: Generation) -> bytes:
+    matcher = make_matcher([rule("secret"), rule("Bob", mask=True)])
+    assert matcher is not None
+    passing = ruled_events(request, matcher, list[Rule]().append)
+    return b"".join(map(passing.feed, raw))
+
+
+@given(
+    st.lists(st.sampled_from(["Bob", "secret", "sec", "ret", r"\u0073", r"\n", "\\", '"', " "]), min_size=1, max_size=8).map("".join),
+    st.lists(st.integers(0, 60)),
+)
+def test_however_arguments_come_the_stream_is_ended_where_they_are(arguments: str, places: list[int]) -> None:
+    for request, make in ((a_response(stream=True), response_events), (a_message(stream=True), message_events)):
+        in_pieces = of_events(make("", arguments, cut(arguments, places)), request)
+        at_once = of_events(make("", arguments, [arguments]), request)
+        assert deltas_of(in_pieces) == deltas_of(at_once)
+        assert values_of(in_pieces)[-1]["type"] == values_of(at_once)[-1]["type"]
+        matcher = make_matcher([rule("secret")])
+        assert matcher is not None
+        assert deltas_of(in_pieces) == passed_json(arguments, matcher)[0]

@@ -80,6 +80,70 @@ async def test_a_blocked_prompt_reaches_nothing(request_: Any, caplog: pytest.Lo
     assert CANARY not in caplog.text
 
 
+def tool(**function: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "look_up", **function}}
+
+
+def of_property(**schema: Any) -> dict[str, Any]:
+    return tool(parameters={"type": "object", "properties": {"who": {"type": "string", **schema}}})
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        tool(name=CANARY),
+        tool(description=f"Says {CANARY}."),
+        of_property(description=CANARY),
+        of_property(enum=["x", CANARY]),
+        of_property(default={"a": [CANARY]}),
+        of_property(**{CANARY: True}),
+        tool(parameters={"type": "object", "properties": {CANARY: {"type": "string"}}}),
+        tool(parameters={"type": CANARY}),
+    ],
+)
+async def test_a_blocked_tool_reaches_nothing(definition: dict[str, Any]) -> None:
+    world = ruled(BLOCK)
+    error = await refused(world, chat(tools=[tool(), definition]))
+    assert (error.param, error.code) == ("tools", "content_filter")
+    assert (world.steps, world.cache.entries) == ([], [])
+    assert world.metrics.content_matches == [("banned", "block")]
+
+
+async def test_of_tools_descriptions_are_masked_and_nothing_that_programs_read() -> None:
+    world = ruled(MASK, {"name": "json", "words": ["object", "string", "properties", "description", "function"]})
+    named = {"type": "object", "properties": {"Bob": {"description": "Bob", "enum": ["Bob"]}, "description": {"const": "Bob"}}}
+    await ask(world, chat(tools=[tool(name="Bob", description="Of Bob", parameters=named)]))
+    masked = {"type": "object", "properties": {"Bob": {"description": "***", "enum": ["Bob"]}, "description": {"const": "Bob"}}}
+    assert world.replicas.bodies[0]["tools"] == [tool(name="Bob", description="Of ***", parameters=masked)]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        {"name": CANARY, "arguments": "{}"},
+        {"name": "f", "arguments": {CANARY: 1}},
+        {"name": "f", "arguments": {"a": {"b": [CANARY]}}},
+        {"name": "f", "arguments": f'{{"a": "one\\n{CANARY}"}}'},
+        {"name": "f", "arguments": f'{{"a": "\\u{ord(CANARY[0]):04x}{CANARY[1:]}"}}'},
+    ],
+)
+async def test_calls_in_a_prompt_are_read_as_programs_read_them(function: dict[str, Any]) -> None:
+    world = ruled(BLOCK)
+    error = await refused(world, chat("", messages=[{"role": "assistant", "tool_calls": [{"function": function}]}]))
+    assert (error.param, error.code, world.steps) == ("messages", "content_filter", [])
+
+
+@pytest.mark.parametrize("beside", [{"documents": [{"title": CANARY, "text": "x"}]}, {"chat_template_kwargs": {"note": CANARY}}])
+async def test_what_a_template_puts_into_a_prompt_is_of_the_prompt(beside: dict[str, Any]) -> None:
+    assert (await refused(ruled(BLOCK), chat(**beside))).param == next(iter(beside))
+
+
+async def test_tools_are_judged_too() -> None:
+    world, judge = moderated()
+    assert (await refused(world, chat("a plan", tools=[tool(description="all evil")]))).code == "content_filter"
+    assert "look_up" in judge.judged[0]
+
+
 @pytest.mark.parametrize("fields", [{"prompt": CANARY}, {"prompt": ["x", CANARY]}, {"prompt": "x", "suffix": CANARY}])
 async def test_completions_have_prompts_too(fields: dict[str, Any]) -> None:
     error = await refused(ruled(BLOCK), parse_completion(json.dumps({"model": MODEL, **fields}).encode()))
@@ -154,6 +218,60 @@ async def test_a_blocked_answer_ends_before_the_match_and_is_not_kept(make: Any,
     assert world.cache.entries == []
     assert (await ask(world, make(stream=stream)))[0] == "miss"
     assert world.metrics.content_matches == [("banned", "block")]
+
+
+def calls(name: str, arguments: str, *, stream: bool) -> FakeAnswer:
+    """An answer that is one call, its arguments a character at a time."""
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": name, "arguments": arguments}}
+    if not stream:
+        answer = msgspec.json.decode(whole(""))
+        answer["choices"][0] |= {"message": {"role": "assistant", "content": None, "tool_calls": [call]}, "finish_reason": "tool_calls"}
+        return FakeAnswer([msgspec.json.encode(answer)])
+    head = {**call, "function": {"name": name, "arguments": ""}}
+    parts = [head, *({"index": 0, "function": {"arguments": char}} for char in arguments)]
+    deltas = [{"index": 0, "delta": {"tool_calls": [part]}, "finish_reason": None} for part in parts]
+    events = [sse.event({"choices": [each], "usage": None}) for each in (*deltas, {"index": 0, "delta": {}, "finish_reason": "tool_calls"})]
+    return FakeAnswer([*events, sse.event({"choices": [], "usage": {"total_tokens": 2}}), sse.DONE])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        (CANARY, "{}"),
+        ("f", f'{{"a": "{CANARY}"}}'),
+        ("f", f'{{"{CANARY}": 1}}'),
+        ("f", f'{{"a": "one\\n{CANARY}"}}'),
+        ("f", f'{{"a": "\\u{ord(CANARY[0]):04x}{CANARY[1:]}"}}'),
+    ],
+)
+async def test_a_blocked_call_is_not_sent_and_not_kept(name: str, arguments: str, stream: bool) -> None:
+    world = ruled(BLOCK)
+    world.replicas.script.append(calls(name, arguments, stream=stream))
+    _, body = await ask(world, chat(stream=stream))
+    assert CANARY[1:].encode() not in body
+    assert b'"content_filter"' in body
+    assert world.cache.entries == []
+    assert world.metrics.content_matches == [("banned", "block")]
+    assert (await ask(world, chat(stream=stream)))[0] == "miss"
+
+
+def said_by(body: bytes) -> tuple[str, str]:
+    """Name and arguments of the call in a stream."""
+    chunks = [msgspec.json.decode(payload) for payload in sse.payloads(body) if payload != b"[DONE]"]
+    parts = [part["function"] for each in chunks for choice in each["choices"] for part in choice["delta"].get("tool_calls", [])]
+    return "".join(part.get("name", "") for part in parts), "".join(part["arguments"] for part in parts)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_against_no_rule_is_relayed(stream: bool) -> None:
+    world = ruled(BLOCK, MASK)
+    arguments = '{"a": "Bob\\n\\u4e2d"}'
+    expected = b"".join([chunk async for chunk in calls("Bob", arguments, stream=stream).chunks()])
+    world.replicas.script.append(calls("Bob", arguments, stream=stream))
+    body = (await ask(world, chat(stream=stream)))[1]
+    assert (said_by(body) if stream else body) == (said_by(expected) if stream else expected)
+    assert len(world.cache.entries) == 1
 
 
 async def test_the_engine_is_left_when_its_answer_is_blocked() -> None:
