@@ -1,6 +1,7 @@
 """Content rules on the way of `/v1/responses` and `/v1/messages`."""
 
 import json
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from serve_app.anthropic.requests import parse_message
 from serve_app.content.moderation_fake import FakeModerator
 from serve_app.errors import InvalidRequestError
 from serve_app.openai.requests import Generation
+from serve_app.openai.response_fields import Completing
 from serve_app.openai.responses import parse_response
 from tests.serve_app.asking import ask, bytes_of, caller
 from tests.serve_app.fakes import CANARY, MODEL, FakeAnswer, World, make_world
@@ -89,10 +91,13 @@ async def whole(world: World, request: Generation, raw: bytes) -> Any:
 
 
 async def test_answers_that_no_rule_meets_pass_byte_for_byte() -> None:
+    """Responses with what vLLM leaves out of them."""
     world = ruled(BLOCK, MASK)
     for request, raw in ((a_response(), response("Hi", CALL)), (a_message(), message("Hi"))):
         world.replicas.script.append(FakeAnswer([raw]))
-        assert (await ask(world, request))[1] == raw
+        told = (await ask(world, request))[1]
+        ended = msgspec.json.decode(told).get("completed_at", 0)
+        assert told == Completing(request.body, partial(int, ended)).whole(raw)
 
 
 async def test_whole_answers_are_masked_but_for_what_programs_read() -> None:
@@ -173,7 +178,10 @@ async def test_streams_that_no_rule_meets_say_the_same() -> None:
         (a_response(stream=True), response_events("Hi there", "{}")),
         (a_message(stream=True), message_events("Hi you", "{}")),
     ):
-        assert values_of(await streamed(world, request, events)) == values_of(b"".join(events))
+        told = await streamed(world, request, events)
+        ended = values_of(told)[-1].get("response", {}).get("completed_at", 0)
+        completing = Completing(request.body, partial(int, ended))
+        assert values_of(told) == values_of(b"".join(map(completing.feed, events)))
 
 
 @pytest.mark.parametrize(("text", "arguments", "left"), [(TOLD, "", "Ask *** about "), ("Look:", ARGUMENTS, "Look:")])
