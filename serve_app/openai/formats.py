@@ -7,12 +7,14 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from serve_app.anthropic import errors as anthropic
+from serve_app.anthropic.message_fields import CompletingMessage
 from serve_app.errors import ApiError
 from serve_app.openai import answers, kept, sse
+from serve_app.openai.completing import Completing
 from serve_app.openai.kinds import WITH_CHOICES, Kind
 from serve_app.openai.replay import ID_PREFIXES, fill, render
 from serve_app.openai.requests import Generation
-from serve_app.openai.response_fields import Completing
+from serve_app.openai.response_fields import CompletingResponse
 
 
 class _Details(msgspec.Struct):
@@ -178,8 +180,10 @@ def replayed(request: Generation, raw: bytes, request_id: str, created: int) -> 
 
 
 def completing_of(request: Generation) -> Completing | None:
-    """What engines' answers pass before anything is made of them. None: nothing is left out of them."""
-    return Completing(request.body) if request.kind == "response" else None
+    """What engines' answers pass before they are kept and sent. None: nothing is left out of them."""
+    if request.kind == "response":
+        return CompletingResponse(request.body)
+    return CompletingMessage() if request.kind == "message" else None
 
 
 class _NamedCopy(sse.StreamCopy):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from serve_app.anthropic.message_fields import complete_message
 from serve_app.openai.response_fields import OF_REQUEST, complete, ending
 from serve_app.openai.sse import END, named
 
@@ -128,8 +129,7 @@ def replayed(raw: bytes, kind: Kept, own: Mapping[str, Any], asked: Mapping[str,
     """
     msgspec.json.decode(raw, type=kind)
     answer = {**own, **msgspec.json.decode(raw)}
-    if kind is KeptResponse:
-        answer = complete(answer, asked, answer["created_at"])
+    answer = complete(answer, asked, answer["created_at"]) if kind is KeptResponse else complete_message(answer)
     if not stream:
         return msgspec.json.encode(answer)
     values = _message_events(answer) if kind is KeptMessage else _response_events(answer)

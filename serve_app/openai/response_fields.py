@@ -9,9 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import msgspec
-
-from serve_app.openai.sse import END, WholeEvents, named
+from serve_app.openai.completing import Completing
 
 OF_REQUEST: Final = frozenset({"metadata", "user", "safety_identifier", "prompt_cache_key", "service_tier"})
 """Fields that a response repeats from its request, and that say nothing of the answer: equal answers may differ in them."""
@@ -118,43 +116,25 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
     return {"annotations": [], "logprobs": [], **said} if said.get("type") == "output_text" else said
 
 
-class Completing:
-    """Answers to one request, as they pass. What is not in a known form passes as it is."""
+class CompletingResponse(Completing):
+    """One response. `asked`, `clock`: see `complete`."""
 
     def __init__(self, asked: Mapping[str, Any], clock: Callable[[], float] = time.time) -> None:
+        super().__init__(_TO_COMPLETE)
         self._asked = asked
         self._clock = clock
-        self._whole = WholeEvents(drop_usage=False)
 
-    def whole(self, raw: bytes) -> bytes:
-        """An answer in one piece."""
-        try:
-            response = msgspec.json.decode(raw, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return raw
-        return msgspec.json.encode(self._complete(response)) if response.get("object") == "response" else raw
+    def _answer(self, answer: dict[str, Any]) -> dict[str, Any] | None:
+        return self._complete(answer) if answer.get("object") == "response" else None
 
-    def feed(self, chunk: bytes) -> bytes:
-        """What may be sent on of a stream, in whole events. Those that say a piece of the answer are not read."""
-        whole = self._whole.feed(chunk)
-        if not _TO_COMPLETE.search(whole):
-            return whole
-        return b"".join(map(self._event, whole.split(END)[:-1]))
-
-    def _event(self, each: bytes) -> bytes:
-        try:
-            value = msgspec.json.decode(each.partition(b"\ndata: ")[2], type=dict[str, Any]) if _TO_COMPLETE.match(each) else {}
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            value = {}
+    def _value(self, value: dict[str, Any]) -> dict[str, Any] | None:
         response, item, part = value.get("response"), value.get("item"), value.get("part")
         if isinstance(response, dict):
             kind = ending(response) if value.get("type") == "response.completed" else value.get("type")
-            return named({**value, "type": kind, "response": self._complete(response)})
+            return {**value, "type": kind, "response": self._complete(response)}
         if isinstance(item, dict):
-            return named({**value, "item": _item(item)})
-        if isinstance(part, dict):
-            return named({**value, "part": _part(part)})
-        return each + END
+            return {**value, "item": _item(item)}
+        return {**value, "part": _part(part)} if isinstance(part, dict) else None
 
     def _complete(self, response: Mapping[str, Any]) -> dict[str, Any]:
         return complete(response, self._asked, int(self._clock()))

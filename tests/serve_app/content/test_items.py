@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from serve_app.anthropic.message_fields import CompletingMessage
 from serve_app.anthropic.requests import parse_message
 from serve_app.content.moderation_fake import FakeModerator
 from serve_app.errors import InvalidRequestError
+from serve_app.openai.completing import Completing
 from serve_app.openai.requests import Generation
-from serve_app.openai.response_fields import Completing
+from serve_app.openai.response_fields import CompletingResponse
 from serve_app.openai.responses import parse_response
 from tests.serve_app.asking import ask, bytes_of, caller
 from tests.serve_app.fakes import CANARY, MODEL, FakeAnswer, World, make_world
@@ -90,14 +92,18 @@ async def whole(world: World, request: Generation, raw: bytes) -> Any:
     return msgspec.json.decode((await ask(world, request))[1])
 
 
+def completing_at(request: Generation, answer: dict[str, Any]) -> Completing:
+    """What adds to an engine's answer what vLLM leaves out, at the time at which that has been done."""
+    return CompletingResponse(request.body, partial(int, answer["completed_at"])) if request.kind == "response" else CompletingMessage()
+
+
 async def test_answers_that_no_rule_meets_pass_byte_for_byte() -> None:
-    """Responses with what vLLM leaves out of them."""
+    """With what vLLM leaves out."""
     world = ruled(BLOCK, MASK)
     for request, raw in ((a_response(), response("Hi", CALL)), (a_message(), message("Hi"))):
         world.replicas.script.append(FakeAnswer([raw]))
         told = (await ask(world, request))[1]
-        ended = msgspec.json.decode(told).get("completed_at", 0)
-        assert told == Completing(request.body, partial(int, ended)).whole(raw)
+        assert told == completing_at(request, msgspec.json.decode(told)).whole(raw)
 
 
 async def test_whole_answers_are_masked_but_for_what_programs_read() -> None:
@@ -179,8 +185,7 @@ async def test_streams_that_no_rule_meets_say_the_same() -> None:
         (a_message(stream=True), message_events("Hi you", "{}")),
     ):
         told = await streamed(world, request, events)
-        ended = values_of(told)[-1].get("response", {}).get("completed_at", 0)
-        completing = Completing(request.body, partial(int, ended))
+        completing = completing_at(request, values_of(told)[-1].get("response", {}))
         assert values_of(told) == values_of(b"".join(map(completing.feed, events)))
 
 

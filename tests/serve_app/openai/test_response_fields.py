@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from serve_app.openai.response_fields import Completing, complete
+from serve_app.openai.response_fields import CompletingResponse, complete
 from serve_app.openai.sse import named
 from tests.serve_app.fakes import TEXT
 from tests.serve_app.formats import response, response_events, values_of
@@ -30,8 +30,8 @@ def whole(fields: dict[str, Any], asked: dict[str, Any] | None = None) -> dict[s
     return complete({**msgspec.json.decode(response(TEXT)), **NULLS, **fields}, asked or {}, NOW)
 
 
-def completing() -> Completing:
-    return Completing({}, lambda: NOW)
+def completing() -> CompletingResponse:
+    return CompletingResponse({}, lambda: NOW)
 
 
 @pytest.mark.parametrize("fields", [{}, {"status": "in_progress", "output": [], "usage": None}], ids=["whole", "begun"])
