@@ -106,6 +106,14 @@ async def test_errors_have_anthropics_shape_wherever_they_come_from(http: httpx.
         assert (answer.status_code, error_in(answer)["type"]) == (status, kind)
 
 
+async def test_an_errors_request_has_an_id_where_anthropics_clients_read_it(http: httpx.AsyncClient, world: World) -> None:
+    world.replicas.script.append(NoReplicaError("none"))
+    for path, body in (("/v1/messages", {}), ("/v1/messages", ASKED), ("/v1/messages/count_tokens", {})):
+        answer = await http.post(path, json=body, headers={"x-request-id": "r-8"})
+        assert answer.status_code >= 400
+        assert answer.headers["request-id"] == "r-8"
+
+
 def test_each_status_has_its_type() -> None:
     errors = [
         AuthenticationError("x"),
