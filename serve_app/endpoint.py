@@ -78,8 +78,8 @@ class HttpRequest:
 
 
 Handler = Callable[[HttpRequest], Awaitable[Reply]]
-Refuse = Callable[[ApiError], Reply]
-"""What a client is told of an error."""
+Refuse = Callable[[ApiError, str], Reply]
+"""What a client is told of an error, in answer to the request with this id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class Endpoint:
                 request.body = await self._body(receive, headers, 0 if scope.get(LATE) else BODY_TIMEOUT_S)
                 await until_disconnect(receive, self._answer(partial(self._handler, request), request, send, exchange))
         except (ApiError, KeyringError) as error:
-            await self._send(self._refuse(to_api_error(error)), send, exchange)
+            await self._send(self._refuse(to_api_error(error), exchange.request_id), send, exchange)
         except (ClientDisconnectedError, OSError):
             self._client_left(exchange)
         except asyncio.CancelledError:  # Serve does so too, when it is the first to see that the client has left
@@ -170,7 +170,7 @@ class Endpoint:
             api_error = to_api_error(error)
             if api_error.status >= 500 and not isinstance(error, DeploymentError | BusyError | OverdueError):
                 log.exception("request failed", extra={"id": request.id, "path": self._route})
-            reply = self._refuse(api_error)
+            reply = self._refuse(api_error, exchange.request_id)
         await self._send(reply, send, exchange)
 
     async def _send(self, reply: Reply, send: Send, exchange: Exchange) -> None:
@@ -195,7 +195,7 @@ class Endpoint:
         self._exchanges.left(self._route)
 
 
-def _error_reply(error: ApiError) -> Reply:
+def _error_reply(error: ApiError, request_id: str) -> Reply:
     return json_reply(error.body(), error.status, dict(error.headers))
 
 

@@ -165,6 +165,8 @@ async def relay(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Look
     _compare(sent.ranking, formats.usage_of(request.kind, raw), used)
     if lookup.guard:
         raw = await lookup.guard.whole(raw)
+    if completing := formats.completing_of(request):
+        raw = completing.whole(raw)
     tiers.keep(lookup, formats.from_json(request.kind), raw)
     lookup.ticket.ended()
     return Reply(200, headers, JSON_TYPE, raw)
@@ -173,13 +175,15 @@ async def relay(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Look
 async def _stream(request: Generation, sent: Sent, tiers: CacheTiers, lookup: Lookup, used: Used) -> AsyncIterator[bytes]:
     """The replica's bytes as they come; what is kept is read from a copy, once the last one is there."""
     copy, parse = formats.copy_of(request, tiers.copy_limit(lookup)), formats.from_stream(request.kind)
-    events = formats.events_of(request)
+    events, completing = formats.events_of(request), formats.completing_of(request)
     rules = lookup.guard.events(request) if lookup.guard else None
     judge = lookup.guard if lookup.guard and lookup.guard.judges_answers else None
     try:
         async for chunk in sent.chunks():
             if rules:
                 chunk = rules.feed(chunk)
+            if completing:
+                chunk = completing.feed(chunk)
             is_whole = copy.feed(chunk)
             if is_whole and judge is None:
                 tiers.keep(lookup, parse, copy.raw)

@@ -5,6 +5,8 @@ from typing import Any, Final
 from serve_app.errors import ApiError
 from serve_app.replies import Reply, json_reply
 
+REQUEST_ID: Final = "request-id"
+"""The header that Anthropic's clients read."""
 _TYPES: Final = {
     401: "authentication_error",
     403: "permission_error",
@@ -21,5 +23,5 @@ def body_of(error: ApiError) -> dict[str, Any]:
     return {"type": "error", "error": {"type": _TYPES.get(error.status, usual), "message": error.message}}
 
 
-def refuse(error: ApiError) -> Reply:
-    return json_reply(body_of(error), error.status, dict(error.headers))
+def refuse(error: ApiError, request_id: str) -> Reply:
+    return json_reply(body_of(error), error.status, {**error.headers, REQUEST_ID: request_id})

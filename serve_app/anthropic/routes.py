@@ -5,6 +5,7 @@ import random
 import msgspec
 
 from deployments.replica_client import Call
+from serve_app.anthropic.errors import REQUEST_ID
 from serve_app.anthropic.requests import parse_count, parse_message
 from serve_app.endpoint import Handler, HttpRequest
 from serve_app.media import refuse_remote_media
@@ -16,8 +17,6 @@ from serve_app.tenants import caller_of
 
 PATH = "/v1/messages"
 COUNT = f"{PATH}/count_tokens"
-_REQUEST_ID = "request-id"
-"""The header that Anthropic's clients read."""
 
 
 class _Counted(msgspec.Struct):
@@ -34,7 +33,7 @@ class MessageRoutes:
     async def create(self, request: HttpRequest) -> Reply:
         caller = caller_of(request.headers, request.id, request.principal)
         reply = await self._pipeline.generate(parse_message(request.body), caller)
-        reply.headers = {**reply.headers, _REQUEST_ID: request.id}
+        reply.headers = {**reply.headers, REQUEST_ID: request.id}
         return reply
 
     async def count(self, request: HttpRequest) -> Reply:
@@ -54,4 +53,4 @@ class MessageRoutes:
             counted = msgspec.json.decode(raw, type=_Counted).input_tokens
         finally:
             ticket.end()
-        return json_reply({"input_tokens": counted}, headers={**ticket.headers, _REQUEST_ID: request.id})
+        return json_reply({"input_tokens": counted}, headers={**ticket.headers, REQUEST_ID: request.id})

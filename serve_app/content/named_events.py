@@ -10,9 +10,8 @@ from serve_app.content.base import Matcher, Rule
 from serve_app.content.items import CALLS, REFUSAL, end, judge_of, left_of, without_calls
 from serve_app.content.json_text import JsonStream
 from serve_app.content.stream import Stream
-from serve_app.openai.formats import named
 from serve_app.openai.requests import Generation
-from serve_app.openai.sse import END, WholeEvents
+from serve_app.openai.sse import END, WholeEvents, named
 
 _DELTAS: Final = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 _DONE: Final = ("text", "refusal", "arguments", "input")

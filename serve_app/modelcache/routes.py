@@ -49,7 +49,7 @@ def refusal_of(principal: Principal) -> Response | None:
     return None if principal.cache == "on" else bodies.refused(403, "This key may not use the semantic cache.")
 
 
-def refuse(error: ApiError) -> Reply:
+def refuse(error: ApiError, request_id: str) -> Reply:
     """What does not reach this protocol's handlers, in its own shape."""
     status, body = bodies.refused(error.status, error.message)
     return json_reply(body, status, dict(error.headers))

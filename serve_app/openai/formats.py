@@ -7,11 +7,14 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from serve_app.anthropic import errors as anthropic
+from serve_app.anthropic.message_fields import CompletingMessage
 from serve_app.errors import ApiError
 from serve_app.openai import answers, kept, sse
+from serve_app.openai.completing import Completing
 from serve_app.openai.kinds import WITH_CHOICES, Kind
 from serve_app.openai.replay import ID_PREFIXES, fill, render
 from serve_app.openai.requests import Generation
+from serve_app.openai.response_fields import CompletingResponse
 
 
 class _Details(msgspec.Struct):
@@ -173,7 +176,14 @@ def replayed(request: Generation, raw: bytes, request_id: str, created: int) -> 
     if request.kind in WITH_CHOICES:
         return fill(render(raw, request.kind, stream=request.stream, include_usage=request.include_usage), response_id, created)
     own = {"id": response_id, **({"created_at": created} if request.kind == "response" else {})}
-    return kept.replayed(raw, KEPT[request.kind], own, stream=request.stream)
+    return kept.replayed(raw, KEPT[request.kind], own, request.body, stream=request.stream)
+
+
+def completing_of(request: Generation) -> Completing | None:
+    """What engines' answers pass before they are kept and sent. None: nothing is left out of them."""
+    if request.kind == "response":
+        return CompletingResponse(request.body)
+    return CompletingMessage() if request.kind == "message" else None
 
 
 class _NamedCopy(sse.StreamCopy):
@@ -197,16 +207,11 @@ def events_of(request: Generation) -> sse.WholeEvents | NamedEvents:
     return sse.WholeEvents(drop_usage=not request.include_usage, null_usage=request.include_usage)
 
 
-def named(value: Mapping[str, Any]) -> bytes:
-    """An event that has its type for a name."""
-    return b"event: %s\ndata: %s\n\n" % (value["type"].encode(), msgspec.json.encode(value))
-
-
 def broken_off(request: Generation, error: ApiError, events: sse.WholeEvents | NamedEvents) -> bytes:
     """The last event of a stream that ended too soon."""
     if request.kind == "message":
-        return named(anthropic.body_of(error))
+        return sse.named(anthropic.body_of(error))
     if isinstance(events, NamedEvents):
         told = {"code": error.code or error.type, "message": error.message, "param": error.param}
-        return named({"type": "error", "sequence_number": events.passed, **told})
+        return sse.named({"type": "error", "sequence_number": events.passed, **told})
     return sse.event(error.body())

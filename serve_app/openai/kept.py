@@ -5,10 +5,12 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from serve_app.openai.sse import END
+from serve_app.anthropic.message_fields import complete_message
+from serve_app.openai.response_fields import OF_REQUEST, complete, ending
+from serve_app.openai.sse import END, named
 
-_OWN: Final = frozenset({"id", "created_at"})
-"""Fields that belong to one answer."""
+_OWN: Final = frozenset({"id", "created_at", "completed_at", "store", *OF_REQUEST})
+"""Fields that belong to one answer, or to the request that it was given to."""
 _NOT_KEPT: Final = frozenset({"kv_transfer_params", "ec_transfer_params", "metrics", "input_messages", "output_messages"})
 _DELTAS: Final = {"text": ("text_delta", "text"), "thinking": ("thinking_delta", "thinking")}
 _LAST: Final = ("message_stop", "response.completed", "response.incomplete")
@@ -120,14 +122,18 @@ def _add(block: dict[str, Any], delta: dict[str, Any]) -> None:
             block[key] = block.get(key, "") + delta[key]
 
 
-def replayed(raw: bytes, kind: Kept, own: Mapping[str, Any], *, stream: bool) -> bytes:
-    """A kept answer, with `own` id and time. Raises `msgspec.DecodeError` for one that was damaged, or is of another kind."""
+def replayed(raw: bytes, kind: Kept, own: Mapping[str, Any], asked: Mapping[str, Any], *, stream: bool) -> bytes:
+    """A kept answer to a request with the body `asked`, with `own` id and time.
+
+    Raises `msgspec.DecodeError` for one that was damaged, or is of another kind.
+    """
     msgspec.json.decode(raw, type=kind)
     answer = {**own, **msgspec.json.decode(raw)}
+    answer = complete(answer, asked, answer["created_at"]) if kind is KeptResponse else complete_message(answer)
     if not stream:
         return msgspec.json.encode(answer)
     values = _message_events(answer) if kind is KeptMessage else _response_events(answer)
-    return b"".join(b"event: %s\ndata: %s\n\n" % (value["type"].encode(), msgspec.json.encode(value)) for value in values)
+    return b"".join(map(named, values))
 
 
 def _message_events(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -165,12 +171,12 @@ def _response_events(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _unnumbered(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    begun = {**answer, "status": "in_progress", "incomplete_details": None, "output": [], "usage": None}
+    begun = {**answer, "status": "in_progress", "incomplete_details": None, "completed_at": None, "output": [], "usage": None}
     yield {"type": "response.created", "response": begun}
     yield {"type": "response.in_progress", "response": begun}
     for index, item in enumerate(answer["output"]):
         yield from _item_events(item, index)
-    yield {"type": "response.completed", "response": answer}  # as vLLM ends it, whatever the status
+    yield {"type": ending(answer), "response": answer}
 
 
 def _item_events(item: dict[str, Any], index: int) -> Iterator[dict[str, Any]]:

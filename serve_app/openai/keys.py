@@ -9,6 +9,7 @@ from cache.policy import Dialogue
 from serve_app.errors import InvalidRequestError
 from serve_app.openai.kinds import WITH_CHOICES
 from serve_app.openai.requests import Generation
+from serve_app.openai.response_fields import OF_REQUEST
 
 _NOT_THE_ANSWER = frozenset(
     {
@@ -28,7 +29,7 @@ _NOT_THE_ANSWER = frozenset(
 )
 """Fields that never change what is answered. Every other one is part of the key, also those not known here."""
 
-_OF_THE_WAY = frozenset({"stream", "stream_options", "cache", "priority", "request_id", "store"})
+_OF_THE_WAY = frozenset({"stream", "stream_options", "cache", "priority", "request_id", "store", *OF_REQUEST})
 """Those of a response or a message. Responses repeat all others, and objects in turns reach the prompt as they are written."""
 
 _ORDERED = frozenset({"response_format", "structured_outputs", "tools", "functions", "documents", "chat_template_kwargs"})

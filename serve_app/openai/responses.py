@@ -5,7 +5,7 @@ stored here: what would need it is refused, with what to do instead.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -46,6 +46,9 @@ class ResponseRequest(msgspec.Struct, kw_only=True):
     include: list[str] | None = None
     metadata: dict[str, str] | None = None
     user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority"] | None = None
     priority: Annotated[int, Meta(ge=-1000, le=1000)] | None = None
     cache_salt: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
     cache: CacheOptions | None = None

@@ -1,6 +1,6 @@
 """Server-sent events, as OpenAI uses them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -48,6 +48,11 @@ _NULL_USAGE = b',"usage":null}'
 
 def event(value: Any) -> bytes:
     return b"data: " + msgspec.json.encode(value) + END
+
+
+def named(value: Mapping[str, Any]) -> bytes:
+    """An event that has its type for a name."""
+    return b"event: %s\ndata: %s\n\n" % (value["type"].encode(), msgspec.json.encode(value))
 
 
 def payloads(raw: bytes) -> Iterator[bytes]:

@@ -39,6 +39,36 @@ def complete(http: httpx.Client, system: System, chat: dict[str, Any]) -> Post:
 
 
 @pytest.fixture
+def asked(chat: dict[str, Any]) -> str:
+    """What no other test asks."""
+    return str(chat["messages"][0]["content"])
+
+
+@pytest.fixture
+def respond(http: httpx.Client, system: System, asked: str) -> Post:
+    """The same for a response."""
+
+    def post(*, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
+        usual = {"model": system.model, "input": asked, "max_output_tokens": 16, "temperature": 0}
+        body = {key: value for key, value in {**usual, **fields}.items() if value is not None}
+        return http.post("/v1/responses", json=body, headers=headers)
+
+    return post
+
+
+@pytest.fixture
+def say(http: httpx.Client, system: System, asked: str) -> Post:
+    """The same for one of Anthropic's messages."""
+
+    def post(*, path: str = "/v1/messages", headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
+        usual = {"model": system.model, "messages": [{"role": "user", "content": asked}], "max_tokens": 16, "temperature": 0}
+        body = {key: value for key, value in {**usual, **fields}.items() if value is not None}
+        return http.post(path, json=body, headers=headers)
+
+    return post
+
+
+@pytest.fixture
 def embed(http: httpx.Client) -> Post:
     def post(**fields: Any) -> httpx.Response:
         return http.post("/v1/embeddings", json={"model": ENCODER, "input": "A cat sat on the mat.", **fields})

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from serve_app.openai.formats import named
+from serve_app.openai.sse import named
 from tests.serve_app.fakes import MODEL
 
 RESPONSE_USAGE = {

@@ -4,9 +4,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from deployments.errors import ReplicaLostError
+from serve_app.openai.response_fields import complete
+from serve_app.openai.sse import END
 from tests.serve_app.clients import client_of, error_of
 from tests.serve_app.fakes import CONTEXT, MODEL, TEXT, FakeAnswer, World, make_world
 from tests.serve_app.formats import response, response_events, values_of
@@ -31,7 +34,8 @@ async def test_a_response_is_the_engines(http: httpx.AsyncClient, world: World) 
     world.replicas.script += [FakeAnswer([response(TEXT)])] * 2
     for outcome, fields in (("miss", {}), ("bypass", {"cache": {"mode": "off"}})):
         answer = await http.post("/v1/responses", json={**ASKED, **fields})
-        assert (answer.status_code, answer.content) == (200, response(TEXT))
+        told = answer.json()
+        assert (answer.status_code, told) == (200, complete(msgspec.json.decode(response(TEXT)), ASKED, told["completed_at"]))
         assert (answer.headers["x-mygo-cache"], answer.headers["x-mygo-replica"]) == (outcome, "r1")
     assert [call.path for call in world.replicas.calls] == ["/v1/responses"] * 2
 
@@ -39,7 +43,11 @@ async def test_a_response_is_the_engines(http: httpx.AsyncClient, world: World) 
 async def test_a_stream_is_the_engines_and_its_usage_is_counted(http: httpx.AsyncClient, world: World) -> None:
     world.replicas.script.append(FakeAnswer(response_events(TEXT)))
     answer = await http.post("/v1/responses", json={**ASKED, "stream": True})
-    assert answer.content == b"".join(response_events(TEXT))
+    fresh = response_events(TEXT)
+    told = answer.content.split(END)[:-1]
+    assert [msgspec.json.decode(each.partition(b"data: ")[2])["sequence_number"] for each in told] == list(range(len(fresh)))
+    deltas = [each for each in fresh if b".delta" in each]
+    assert [each + END for each in told if b".delta" in each] == deltas
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert "stream_options" not in world.replicas.bodies[0]
     world.replicas.script.append(FakeAnswer([response(TEXT)]))
@@ -96,6 +104,9 @@ async def test_what_the_model_has_said_goes_back_in_one_piece(http: httpx.AsyncC
         ({"max_output_tokens": CONTEXT + 1}, "max_output_tokens"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"temperature": 3}, "temperature"),
+        ({"service_tier": "first"}, "service_tier"),
+        ({"safety_identifier": 7}, "safety_identifier"),
+        ({"prompt_cache_key": ["a"]}, "prompt_cache_key"),
         ({"input": []}, "input"),
         ({"input": None}, "input"),
     ],

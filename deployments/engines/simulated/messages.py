@@ -107,7 +107,8 @@ class MessageEncoder:
     def full(self) -> bytes:
         text = "".join(self.generation.choices[0].answer.pieces)
         usage = self._usage(self.generation.completion_tokens)
-        return _encode({**self._message(), **self._stopped(), "content": [{"type": "text", "text": text}], "usage": usage})
+        whole = {**self._message(), **self._stopped(), "content": [{"type": "text", "text": text}], "usage": usage}
+        return _encode({key: value for key, value in whole.items() if value is not None})  # vLLM leaves nulls out
 
     def _message(self) -> dict[str, Any]:
         head = {"id": f"msg_{self.request_id}", "type": "message", "role": "assistant", "model": self.model}

@@ -13,6 +13,8 @@ from deployments.engines.simulated.generation import Generation
 from deployments.engines.simulated.protocol import Positive, Sampling
 
 _encode = msgspec.json.encode
+_TOOL = {"description": None, "parameters": None, "strict": None, "defer_loading": None}
+"""What vLLM says of a tool of which the request does not."""
 
 
 class InputPart(msgspec.Struct):
@@ -50,6 +52,11 @@ class ResponsesRequest(Sampling, kw_only=True):
     text: dict[str, Any] | None = None
     metadata: dict[str, str] | None = None
     parallel_tool_calls: bool | None = None
+    max_tool_calls: int | None = None
+    reasoning: dict[str, Any] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority"] = "auto"
+    truncation: Literal["auto", "disabled"] | None = "disabled"
+    user: str | None = None
 
     @property
     def length(self) -> tuple[str, int | None]:
@@ -87,7 +94,7 @@ class ResponseEncoder:
                 self._event("response.created", response=begun),
                 self._event("response.in_progress", response=begun),
                 self._event("response.output_item.added", output_index=0, item=item),
-                self._event("response.content_part.added", **self._place(), part=_part("")),
+                self._event("response.content_part.added", **self._place(), part={**_part(""), "logprobs": []}),
             ]
         )
 
@@ -105,7 +112,7 @@ class ResponseEncoder:
         yield self._event("response.output_text.done", **self._place(), text=text, logprobs=[])
         yield self._event("response.content_part.done", **self._place(), part=_part(text))
         yield self._event("response.output_item.done", output_index=0, item=self._item())
-        yield self._event("response.completed", response=self._whole())
+        yield self._event("response.completed", response=self._whole())  # as vLLM ends it, whatever the status
 
     def failed(self, body: dict[str, Any]) -> bytes:
         """An error in the middle of a stream."""
@@ -127,7 +134,7 @@ class ResponseEncoder:
         return {"item_id": f"msg_{self.request_id}", "output_index": 0, "content_index": 0}
 
     def _item(self) -> dict[str, Any]:
-        head = {"id": f"msg_{self.request_id}", "type": "message", "role": "assistant", "status": "completed"}
+        head = {"id": f"msg_{self.request_id}", "type": "message", "role": "assistant", "status": "completed", "phase": None}
         return {**head, "content": [_part(self._text)]}
 
     def _whole(self) -> dict[str, Any]:
@@ -148,23 +155,41 @@ class ResponseEncoder:
         }
 
     def _response(self) -> dict[str, Any]:
-        """What the response has in common with what is told of it beforehand: the request's own fields, as OpenAI repeats them."""
+        """What the response has in common with what is told of it beforehand: the request's own fields, as far as vLLM repeats them.
+
+        It has fewer than OpenAI's reference requires, and a null for each that was not asked for.
+        """
         asked = self.request
+        (_, limits), *_ = self.generation.task.prompts
         return {
             "id": f"resp_{self.request_id}",
             "object": "response",
             "created_at": self.created,
             "model": self.model,
-            "error": None,
             "incomplete_details": None,
             "instructions": asked.instructions,
-            "max_output_tokens": asked.max_output_tokens,
+            "background": False,
+            "max_output_tokens": limits.max_tokens,
+            "max_tool_calls": asked.max_tool_calls,
+            "previous_response_id": None,
+            "prompt": None,
+            "reasoning": asked.reasoning,
+            "service_tier": asked.service_tier,
+            "top_logprobs": None,
+            "truncation": asked.truncation,
+            "user": asked.user,
+            "presence_penalty": asked.presence_penalty or 0.0,
+            "frequency_penalty": asked.frequency_penalty or 0.0,
+            "kv_transfer_params": None,
+            "ec_transfer_params": None,
+            "input_messages": None,
+            "output_messages": None,
             "metadata": asked.metadata,
             "parallel_tool_calls": asked.parallel_tool_calls is not False,
             "temperature": 1.0 if asked.temperature is None else asked.temperature,
             "text": asked.text,
             "tool_choice": asked.tool_choice or ("auto" if asked.tools else "none"),
-            "tools": asked.tools or [],
+            "tools": [{**_TOOL, **tool} for tool in asked.tools or ()],
             "top_p": 1.0 if asked.top_p is None else asked.top_p,
             "usage": None,
         }

@@ -9,6 +9,7 @@ import pytest
 
 from deployments.errors import NoReplicaError, ReplicaLostError
 from serve_app.anthropic.errors import body_of
+from serve_app.anthropic.message_fields import CompletingMessage
 from serve_app.errors import AuthenticationError, ForbiddenError, RateLimitError, TooLargeError, UpstreamError
 from tests.serve_app.clients import client_of
 from tests.serve_app.fakes import CONTEXT, MODEL, TEXT, FakeAnswer, World, make_world
@@ -43,7 +44,7 @@ async def test_a_message_is_the_engines(http: httpx.AsyncClient, world: World) -
     for outcome, fields in (("miss", {}), ("bypass", {"cache": {"mode": "off"}})):
         asked = {**ASKED, **fields}
         answer = await http.post("/v1/messages?beta=true", json=asked, headers={"x-request-id": "r-7", "anthropic-version": "2023-06-01"})
-        assert (answer.status_code, answer.content) == (200, message(TEXT))
+        assert (answer.status_code, answer.content) == (200, CompletingMessage().whole(message(TEXT)))
         assert (answer.headers["x-mygo-cache"], answer.headers["request-id"]) == (outcome, "r-7")
     assert [call.path for call in world.replicas.calls] == ["/v1/messages"] * 2
 
@@ -51,7 +52,7 @@ async def test_a_message_is_the_engines(http: httpx.AsyncClient, world: World) -
 async def test_a_stream_is_the_engines_and_its_usage_is_counted(http: httpx.AsyncClient, world: World) -> None:
     world.replicas.script.append(FakeAnswer(message_events(TEXT)))
     answer = await http.post("/v1/messages", json={**ASKED, "stream": True})
-    assert answer.content == b"".join(message_events(TEXT))
+    assert answer.content == CompletingMessage().feed(b"".join(message_events(TEXT)))
     world.replicas.script.append(FakeAnswer([message(TEXT)]))
     left = (await http.post("/v1/messages", json={**ASKED, "system": ""})).headers["x-ratelimit-remaining-tokens"]
     assert int(left) == 1000 - 9 - 14  # all tokens of the first prompt, cached ones too; 4 and 10 are expected of this one
@@ -103,6 +104,14 @@ async def test_errors_have_anthropics_shape_wherever_they_come_from(http: httpx.
     ):
         answer = await http.request(method, path, json=body)
         assert (answer.status_code, error_in(answer)["type"]) == (status, kind)
+
+
+async def test_an_errors_request_has_an_id_where_anthropics_clients_read_it(http: httpx.AsyncClient, world: World) -> None:
+    world.replicas.script.append(NoReplicaError("none"))
+    for path, body in (("/v1/messages", {}), ("/v1/messages", ASKED), ("/v1/messages/count_tokens", {})):
+        answer = await http.post(path, json=body, headers={"x-request-id": "r-8"})
+        assert answer.status_code >= 400
+        assert answer.headers["request-id"] == "r-8"
 
 
 def test_each_status_has_its_type() -> None:
