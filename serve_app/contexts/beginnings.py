@@ -1,6 +1,7 @@
 """What marks are about: the beginnings of prompts, and their names."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,17 +44,18 @@ def named(request: Generation, namespace: str) -> tuple[Mark, ...]:
 
 def _named(mark: Mark, beginning: dict[str, Any], common: list[Any], rest: dict[str, Any]) -> Mark:
     name = hashlib.sha256(msgspec.json.encode([common, {**rest, **beginning}])).digest()
-    return replace(mark, name=name, has_media=has_media(beginning.get("system"), beginning["messages"]))
+    return replace(mark, name=name, has_media=has_media(beginning["messages"], beginning.get("system")))
 
 
-def has_media(*values: Any) -> bool:
-    """Whether there is more than text in messages or their parts: then tokens alone do not tell which KV it is."""
-    for value in values:
-        if isinstance(value, list):
-            if has_media(*value):
-                return True
-        elif isinstance(value, dict):
-            is_text = "role" in value or type_of(value) in _TEXTS or value.keys() == {"text"}
-            if not is_text or has_media(value.get("content")):
-                return True
-    return False
+def has_media(messages: Sequence[Mapping[str, Any]], system: Any = None) -> bool:
+    """Whether there is more than text in messages or a system prompt: then tokens alone do not tell which KV it is."""
+    return _is_more_than_text(system) or any(_is_more_than_text(message.get("content")) for message in messages)
+
+
+def _is_more_than_text(content: Any) -> bool:
+    if isinstance(content, list):
+        return any(map(_is_more_than_text, content))
+    if not isinstance(content, dict):
+        return False
+    is_text = type_of(content) in _TEXTS or content.keys() == {"text"}  # whatever else it has, such as a role of its own
+    return not is_text or _is_more_than_text(content.get("content"))

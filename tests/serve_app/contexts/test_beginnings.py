@@ -134,8 +134,8 @@ def test_marks_of_one_request_have_names_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("value", "has"),
     [
-        (None, False),
-        ("text", False),
+        ([], False),
+        ([{"role": "user", "content": None}], False),
         ([{"role": "user", "content": "text"}], False),
         ([{"role": "user", "content": [{"type": "text", "text": "a"}, {"text": "b"}]}], False),
         ([{"role": "user", "content": [{"type": "tool_result", "content": [{"type": "text", "text": "a"}]}]}], False),
@@ -143,7 +143,23 @@ def test_marks_of_one_request_have_names_of_their_own() -> None:
         ([{"role": "user", "content": [{"image_url": "data:,"}]}], True),
         ([{"role": "user", "content": [{"type": ["text"], "text": "a"}]}], True),
         ([{"role": "user", "content": [{"type": "tool_result", "content": [{"type": "image", "source": {}}]}]}], True),
+        ([{"role": "user", "content": [{"type": "image_url", "role": "user", "image_url": {"url": "data:,"}}]}], True),
+        ([{"role": "user", "content": {"role": "user", "content": "a"}}], True),
     ],
 )
 def test_media(value: Any, has: bool) -> None:
     assert has_media(value) == has
+
+
+@pytest.mark.parametrize(
+    ("system", "has"),
+    [
+        (None, False),
+        ("text", False),
+        ([{"type": "text", "text": "a"}], False),
+        ([{"type": "image", "source": {}}], True),
+        ([{"type": "image", "role": "system", "source": {}}], True),
+    ],
+)
+def test_media_in_a_system_prompt(system: Any, has: bool) -> None:
+    assert has_media([], system) == has
