@@ -76,8 +76,10 @@ class KeptPrefix:
     def is_held_by(self, owner: str, now: float) -> bool:
         return any(hold.owner == owner and hold.until > now for hold in self.holds.values())
 
-    def forget_ended(self, now: float) -> None:
-        self.holds = {holder: hold for holder, hold in self.holds.items() if hold.until > now}
+    def forget_ended(self, now: float) -> list[str]:
+        """Returns whose the holds were that are over: an owner for each."""
+        ended = [holder for holder, hold in self.holds.items() if hold.until <= now]
+        return [self.holds.pop(holder).owner for holder in ended]
 
     def is_news(self, by_s: float) -> bool:
         """Whether ends differ from those that the replica was told by more than `by_s` seconds, or holders are others."""

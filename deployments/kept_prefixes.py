@@ -9,12 +9,13 @@ import contextlib
 import hashlib
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import msgspec
 
-from cache.prefix.keys import Tokens, begins, common
+from cache.prefix.keys import KeyCounts, Tokens, begins, common
 from cache.prefix.router import Prompt
 from deployments.accounts import write_work
 from deployments.errors import DeploymentError
@@ -41,6 +42,7 @@ SILENT_S = 2.0
 MAX_AT_ONCE = 4
 MAX_PREFIXES = 128
 """Of one tenant."""
+_NOTHING = KeyCounts()
 
 
 class KeptPrefixes:
@@ -60,6 +62,8 @@ class KeptPrefixes:
         self._clock = clock
         self._watcher = watcher or NoWatcher()
         self._prefixes: dict[int, KeptPrefix] = {}
+        self._held: defaultdict[str, KeyCounts] = defaultdict(KeyCounts)
+        """By tenant: the chains of its holds."""
         self._checked: dict[str, float] = {}
         self._silent_since: dict[str, float] = {}
         self._dropped: dict[str, set[tuple[int, str]]] = {}
@@ -78,7 +82,7 @@ class KeptPrefixes:
 
     def tokens_of(self, owner: str) -> int:
         """Kept for a tenant; beginnings that prefixes have in common count once."""
-        return len(self._keys_of(owner)) * self._routing.router.block_size
+        return len(self._held_by(owner)) * self._routing.router.block_size
 
     def is_full(self, owner: str, key: int) -> bool:
         """The tenant has as many prefixes as it may have, and this is none of them."""
@@ -87,14 +91,30 @@ class KeptPrefixes:
 
     def more_tokens(self, owner: str, keys: Sequence[int]) -> int:
         """That a prefix with these keys adds to those."""
-        return len(set(keys) - self._keys_of(owner)) * self._routing.router.block_size
+        return self._held_by(owner).new(keys) * self._routing.router.block_size
 
     def _of(self, owner: str) -> list[KeptPrefix]:
         now = self._clock()
         return [each for each in self._prefixes.values() if each.is_held_by(owner, now)]
 
-    def _keys_of(self, owner: str) -> set[int]:
-        return {key for each in self._of(owner) for key in each.chain.keys}
+    def _held_by(self, owner: str) -> KeyCounts:
+        self._forget_ended(self._clock())
+        return self._held.get(owner, _NOTHING)
+
+    def _let_go(self, owner: str, chain: Chain) -> None:
+        """One of its holds is gone."""
+        self._held[owner].remove(chain.keys)
+        if not self._held[owner]:
+            del self._held[owner]
+
+    def _forget_ended(self, now: float) -> None:
+        for key, each in tuple(self._prefixes.items()):
+            for owner in each.forget_ended(now):
+                self._let_go(owner, each.chain)
+            if not each.holds:
+                del self._prefixes[key]
+                if each.replica and each.until_told > now:
+                    self._dropped.setdefault(each.replica, set()).update(each.leave())
 
     async def measure(self, whole: Call, beginnings: Sequence[Call]) -> list[Tokens] | None:
         """The tokens that the prompt of `whole` has in common with each of the others. None: they could not be rendered."""
@@ -122,7 +142,10 @@ class KeptPrefixes:
         if prefix is None:
             prefix = self._prefixes[key] = KeptPrefix(chain)
             self._woken.set()
-        hold = prefix.holds.setdefault(holder, Hold(owner, until))
+        hold = prefix.holds.get(holder)
+        if hold is None:
+            hold = prefix.holds[holder] = Hold(owner, until)
+            self._held[owner].add(prefix.chain.keys)
         hold.until = max(hold.until, until)
         return prefix
 
@@ -141,8 +164,10 @@ class KeptPrefixes:
     def drop(self, key: int, holder: str) -> None:
         """At once, unless others hold it, too. Nothing happens if it is not kept."""
         prefix = self._prefixes.get(key)
-        if prefix is None or prefix.holds.pop(holder, None) is None:
+        hold = prefix.holds.pop(holder, None) if prefix else None
+        if prefix is None or hold is None:
             return
+        self._let_go(hold.owner, prefix.chain)
         self._woken.set()
         if prefix.holds:
             return
@@ -180,12 +205,7 @@ class KeptPrefixes:
     def _look(self) -> None:
         """Forgets what is over, and has placed what has no place."""
         now = self._clock()
-        for key, each in tuple(self._prefixes.items()):
-            each.forget_ended(now)
-            if not each.holds:
-                del self._prefixes[key]
-                if each.replica and each.until_told > now:
-                    self._dropped.setdefault(each.replica, set()).update(each.leave())
+        self._forget_ended(now)
         there = {replica.id for replica in self._directory.known}
         silent = {name for name in there if self._directory.is_silent(name)}
         self._silent_since = {name: self._silent_since.get(name, now) for name in silent}

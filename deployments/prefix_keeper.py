@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from cache.prefix.keys import BlockKeys, Tokens, begins
+from cache.prefix.keys import BlockKeys, KeyCounts, Tokens, begins
 from cache.prefix.mirror import CLEARED, Change
 from deployments.channel.asgi import relayed
 from deployments.channel.frames import Request
@@ -63,8 +63,6 @@ class Kept(msgspec.Struct, array_like=True, frozen=True):
     key: int
     state: Literal["kept", "unknown", "full"]
     """`unknown`: its tokens are to be sent; `full`: this replica keeps no more."""
-    lost: int = 0
-    """Blocks of it that are not in the cache at the moment."""
     uses: int = 0
     recomputed: int = 0
     """Blocks that were lost and computed again, ever."""
@@ -118,6 +116,8 @@ class PrefixKeeper:
         self._share = share
         self._clock = clock
         self._prefixes: dict[int, _Prefix] = {}
+        self._held = KeyCounts()
+        """Of all of them."""
         self._subscription: Subscription | None = None
         self._cached: set[int] = set()
         """Keys of the device's blocks, while something is kept."""
@@ -128,7 +128,7 @@ class PrefixKeeper:
     @property
     def kept_blocks(self) -> int:
         """Prefixes that begin alike are counted once."""
-        return len({key for prefix in self._prefixes.values() for key in prefix.keys})
+        return len(self._held)
 
     def order(self, orders: Sequence[Order]) -> list[Kept]:
         self._follow()
@@ -169,9 +169,9 @@ class PrefixKeeper:
         if not known.lives(now):
             if known.task:
                 known.task.cancel()
-            del self._prefixes[order.key]
+            self._remove(order.key)
             return Kept(order.key, "unknown")
-        return Kept(order.key, "kept", self._lost(known), known.uses, known.recomputed)
+        return Kept(order.key, "kept", known.uses, known.recomputed)
 
     def _new(self, order: Order) -> _Prefix | None:
         """None: there is no room, or it cannot be seen what the engine's cache holds."""
@@ -179,18 +179,21 @@ class PrefixKeeper:
         keys = self._keys.chain(self._keys.root(order.salt, order.adapter), tokens)
         if not keys or keys[-1] != order.key or not self._feed.is_connected or len(self._prefixes) >= MAX_PREFIXES:
             return None
-        held = {key for prefix in self._prefixes.values() for key in prefix.keys}
-        if len(held.union(keys)) > self._share * self._blocks:
+        if len(self._held) + self._held.new(keys) > self._share * self._blocks:
             return None
         prefix = _Prefix(keys, tokens, order.salt, order.adapter, {}, -np.inf, self._moved, 0)
         self._prefixes[order.key] = prefix
+        self._held.add(keys)
         return prefix
+
+    def _remove(self, key: int) -> None:
+        self._held.remove(self._prefixes.pop(key).keys)
 
     def _look(self) -> None:
         self._follow()
         now = self._clock()
         for key in [key for key, prefix in self._prefixes.items() if not prefix.lives(now)]:
-            del self._prefixes[key]
+            self._remove(key)
         running = [prefix for prefix in self._prefixes.values() if prefix.task]
         due = [prefix for prefix in self._prefixes.values() if not prefix.task and self._is_due(prefix, now)]
         for prefix in sorted(due, key=lambda each: -len(each.keys)):  # what one begins with is used with it
@@ -240,7 +243,8 @@ class PrefixKeeper:
             return start.status
 
     def _lost(self, prefix: _Prefix) -> int:
-        return sum(key not in self._cached for key in prefix.keys)
+        """Blocks of it that are not in the cache at the moment."""
+        return len(prefix.keys) - sum(map(self._cached.__contains__, prefix.keys))
 
     def _follow(self) -> None:
         """What has become of the device's blocks."""

@@ -11,6 +11,8 @@ do not collide: among 10 million blocks with a probability of 1 in 20,000, and a
 """
 
 import hashlib
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from operator import mul
 from typing import Any
@@ -107,6 +109,33 @@ def common(one: Tokens, other: Tokens) -> int:
 def begins(chain: Sequence[int], other: Sequence[int]) -> bool:
     """Whether one chain of keys is the beginning of another, or all of it: a key is of all that comes before it, too."""
     return len(chain) <= len(other) and chain[-1:] == other[len(chain) - 1 : len(chain)]
+
+
+class KeyCounts:
+    """The keys of several chains, all of which begin at roots. What they have in common counts once."""
+
+    def __init__(self) -> None:
+        self._chains: Counter[int] = Counter()
+        """How many chains have a key."""
+
+    def __len__(self) -> int:
+        return len(self._chains)
+
+    def add(self, chain: Sequence[int]) -> None:
+        self._chains.update(chain)
+
+    def remove(self, chain: Sequence[int]) -> None:
+        """One that was added."""
+        chains = self._chains
+        for key in chain:
+            if chains[key] > 1:
+                chains[key] -= 1
+            else:
+                del chains[key]
+
+    def new(self, chain: Sequence[int]) -> int:
+        """How many keys of a chain are in none of these. Before one that is in one of them are none but such."""
+        return len(chain) - bisect_left(chain, True, key=lambda key: key not in self._chains)
 
 
 def _mix(value: int) -> int:

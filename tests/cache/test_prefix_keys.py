@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.prefix.keys import MASK, BlockKeys
+from cache.prefix.keys import MASK, BlockKeys, KeyCounts
 
 KEYS = BlockKeys(b"secret", 4)
 token = st.integers(0, 2**32 - 1)
@@ -91,3 +91,19 @@ def test_keys_are_plain_integers() -> None:
 def test_a_block_has_at_least_one_token() -> None:
     with pytest.raises(ValueError, match="positive"):
         BlockKeys(b"secret", 0)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=12), max_size=8), st.data())
+def test_what_chains_have_in_common_counts_once(beginnings: list[list[int]], data: st.DataObject) -> None:
+    keys = BlockKeys(b"secret", 1)
+    chains = [keys.chain(keys.root(), tokens) for tokens in beginnings]
+    counts = KeyCounts()
+    for chain in chains:
+        counts.add(chain)
+    gone = data.draw(st.sets(st.sampled_from(range(len(chains))))) if chains else set()
+    for at in gone:
+        counts.remove(chains[at])
+    left = {key for at, chain in enumerate(chains) if at not in gone for key in chain}
+    assert len(counts) == len(left)
+    for chain in chains:
+        assert counts.new(chain) == len(set(chain) - left)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 from deployments.config import SimulatedEngineConfig
@@ -90,6 +90,16 @@ async def keeping_of(ingress: Ingress) -> AsyncIterator[Keeping]:
         yield keeping
     finally:
         task.cancel()
+
+
+class Keys(list[int]):
+    """Of a chain. Knows how often all of them were gone through."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.passes += 1
+        return super().__iter__()
 
 
 def holders(nodes: list[Node], prefix: KeptPrefix) -> list[str]:

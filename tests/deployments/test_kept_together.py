@@ -8,7 +8,7 @@ import pytest
 from deployments.config import ModelConfig
 from deployments.kept_prefix import Chain, KeptPrefix
 from deployments.prefix_keeper import Order
-from tests.deployments.keeping import BLOCK, ENGINE, OWNER, Keeping, holders, keeping_of, uses
+from tests.deployments.keeping import BLOCK, ENGINE, OWNER, Keeping, Keys, holders, keeping_of, uses
 from tests.deployments.prefix_fleet import SALT, Node, ingress_of, nodes_of
 from tests.deployments.servers import eventually
 
@@ -176,3 +176,42 @@ async def test_an_order_that_is_over_when_it_comes_begins_nothing() -> None:
         assert [answer.state for answer in nodes[0].keeper.order([order])] == ["unknown"]
         await asyncio.sleep(0)
         assert not nodes[0].keeper._prefixes
+
+
+async def test_keys_of_what_a_replica_keeps_are_not_gone_through_for_others_nor_to_say_that_it_does() -> None:
+    """A mark on each turn of a long chat makes hundreds of chains, each with thousands of keys."""
+    async with nodes_of("a", config=ENGINE) as nodes, ingress_of(*nodes) as ingress:
+        nodes[0].keeping.cancel()  # it may go through those that it uses
+        keeper, chain = nodes[0].keeper, await Keeping(ingress).chain()
+        orders = [
+            Order(chain.keys[blocks - 1], {"one": 60.0}, SALT, None, chain.tokens[: blocks * BLOCK].tobytes()) for blocks in (*NESTED, 9)
+        ]
+        assert keeper.order(orders[:1])[0].state == "kept"
+        keys = keeper._prefixes[orders[0].key].keys = Keys(keeper._prefixes[orders[0].key].keys)
+        assert [answer.state for answer in keeper.order(orders)] == ["kept"] * 4
+        assert keeper.kept_blocks == NESTED[-1]
+        await keeper._use(keeper._prefixes[orders[-1].key])
+        assert keys.passes == 0
+        keeper.order([Order(order.key, {"one": 0.0}) for order in orders[1:]])
+        assert (keeper.kept_blocks, keys.passes) == (NESTED[0], 0)
+
+
+async def test_keys_of_what_a_tenant_has_kept_are_not_gone_through_for_its_requests() -> None:
+    async with nodes_of("a", config=ENGINE) as nodes, ingress_of(*nodes) as ingress, keeping_of(ingress) as keeping:
+        chain = await keeping.chain()
+        keys = Keys(chain.keys[:8])
+        keeping.prefixes.keep(OWNER, "marks", Chain(keys, chain.tokens[: 8 * BLOCK], SALT), 60.0)
+        passes = keys.passes
+        assert keeping.prefixes.tokens_of(OWNER) == 8 * BLOCK
+        assert keeping.prefixes.more_tokens(OWNER, chain.keys) == len(chain.tokens) - 8 * BLOCK
+        assert keys.passes == passes
+
+
+async def test_what_is_over_counts_for_nobody() -> None:
+    async with nodes_of("a", config=ENGINE) as nodes, ingress_of(*nodes) as ingress:
+        keeping = Keeping(ingress)
+        prefix = await keeping.keep(holder="short", for_s=0.0)  # nobody has looked for it
+        assert keeping.prefixes.tokens_of(OWNER) == 0
+        assert keeping.prefixes.more_tokens(OWNER, prefix.chain.keys) == len(prefix.chain.tokens)
+        await keeping.keep(holder="short", for_s=60.0)
+        assert keeping.prefixes.tokens_of(OWNER) == len(prefix.chain.tokens)
