@@ -8,6 +8,7 @@ DeploymentError
 │   ├── SilentError       it has said nothing for too long
 │   └── OversizeError     this end was given more than a frame may hold
 ├── NoReplicaError        no replica takes the request
+├── RenderError           a prompt's tokens could not be had now
 ├── QueueFullError        the request would wait for too long
 └── ReplicaLostError      a replica broke off its answer
     └── SilentReplicaError   it has said nothing for too long
@@ -48,6 +49,10 @@ class OversizeError(ChannelError):
 
 class NoReplicaError(DeploymentError):
     """No replica takes the request."""
+
+
+class RenderError(DeploymentError):
+    """A prompt's tokens could not be had now: nothing is said of the prompt."""
 
 
 class QueueFullError(DeploymentError):

@@ -117,7 +117,10 @@ class KeptPrefixes:
                     self._dropped.setdefault(each.replica, set()).update(each.leave())
 
     async def measure(self, whole: Call, beginnings: Sequence[Call]) -> list[Tokens] | None:
-        """The tokens that the prompt of `whole` has in common with each of the others. None: they could not be rendered."""
+        """The tokens that the prompt of `whole` has in common with each of the others. None: it has no prompt, or there is no replica.
+
+        Raises `RenderError`.
+        """
         replicas = self._directory.replicas
         if not replicas:
             return None

@@ -1,6 +1,7 @@
 """Prompts' tokens, from the engines' own templates and tokenizers, each replica asked in its turn."""
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import math
@@ -13,8 +14,9 @@ import numpy as np
 from cachetools import LRUCache
 
 from cache.prefix.keys import Tokens
-from deployments.errors import DeploymentError
+from deployments.errors import DeploymentError, RenderError
 from deployments.head_start import HeadStart
+from deployments.private_app import NO_PROMPT
 from deployments.replica_client import Call, ReplicaClient
 from deployments.replicas import Replica
 from deployments.reports import ENCODE_PATH, RENDER_PATH, TARGET_HEADER
@@ -84,9 +86,15 @@ class Renderer:
         self._asked_at = self._clock()
 
     async def prompt(self, replicas: Sequence[Replica], call: Call) -> Tokens | None:
-        """The tokens of a request's prompt; None if they could not be had."""
+        """The tokens of a request's prompt; None if they could not be had, for whatever reason."""
+        with contextlib.suppress(RenderError):
+            return await self.tokens(replicas, call)
+        return None
+
+    async def tokens(self, replicas: Sequence[Replica], call: Call) -> Tokens | None:
+        """The tokens of a request's prompt; None if the engine makes no prompt of it. Raises `RenderError`."""
         began = self._clock()
-        tokens = await self._ask(replicas, RENDER_PATH, {TARGET_HEADER: call.path}, call.body)
+        tokens = await self._asked(replicas, RENDER_PATH, {TARGET_HEADER: call.path}, call.body)
         self._took(self._clock() - began)
         return tokens
 
@@ -165,6 +173,13 @@ class Renderer:
         return True
 
     async def _ask(self, replicas: Sequence[Replica], path: str, headers: Mapping[str, str], body: bytes) -> Tokens | None:
+        """None: they could not be had, for whatever reason."""
+        with contextlib.suppress(RenderError):
+            return await self._asked(replicas, path, headers, body)
+        return None
+
+    async def _asked(self, replicas: Sequence[Replica], path: str, headers: Mapping[str, str], body: bytes) -> Tokens | None:
+        """None: the engine has none for this. Raises `RenderError`, which counts as taking all the time that there is."""
         self._turn += 1
         replica = replicas[self._turn % len(replicas)]
         try:
@@ -174,11 +189,15 @@ class Renderer:
                     raw = b"".join([chunk async for chunk in answer.chunks()])
                 finally:
                     await answer.close()
-            return np.frombuffer(raw, np.uint32) if answer.status == 200 else None
+            if answer.status == NO_PROMPT:
+                return None
+            if answer.status != 200:
+                raise RenderError(f"the replica answered with the status {answer.status}")
+            return np.frombuffer(raw, np.uint32)
         except (DeploymentError, TimeoutError, ValueError) as error:
             self._took(LIMIT_S)
             log.warning("a prompt was not rendered", extra={"replica": replica.id, "error": type(error).__name__})
-            return None
+            raise RenderError("a prompt's tokens could not be had") from error
 
 
 def _name(block: str, whose: str) -> bytes:

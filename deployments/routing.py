@@ -225,9 +225,9 @@ class Routing:
         return Prompt(keys.chain(keys.root(salt, adapter), tokens), len(tokens), is_whole)
 
     async def tokens(self, call: Call) -> Tokens | None:
-        """Of a request's prompt; None if they could not be had."""
+        """Of a request's prompt; None if there is no replica, or no prompt. Raises `RenderError`."""
         replicas = self._directory.replicas
-        return await self._renderer.prompt(replicas, call) if replicas else None
+        return await self._renderer.tokens(replicas, call) if replicas else None
 
     def keys_of(self, block_size: int) -> BlockKeys:
         if self._keys is None or self._keys.block_size != block_size:

@@ -38,7 +38,7 @@ class ResponseRoutes:
             tokens = await pipeline.routing.tokens(call)
         finally:
             ticket.end()
-        if tokens is None:  # the engine's reasons are in its answers only
+        if tokens is None:  # the engine makes no prompt of it; its reasons are in its answers only
             message = "The engine could not read this, or it is longer than its context. A response to the same input says what is wrong."
             raise InvalidRequestError(message, param="input", code="invalid_prompt")
         return json_reply({"object": "response.input_tokens", "input_tokens": len(tokens)}, headers=ticket.headers)

@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import msgspec
 from cachetools import LRUCache
 
+from deployments.errors import RenderError
 from deployments.kept_prefix import Chain, KeptPrefix, State
 from deployments.kept_prefixes import KeptPrefixes, changed
 from deployments.replica_client import Call
@@ -146,7 +147,7 @@ class Contexts:
         return prefix is not None and prefix.state == "kept"
 
     async def measured(self, context: Context) -> Chain | None:
-        """Its prefix. None: it cannot be told, or is shorter than a block."""
+        """Its prefix. None: it cannot be told, or is shorter than a block. Raises `RenderError`."""
         return await self.measure(context.model, context.messages, context.tools, context.namespace)
 
     async def measure(self, model: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, namespace: str) -> Chain | None:
@@ -240,7 +241,10 @@ class Contexts:
     async def _find_out(self, request: Generation, marks: Sequence[Mark], caller: Caller, namespace: str) -> None:
         whole, salt, _ = engine_request(request, caller, namespace)
         body, ends = client_body(request), {"add_generation_prompt": False} if request.kind == "chat" else {}
-        found = await self.kept.measure(whole, [changed(whole, **mark.beginning(body, BEHIND), **ends) for mark in marks])
+        try:
+            found = await self.kept.measure(whole, [changed(whole, **mark.beginning(body, BEHIND), **ends) for mark in marks])
+        except RenderError:  # the next request with these marks finds them out
+            return
         for mark, tokens in zip(marks, found or (), strict=False):
             self._marks[mark.name] = self._outcome(mark, self.kept.whole_blocks(tokens, salt, request.adapter), caller, namespace)
 
@@ -294,7 +298,10 @@ class Contexts:
             self._read[context.id] = context
 
     async def _take_over(self, context: Context) -> None:
-        chain = await self.measured(context)
+        try:
+            chain = await self.measured(context)
+        except RenderError:
+            chain = None
         if chain is None:  # there may be no replica yet, or it is too long for this model
             self._not_before[context.id] = self._clock() + AGAIN_S
         else:

@@ -53,6 +53,17 @@ async def test_what_cannot_be_read_has_no_length(http: httpx.AsyncClient, render
     assert (error["code"], error["param"]) == ("invalid_prompt", "input")
 
 
+async def test_what_is_not_counted_in_time_is_not_said_to_be_wrong(
+    http: httpx.AsyncClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late(*args: Any) -> Any:
+        raise TimeoutError
+
+    monkeypatch.setattr(world.replicas, "probe", late)
+    answer = await http.post(COUNT, json={"model": MODEL, "input": "four"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
 @pytest.mark.usefixtures("rendered")
 @pytest.mark.parametrize(
     ("body", "status", "param"),

@@ -12,6 +12,8 @@ import httpx
 
 from deployments.config import SimulatedEngineConfig
 from deployments.kept_prefixes import KeptPrefixes
+from deployments.replica_client import Answer, Call, ReplicaClient
+from deployments.replicas import Replica
 from serve_app.config import load_config
 from serve_app.contexts.service import Contexts
 from serve_app.contexts.store import ContextStore, contexts_url, open_contexts
@@ -63,6 +65,19 @@ class House:
     def knows_kept(self) -> int:
         """What the ingress knows to be kept."""
         return sum(prefix.state == "kept" for prefix in self.contexts.kept._prefixes.values())
+
+
+class NotRendering:
+    """A client of engines that render nothing in time of what has `within`."""
+
+    def __init__(self, client: ReplicaClient, within: bytes = b"") -> None:
+        self._client = client
+        self._within = within
+
+    async def probe(self, call: Call, replica: Replica) -> Answer:
+        if self._within in call.body:
+            raise TimeoutError
+        return await self._client.probe(call, replica)
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from tests.serve_app.contexts.house import (
     RULES,
     SYSTEM,
     House,
+    NotRendering,
     cached,
     house_namespace,
     house_of,
@@ -162,6 +163,12 @@ async def test_what_cannot_be_made(house: House, body: dict[str, Any], param: st
     assert answer.status_code == 400, answer.text
     assert error_of(answer)["param"].startswith(param)
     assert (await house.http.get("/v1/caching", headers=ADA)).json()["data"] == []
+
+
+async def test_what_is_not_measured_in_time_is_not_said_to_be_wrong(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(house.ingress.routing._renderer, "_client", NotRendering(house.ingress.client))
+    answer = await house.http.post("/v1/caching", json={"model": MODEL.name, "messages": [SYSTEM]}, headers=ADA)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
 
 async def test_a_model_that_is_not_there(house: House) -> None:

@@ -27,6 +27,7 @@ from tests.serve_app.contexts.house import (
     RULES,
     SYSTEM,
     House,
+    NotRendering,
     cached,
     house_namespace,
     house_of,
@@ -75,6 +76,16 @@ async def test_a_tenants_marks_are_limited_with_its_contexts(house: House) -> No
     await eventually(lambda: not house.contexts._tasks)
     assert (await house.chat(marked())).headers["x-mygo-context"] == "over_quota"
     assert house.kept() == 4
+
+
+async def test_a_mark_that_is_not_measured_in_time_is_found_out_later(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    renderer, client = house.ingress.routing._renderer, house.ingress.client
+    monkeypatch.setattr(renderer, "_client", NotRendering(client, b'"add_generation_prompt":false'))
+    await house.chat(marked())
+    await eventually(lambda: not house.contexts._tasks)
+    monkeypatch.setattr(renderer, "_client", client)
+    assert (await house.chat(marked())).headers["x-mygo-context"] == "new"
+    await eventually(lambda: house.knows_kept() == 1)
 
 
 async def test_a_mark_on_what_is_shorter_than_a_block(house: House) -> None:
