@@ -302,6 +302,8 @@ class Contexts:
             chain = await self.measured(context)
         except RenderError:
             chain = None
+        if context.id not in self._ends:  # it was deleted meanwhile
+            return
         if chain is None:  # there may be no replica yet, or it is too long for this model
             self._not_before[context.id] = self._clock() + AGAIN_S
         else:
