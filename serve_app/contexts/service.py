@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -78,6 +78,8 @@ class Contexts:
         self._put_off: dict[str, tuple[str, float]] = {}
         """Namespaces and new ends of contexts that were put off by use, and are not noted yet."""
         self._tasks: set[asyncio.Task[None]] = set()
+        """Which find out marks."""
+        self._taking_over: asyncio.Task[None] | None = None
         self._purged_at = clock()
 
     def limit(self, principal: Principal) -> int | None:
@@ -89,20 +91,14 @@ class Contexts:
         keeping = asyncio.ensure_future(self.kept.run())
         try:
             while True:
-                try:
-                    await self.look()
-                except AppError as error:
-                    log.warning("the database of kept contexts did not answer", extra={"error": str(error)})
-                except Exception:  # what is kept stays so without it
-                    log.exception("kept contexts could not be looked for")
+                await _tried(self.look())
                 await asyncio.sleep(POLL_S)
         finally:
-            keeping.cancel()
-            for task in self._tasks:
+            for task in (keeping, *self._tasks, *([self._taking_over] if self._taking_over else ())):
                 task.cancel()
 
     async def look(self) -> None:
-        """Takes over what other ingresses have made, changed and deleted. Raises `ContextStoreError`."""
+        """Takes over what other ingresses have changed and deleted, and begins with what they have made. Raises `ContextStoreError`."""
         now = self._clock()
         if now - self._purged_at >= PURGE_S:
             self._purged_at = now
@@ -119,8 +115,8 @@ class Contexts:
                 del self._keys[context_id]
         self._not_before = {name: at for name, at in self._not_before.items() if name in live and at > now}
         missing = [name for name in live if name not in self._keys and name not in self._not_before]
-        for context in await self.call(ContextStore.read, missing[:PURGED]) if missing else ():
-            await self._take_over(context)
+        if missing and (self._taking_over is None or self._taking_over.done()):  # it may take minutes where engines are slow
+            self._taking_over = asyncio.create_task(_tried(self._take_over(missing[:PURGED])))
 
     async def call(self, work: Callable[Concatenate[ContextStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What a method of the store gives. Raises what it raises, and `ContextStoreError` if it takes too long."""
@@ -297,7 +293,13 @@ class Contexts:
         if _size(context) <= MAX_BYTES:
             self._read[context.id] = context
 
-    async def _take_over(self, context: Context) -> None:
+    async def _take_over(self, ids: Sequence[str]) -> None:
+        """Raises `ContextStoreError`."""
+        for context in await self.call(ContextStore.read, ids):
+            if context.id in self._ends and context.id not in self._keys:
+                await self._take(context)
+
+    async def _take(self, context: Context) -> None:
         try:
             chain = await self.measured(context)
         except RenderError:
@@ -313,6 +315,16 @@ class Contexts:
         self._keys[context.id] = chain.keys[-1]
         for_s = self._ends.get(context.id, context.expires_at) - self._clock()
         return self.kept.keep(context.namespace, context.id, chain, for_s)
+
+
+async def _tried(work: Awaitable[None]) -> None:
+    """What is kept stays so without it."""
+    try:
+        await work
+    except AppError as error:
+        log.warning("the database of kept contexts did not answer", extra={"error": str(error)})
+    except Exception:
+        log.exception("kept contexts could not be looked for")
 
 
 def _size(context: Context) -> int:

@@ -239,7 +239,7 @@ async def test_another_ingress_and_one_that_begins_anew_know_it(house: House) ->
         kept = KeptPrefixes(other.client, other.directory, other.routing, asyncio.get_running_loop().time)
         second = Contexts(house.contexts._open_store, kept, LIMIT, house.clock)
         await second.look()
-        assert kept.tokens_of(house_namespace(second)) == made["tokens"]
+        await eventually(lambda: kept.tokens_of(house_namespace(second)) == made["tokens"])
         await house.http.delete(f"/v1/caching/{made['id']}", headers=ADA)
         await second.look()
         assert kept.tokens_of(house_namespace(second)) == 0

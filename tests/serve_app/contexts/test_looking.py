@@ -4,12 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
+import pytest
+
 from deployments.kept_prefixes import KeptPrefixes
 from deployments.replica_client import Answer, Call, ReplicaClient
 from deployments.replicas import Replica
 from serve_app.contexts.service import Contexts
-from tests.deployments.prefix_fleet import ingress_of
-from tests.serve_app.contexts.house import LIMIT, House
+from serve_app.openai.requests import parse_chat
+from tests.deployments.prefix_fleet import MODEL, ingress_of
+from tests.deployments.servers import eventually
+from tests.serve_app.contexts.house import ADA, LIMIT, RULES, House, house_namespace
 
 
 class Paused:
@@ -37,6 +42,11 @@ async def second_of(house: House) -> AsyncIterator[tuple[Contexts, Paused]]:
         await second.close()
 
 
+async def over(contexts: Contexts) -> None:
+    """What it has seen is taken over."""
+    await eventually(lambda: contexts._taking_over is not None and contexts._taking_over.done())
+
+
 async def test_what_is_deleted_while_it_is_measured_is_not_kept(house: House) -> None:
     made = await house.make()
     async with second_of(house) as (second, paused):
@@ -45,5 +55,37 @@ async def test_what_is_deleted_while_it_is_measured_is_not_kept(house: House) ->
         second.forget(made["id"])
         paused.may.set()
         await looking
+        await over(second)
         assert second.kept._prefixes == {}
         assert second._keys == {}
+
+
+async def test_while_contexts_are_measured_others_are_looked_after(house: House) -> None:
+    deleted, used = await house.make(), await house.make(f"Other {RULES}", ttl="1m")
+    namespace = house_namespace(house.contexts)
+    async with second_of(house) as (second, paused):
+        await asyncio.wait_for(second.look(), 1)
+        await asyncio.wait_for(paused.asked.wait(), 1)
+        await house.http.delete(f"/v1/caching/{deleted['id']}", headers=ADA)
+        messages = [{"role": "cache", "content": f"cache_id={used['id']};reset_ttl=100"}, {"role": "user", "content": "Which?"}]
+        await second.begun(parse_chat(msgspec.json.encode({"model": MODEL.name, "messages": messages})), namespace)
+        await asyncio.wait_for(second.look(), 1)
+        assert (await house.http.get(f"/v1/caching/{used['id']}", headers=ADA)).json()["expired_at"] == house.now + 100
+        assert second._ends.keys() == {used["id"]}
+        paused.may.set()
+        await over(second)
+        assert second._keys.keys() == {used["id"]}
+
+
+async def test_what_goes_wrong_when_contexts_are_taken_over_is_tried_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await house.make()
+    async with second_of(house) as (second, paused):
+        paused.may.set()
+        with monkeypatch.context() as patched:
+            patched.setattr(second, "measured", None)
+            await second.look()
+            await over(second)
+        assert second._keys == {}
+        await second.look()
+        await over(second)
+        assert second._keys.keys() == {made["id"]}
