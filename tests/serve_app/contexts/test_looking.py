@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -35,7 +36,8 @@ class Paused:
 async def second_of(house: House) -> AsyncIterator[tuple[Contexts, Paused]]:
     """What another ingress knows of contexts when it looks, and what it renders with."""
     async with ingress_of(*house.nodes, name="two") as other:
-        paused = other.routing._renderer._client = Paused(other.client)
+        paused: Any = Paused(other.client)
+        other.routing._renderer._client = paused
         kept = KeptPrefixes(other.client, other.directory, other.routing, asyncio.get_running_loop().time)
         second = Contexts(house.contexts._open_store, kept, LIMIT, house.clock)
         yield second, paused
