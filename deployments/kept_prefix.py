@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cache.prefix.keys import Tokens
@@ -25,6 +25,10 @@ class Chain:
     salt: str
     adapter: str | None = None
     """Whose KV it is."""
+
+    def within(self, longer: "Chain") -> "Chain":
+        """The same, in the memory of one that it begins: of a long chat every turn may be marked."""
+        return replace(self, keys=longer.keys[: len(self.keys)], tokens=longer.tokens[: len(self.tokens)])
 
 
 @dataclass(slots=True)

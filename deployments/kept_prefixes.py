@@ -143,13 +143,24 @@ class KeptPrefixes:
         key, until = chain.keys[-1], self._clock() + for_s
         prefix = self._prefixes.get(key)
         if prefix is None:
-            prefix = self._prefixes[key] = KeptPrefix(chain)
+            prefix = self._new(chain)
             self._woken.set()
         hold = prefix.holds.get(holder)
         if hold is None:
             hold = prefix.holds[holder] = Hold(owner, until)
             self._held[owner].add(prefix.chain.keys)
         hold.until = max(hold.until, until)
+        return prefix
+
+    def _new(self, chain: Chain) -> KeptPrefix:
+        longer = next((each.chain for each in self._prefixes.values() if begins(chain.keys, each.chain.keys)), None)
+        if longer:
+            chain = chain.within(longer)
+        else:  # what is in the memory of a longer one is so already
+            for each in self._prefixes.values():
+                if begins(each.chain.keys, chain.keys):
+                    each.chain = each.chain.within(chain)
+        prefix = self._prefixes[chain.keys[-1]] = KeptPrefix(chain)
         return prefix
 
     async def placed(self, prefix: KeptPrefix, limit_s: float) -> State:

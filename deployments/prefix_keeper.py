@@ -93,6 +93,10 @@ class _Prefix:
         self.ends = {holder: end for holder, end in self.ends.items() if end > now}
         return bool(self.ends)
 
+    def begin(self, longer: "_Prefix") -> None:
+        """Gives up its memory for that of one that it begins: of a long chat every turn may be marked."""
+        self.keys, self.tokens = longer.keys[: len(self.keys)], longer.tokens[: len(self.tokens)]
+
 
 class PrefixKeeper:
     """Of one replica, in its event loop, in which `run` must run."""
@@ -182,6 +186,12 @@ class PrefixKeeper:
         if len(self._held) + self._held.new(keys) > self._share * self._blocks:
             return None
         prefix = _Prefix(keys, tokens, order.salt, order.adapter, {}, -np.inf, self._moved, 0)
+        longer = next((each for each in self._prefixes.values() if begins(keys, each.keys)), None)
+        if longer:
+            prefix.begin(longer)
+        else:  # what is in the memory of a longer one is so already
+            for each in self._used_with(prefix):
+                each.begin(prefix)
         self._prefixes[order.key] = prefix
         self._held.add(keys)
         return prefix

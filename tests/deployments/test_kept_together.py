@@ -1,8 +1,11 @@
 """Prefixes that are held several times, that others go on from, or that are an adapter's."""
 
 import asyncio
+from dataclasses import replace
+from itertools import pairwise, permutations
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deployments.config import ModelConfig
@@ -18,8 +21,18 @@ NESTED = (8, 16, 32)
 
 async def nested(keeping: Keeping) -> list[KeptPrefix]:
     chain = await keeping.chain()
-    parts = [Chain(chain.keys[:blocks], chain.tokens[: blocks * BLOCK], SALT) for blocks in NESTED]
-    return [keeping.prefixes.keep(OWNER, "marks", part, 60.0) for part in parts]
+    return [keeping.prefixes.keep(OWNER, "marks", beginning(keeping, chain, blocks), 60.0) for blocks in NESTED]
+
+
+def beginning(keeping: Keeping, chain: Chain, blocks: int) -> Chain:
+    """As if it had been measured itself."""
+    found = keeping.prefixes.whole_blocks(chain.tokens[: blocks * BLOCK], SALT)
+    assert found
+    return found
+
+
+def whole_order(chain: Chain) -> Order:
+    return Order(chain.keys[-1], {"one": 60.0}, SALT, None, chain.tokens.tobytes())
 
 
 async def test_each_holder_has_an_end_of_its_own() -> None:
@@ -182,14 +195,13 @@ async def test_keys_of_what_a_replica_keeps_are_not_gone_through_for_others_nor_
     """A mark on each turn of a long chat makes hundreds of chains, each with thousands of keys."""
     async with nodes_of("a", config=ENGINE) as nodes, ingress_of(*nodes) as ingress:
         nodes[0].keeping.cancel()  # it may go through those that it uses
-        keeper, chain = nodes[0].keeper, await Keeping(ingress).chain()
-        orders = [
-            Order(chain.keys[blocks - 1], {"one": 60.0}, SALT, None, chain.tokens[: blocks * BLOCK].tobytes()) for blocks in (*NESTED, 9)
-        ]
-        assert keeper.order(orders[:1])[0].state == "kept"
+        keeper, keeping = nodes[0].keeper, Keeping(ingress)
+        chain, other = await keeping.chain(), await keeping.chain("Other rules. " * 60)
+        orders = [whole_order(part) for part in (*(beginning(keeping, chain, blocks) for blocks in NESTED), other)]
+        assert [answer.state for answer in keeper.order(orders[:3])] == ["kept"] * 3
         keys = keeper._prefixes[orders[0].key].keys = Keys(keeper._prefixes[orders[0].key].keys)
         assert [answer.state for answer in keeper.order(orders)] == ["kept"] * 4
-        assert keeper.kept_blocks == NESTED[-1]
+        assert keeper.kept_blocks == NESTED[-1] + len(other.keys)
         await keeper._use(keeper._prefixes[orders[-1].key])
         assert keys.passes == 0
         keeper.order([Order(order.key, {"one": 0.0}) for order in orders[1:]])
@@ -200,7 +212,7 @@ async def test_keys_of_what_a_tenant_has_kept_are_not_gone_through_for_its_reque
     async with nodes_of("a", config=ENGINE) as nodes, ingress_of(*nodes) as ingress, keeping_of(ingress) as keeping:
         chain = await keeping.chain()
         keys = Keys(chain.keys[:8])
-        keeping.prefixes.keep(OWNER, "marks", Chain(keys, chain.tokens[: 8 * BLOCK], SALT), 60.0)
+        keeping.prefixes.keep(OWNER, "marks", replace(beginning(keeping, chain, 8), keys=keys), 60.0)
         passes = keys.passes
         assert keeping.prefixes.tokens_of(OWNER) == 8 * BLOCK
         assert keeping.prefixes.more_tokens(OWNER, chain.keys) == len(chain.tokens) - 8 * BLOCK
@@ -215,3 +227,24 @@ async def test_what_is_over_counts_for_nobody() -> None:
         assert keeping.prefixes.more_tokens(OWNER, prefix.chain.keys) == len(prefix.chain.tokens)
         await keeping.keep(holder="short", for_s=60.0)
         assert keeping.prefixes.tokens_of(OWNER) == len(prefix.chain.tokens)
+
+
+@pytest.mark.parametrize("lengths", list(permutations(NESTED)))
+async def test_what_begins_another_is_in_memory_once(lengths: tuple[int, ...]) -> None:
+    async with nodes_of("a", config=ENGINE) as nodes, ingress_of(*nodes) as ingress:
+        keeping = Keeping(ingress)
+        chain = await keeping.chain()
+        chains = {blocks: beginning(keeping, chain, blocks) for blocks in lengths}
+        for each in chains.values():
+            nodes[0].keeper.order([whole_order(each)])
+            keeping.prefixes.keep(OWNER, "marks", each, 60.0)
+        held: list[Any] = [prefix.chain for _, prefix in sorted(keeping.prefixes._prefixes.items())]
+        kept: list[Any] = [prefix for _, prefix in sorted(nodes[0].keeper._prefixes.items())]
+        for all_of_them in (held, kept):
+            assert len(all_of_them) == len(NESTED)
+            for one, other in pairwise(all_of_them):
+                assert np.shares_memory(one.tokens, other.tokens)
+                assert one.keys[0] is other.keys[0]
+            for each in all_of_them:
+                assert each.keys == chain.keys[: len(each.keys)]
+                assert each.tokens.tolist() == chain.tokens[: len(each.keys) * BLOCK].tolist()
