@@ -68,8 +68,8 @@ def looks_of_word(word: str) -> set[str]:
 
 
 def differs_in_script(folded: str, word: str) -> bool:
-    """Whether it is another one than the folded word that it looks like, by more than an l for an i."""
-    return all(char == own or not (char.isascii() and own.isascii()) for char, own in zip(folded, word, strict=False))
+    """Whether it is another one than the folded word that it looks like, by more than an l for an i: all that differ within ASCII."""
+    return any(char != own and not (char.isascii() and own.isascii()) for char, own in zip(folded, word, strict=False))
 
 
 def is_disguise(folded: str) -> bool:

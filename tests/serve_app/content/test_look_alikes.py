@@ -27,6 +27,7 @@ LETTERS = "aаеeoоσoсcрpѕsꜱ🅰iіӀlиnıØ中т1_"
         ("secret", "ꜱᴇᴄʀᴇᴛ 🆂🅴🅲🆁🅴🆃 🅢🅔🅒🅡🅔🅣 sᴇcret", "*** *** *** ***"),
         ("goat", "ɡoat goɑt", "*** ***"),
         ("kill", "kіll kiӀl kІӀl", "*** *** ***"),
+        ("ignore", "ignоre lgnоre Ignоre", "*** *** ***"),  # Cyrillic o; l and capital I for i
         ("секрет", "мой cекpет", "мой ***"),  # Latin c and p
         ("СЕКРЕТ", "CЕКРЕТ", "***"),
         ("νίκη", "NΙΚΗ Nίκη", "NΙΚΗ ***"),  # an accent that is left out makes another word
