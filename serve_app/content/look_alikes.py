@@ -32,6 +32,7 @@ def _read() -> dict[str, str]:
 
 
 _LETTERS = _read()
+_SMALL = str.maketrans({char: letter.replace("i", "l") for char, letter in _LETTERS.items()} | {"i": "l"})
 
 
 class _Looks(dict[int, str]):
@@ -58,13 +59,18 @@ _looks = _Looks()
 
 
 def looks(text: str) -> str:
-    """What the folded text looks like, character by character of it."""
+    """What the folded text looks like, character by character of it, with its capitals."""
     return text.translate(_looks)
+
+
+def looks_small(folded: str) -> str:
+    """The same without capitals, whose looks are others in some scripts."""
+    return folded.translate(_SMALL)
 
 
 def looks_of_word(word: str) -> set[str]:
     """In small letters, capitals, and both."""
-    return {looks(each) for each in (word, word.lower(), word.upper(), word.title())}
+    return {looks_small(fold(word)), *map(looks, (word, word.lower(), word.upper(), word.title()))}
 
 
 def differs_in_script(folded: str, word: str) -> bool:
