@@ -4,7 +4,7 @@ Of a chat, a response or a message: what its turns and instructions say, part by
 Of a completion: its prompts, and what is to follow (`suffix`).
 
 Programs read calls and tools, so only blocking rules are for them, but for descriptions. Keys are checked as well: they come to the model
-with the rest, but for those that JSON schemas have.
+with the rest, but for those that JSON schemas have. Of documents that a chat brings all is masked but keys.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,13 +14,13 @@ from serve_app.content.base import Matcher, Rule
 from serve_app.content.json_text import passed_json
 from serve_app.content.stream import passed
 from serve_app.errors import InvalidRequestError
-from serve_app.openai.kinds import PROMPTS
+from serve_app.openai.kinds import BESIDE, PROMPTS
 from serve_app.openai.requests import Generation
 
-_BESIDE = ("tools", "documents", "chat_template_kwargs")
-"""Fields that templates put into a prompt, beside its texts."""
 _DESCRIPTION = "description"
-_MASKED = frozenset({"content", "text", "refusal", "reasoning", "reasoning_content", "thinking", _DESCRIPTION})
+_DOCUMENTS = "documents"
+"""What documents are, and all that is in them."""
+_MASKED = frozenset({"content", "text", "refusal", "reasoning", "reasoning_content", "thinking", _DESCRIPTION, _DOCUMENTS})
 _JSON = "arguments"
 _GIVEN = "input"
 """What a call gives to its tool, and all that is in it: also what `arguments` hold, which some write as an object."""
@@ -61,7 +61,7 @@ class Checked:
         for field, name in _fields(request):
             self.fields[field] = _seen(request.body[field], name, self._passed)
             if self.blocked_by:
-                self.field = field if field in _BESIDE else self.field
+                self.field = field if field in BESIDE else self.field
                 break
 
     def _passed(self, text: str, name: str) -> str:
@@ -97,9 +97,9 @@ def _fields(request: Generation) -> Iterator[tuple[str, str]]:
     for field in PROMPTS[request.kind]:
         if field in request.body:
             yield field, "content"
-    for field in _BESIDE if request.kind != "completion" else ():
+    for field in BESIDE if request.kind != "completion" else ():
         if request.body.get(field) is not None:
-            yield field, _DEFINED
+            yield field, _DOCUMENTS if field == _DOCUMENTS else _DEFINED
 
 
 def _seen(value: Any, name: str, see: See) -> Any:
@@ -119,6 +119,9 @@ def _seen_at(key: str, value: Any, above: str, see: See) -> Any:
     if above in (_JSON, _GIVEN):
         see(key, _GIVEN)
         return _seen(value, _GIVEN, see)
+    if above == _DOCUMENTS:
+        see(key, _DEFINED)
+        return _seen(value, _DOCUMENTS, see)
     if above in (_DEFINED, _DESCRIPTION):
         if key not in _SCHEMAS:
             see(key, _DEFINED)

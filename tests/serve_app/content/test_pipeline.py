@@ -173,6 +173,15 @@ async def test_a_masked_prompt_goes_on_masked() -> None:
     assert world.metrics.content_matches == [("names", "mask")] * 2
 
 
+async def test_documents_that_a_chat_brings_are_masked_in_their_texts() -> None:
+    world = ruled(MASK)
+    brought = [{"title": "Of Bob", "text": "I am Bob", "pages": [{"number": 1, "says": ["Bob", "x"]}]}, "Bob"]
+    await ask(world, chat(documents=brought))
+    masked = [{"title": "Of ***", "text": "I am ***", "pages": [{"number": 1, "says": ["***", "x"]}]}, "***"]
+    assert world.replicas.bodies[0]["documents"] == masked
+    assert (await refused(ruled(BLOCK), chat(documents=[{CANARY: "x"}]))).param == "documents"
+
+
 async def test_a_masked_prompts_documents_are_found_by_what_is_left() -> None:
     world = ruled(MASK)
     await ask(world, chat("Who is Bob?", retrieval={"vector_store_ids": ["vs_1"]}))
