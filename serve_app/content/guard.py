@@ -61,7 +61,11 @@ class Guard:
 
     async def judge(self, request: Generation) -> None:
         """By the model. Raises `InvalidRequestError`, and `UnavailableError`."""
-        if self.moderation and await self.moderation.flags(prompt_text(request)):
+        if self.moderation is None:
+            return
+        is_long = request.prompt_bytes > LONG_BYTES
+        text = await asyncio.to_thread(prompt_text, request) if is_long else prompt_text(request)
+        if await self.moderation.flags(text):
             raise _against(NAME, request.prompt_field)
 
     async def whole(self, raw: bytes) -> bytes:
