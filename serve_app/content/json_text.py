@@ -25,7 +25,7 @@ _PIECE = re.compile(rf"[\\\"](?:[^\\\"]+|{_CODE}|{_SHORT})*+")
 _decode = JSONDecoder(strict=False).decode
 
 
-def _meant(written: str) -> str:
+def meant(written: str) -> str:
     """One character for each escape sequence in it, which are whole; what is none is as it was."""
     if "\\" not in written:
         return written
@@ -59,11 +59,11 @@ class _Reader:
         found = _WHOLE.match(text)
         end = found.end() if found else 0
         self._begun = text[end:]
-        return text[:end], _meant(text[:end])
+        return text[:end], meant(text[:end])
 
     def rest(self) -> tuple[str, str]:
         """Nothing follows."""
-        return self._begun, _meant(self._begun)
+        return self._begun, meant(self._begun)
 
 
 class JsonStream(Stream):
@@ -81,9 +81,9 @@ class JsonStream(Stream):
     def end(self) -> str:
         return self._fed(*self._reader.rest()) + self._written(len(super().end()))
 
-    def _fed(self, written: str, meant: str) -> str:
-        self._waiting.append((written, len(meant)))
-        return self._written(len(super().feed(meant)))
+    def _fed(self, written: str, said: str) -> str:
+        self._waiting.append((written, len(said)))
+        return self._written(len(super().feed(said)))
 
     def _written(self, count: int) -> str:
         """How the next characters were written: nothing is masked, so they are the first that wait."""

@@ -1,7 +1,7 @@
 """Lists of words, all found in one pass by an Aho-Corasick automaton."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import ahocorasick
@@ -67,6 +67,9 @@ class WordMatcher:
                 if at < settled and _is_whole(folded, begin, last, found):
                     matches += (Match(at, end, word.rule) for word in found.words if _is_word(folded[begin : last + 1], word))
         return Scan(settled, matches)
+
+    def begins(self, lines: str) -> Iterator[int]:
+        return (match.start for match in self.scan(lines, 0, is_last=True).matches)
 
     def _unsettled(self, folded: str, shown: list[str], first: int) -> int | None:
         """Where the first word begins that may end later, or whose end may be inside a longer one. None: there is none."""
