@@ -19,7 +19,7 @@ _SHORT = r"\\[\"\\/bfnrt]"
 _ESCAPE = re.compile(rf"{_PAIR}|{_CODE}|{_SHORT}")
 _BEGUN = r"(?:\\(?:u[0-9a-fA-F]{0,3})?)?\Z"
 """The end of a piece, of which more of the text could make an escape sequence."""
-_WHOLE = re.compile(rf"(?:[^\\]+|{_PAIR}|(?!{_HIGH}{_BEGUN}){_CODE}|{_SHORT}|(?!{_BEGUN})\\)*+")
+_WHOLE = re.compile(rf"(?:[^\\]+|{_PAIR}|(?!{_HIGH}{_BEGUN}){_CODE}|{_SHORT}|(?!{_CODE}|{_BEGUN})\\)*+")
 _PIECE = re.compile(rf"[\\\"](?:[^\\\"]+|{_CODE}|{_SHORT})*+")
 """What a JSON string would have to escape, and what follows up to the next such."""
 _decode = JSONDecoder(strict=False).decode

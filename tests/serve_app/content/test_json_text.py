@@ -15,7 +15,7 @@ from tests.serve_app.content.finding import rule
 from tests.serve_app.content.test_stream import cut
 from tests.serve_app.content.test_stream import rules as any_rules
 
-RULES = [rule("secret", "赌博", "a b"), rule("Bob", name="names", mask=True), rule(name="pattern", patterns=['"k": "v'])]
+RULES = [rule("secret", "赌博", "a b", "🚀"), rule("Bob", name="names", mask=True), rule(name="pattern", patterns=['"k": "v'])]
 
 
 def streamed(pieces: list[str], rules: list[Rule]) -> tuple[str, Rule | None]:
@@ -39,6 +39,7 @@ def streamed(pieces: list[str], rules: list[Rule]) -> tuple[str, Rule | None]:
         (r'"\\u0073ecret"', None),  # a backslash, and five characters
         (r'"\\nsecret"', None),
         (r'"\ud83d\ude00 secret"', r'"\ud83d\ude00 '),
+        (r'"a\ud83d\ude80b"', '"a'),
         (r'"\ud83dsecret"', r'"\ud83d'),
         ('{"to": "Bob"}', None),  # nothing is masked
         (r'"\x \u12 \\" \u', None),
