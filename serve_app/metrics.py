@@ -38,7 +38,7 @@ class Metrics(RoutingWatcher, Protocol):
     def write_skipped(self, reason: str) -> None:
         """An answer that could have been kept was not."""
 
-    def content(self, rule: str, action: str) -> None:
+    def content(self, rule: str, action: str, times: int = 1) -> None:
         """A content rule was acted on. `rule`: its name in the configuration."""
 
     def disconnected(self, route: str) -> None:
@@ -131,8 +131,9 @@ class RayMetrics:
     def write_skipped(self, reason: str) -> None:
         self._count(self._skipped, reason)
 
-    def content(self, rule: str, action: str) -> None:
+    def content(self, rule: str, action: str, times: int = 1) -> None:
         self._count(self._content, rule, action)
+        self._counts[self._content, (rule, action)] += times - 1
 
     def disconnected(self, route: str) -> None:
         self._count(self._disconnected, route)

@@ -82,6 +82,7 @@ class _Choice:
         for place in sorted(_places(said), key=lambda place: (place.path != self._path, _rank(place.path))):
             text = place.holder[place.key]
             if text and place.key == _NAME:
+                changed |= self._leave(said, place.path)
                 self._named(place, text)
             elif text:
                 changed |= self._switch(said, place.path)
@@ -121,6 +122,14 @@ class _Choice:
         changed = self._end(said)
         self._path = path
         self._stream = JsonStream(self._rules) if path[-1] == _ARGUMENTS else Stream(self._rules, masks=path[-1] not in _OF_CALLS)
+        return changed
+
+    def _leave(self, said: dict[str, Any], path: Path) -> bool:
+        """For the name at the path, which goes on at once, unless it is of the call whose text it is. Whether something was put in."""
+        if path[:-1] == self._path[:-1] or self.is_blocked:
+            return False
+        changed = self._end(said)
+        self._path, self._stream = (), None
         return changed
 
     def _end(self, said: dict[str, Any]) -> bool:

@@ -5,7 +5,7 @@ alone, not of the pieces: every part of it that a rule describes is a match, als
 masked if it belongs to any match of a masking rule, and an answer ends before the first character of any match of a blocking one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -53,6 +53,9 @@ class Matcher(Protocol):
         """Matches that begin at `start` or later. `text[:start]` is what stands before (the last character of it is enough; empty only
         at the very beginning). `is_last`: nothing follows; then all of the text is settled.
         """
+
+    def begins(self, lines: str) -> Iterable[int]:
+        """Of texts of which each has lines of its own: where matches may begin. At least one place in each text that has a match."""
 
 
 @dataclass(frozen=True, slots=True)

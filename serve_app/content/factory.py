@@ -11,7 +11,7 @@ from serve_app.content.moderation import Moderation
 from serve_app.content.stream import RuleSet
 from serve_app.metrics import Metrics
 
-READING = 2
+READING = 3
 """Raised when rules find more than before in the same text: what was kept without that is not replayed."""
 
 

@@ -53,15 +53,19 @@ class Guard:
 
     def ruled(self, request: Generation, checked: Checked) -> "Ruled":
         """What follows from it."""
-        for rule in checked.matched:
-            self.met(rule)
+        for rule, times in checked.matched.values():
+            self.met(rule, times)
         if checked.blocked_by:
             return Ruled(self, request, refused=_against(checked.blocked_by.name, checked.field))
         return Ruled(self, replace(request, body={**request.body, **checked.fields}) if checked.matched else request)
 
     async def judge(self, request: Generation) -> None:
         """By the model. Raises `InvalidRequestError`, and `UnavailableError`."""
-        if self.moderation and await self.moderation.flags(prompt_text(request)):
+        if self.moderation is None:
+            return
+        is_long = request.prompt_bytes > LONG_BYTES
+        text = await asyncio.to_thread(prompt_text, request) if is_long else prompt_text(request)
+        if await self.moderation.flags(text):
             raise _against(NAME, request.prompt_field)
 
     async def whole(self, raw: bytes) -> bytes:
@@ -106,8 +110,8 @@ class Guard:
             return True
         return not await self.moderation.flags(text_of_answer(answer))
 
-    def met(self, rule: Rule) -> None:
-        self.metrics.content(rule.name, rule.action)
+    def met(self, rule: Rule, times: int = 1) -> None:
+        self.metrics.content(rule.name, rule.action, times)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import re
 from bisect import bisect_left
+from collections.abc import Iterable
 
 from serve_app.content.base import Match, Matcher, Scan
 
@@ -42,6 +43,14 @@ class Visible:
         if scan.settled == len(seen) or len(text) - places[scan.settled] > MAX_HIDDEN + len(seen) - scan.settled:
             return Scan(len(text), matches)
         return Scan(places[scan.settled], matches)
+
+    def begins(self, lines: str) -> Iterable[int]:
+        seen = visible(lines)
+        found = self._matcher.begins(seen)
+        if len(seen) == len(lines):
+            return found
+        places = _places(lines)
+        return [places[place] for place in found]
 
 
 def _places(text: str) -> list[int]:

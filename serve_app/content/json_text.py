@@ -6,25 +6,64 @@ and `\\nsecret` is a word for itself. What passes is the JSON as it was written:
 
 import re
 from collections import deque
+from collections.abc import Iterator
+from json import JSONDecoder
 
 from serve_app.content.base import Matcher
-from serve_app.content.stream import Stream
+from serve_app.content.stream import BLOCK_CHARS, Stream, passed
 
 _HIGH = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
-_UNIT = re.compile(rf"{_HIGH}\\u[dD][c-fC-F][0-9a-fA-F]{{2}}|\\u[0-9a-fA-F]{{4}}|\\[\"\\/bfnrt]|[^\\]+|\\", re.DOTALL)
-_BEGUN = re.compile(rf"(?:{_HIGH})?(?:\\(?:u[0-9a-fA-F]{{0,3}})?)?")
-"""What more of the text could make another unit of."""
-_SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_PAIR = rf"{_HIGH}\\u[dD][c-fC-F][0-9a-fA-F]{{2}}"
+_CODE = r"\\u[0-9a-fA-F]{4}"
+_SHORT = r"\\[\"\\/bfnrt]"
+_ESCAPE = re.compile(rf"{_PAIR}|{_CODE}|{_SHORT}")
+_BEGUN = r"(?:\\(?:u[0-9a-fA-F]{0,3})?)?\Z"
+"""The end of a piece, of which more of the text could make an escape sequence."""
+_WHOLE = re.compile(rf"(?:[^\\]+|{_PAIR}|(?!{_HIGH}{_BEGUN}){_CODE}|{_SHORT}|(?!{_CODE}|{_BEGUN})\\)*+")
+_PIECE = re.compile(rf"[\\\"](?:[^\\\"]+|{_CODE}|{_SHORT})*+")
+"""What a JSON string would have to escape, and what follows up to the next such."""
+_decode = JSONDecoder(strict=False).decode
 
 
-def _meant(unit: str) -> str:
-    """One character for an escape sequence; what is none is as it was."""
-    if unit[0] != "\\" or len(unit) == 1:
-        return unit
-    if len(unit) == 2:
-        return _SHORT.get(unit[1], unit[1])
-    code = int(unit[2:6], 16)
-    return chr(code) if len(unit) == 6 else chr(0x1_0000 + ((code - 0xD800) << 10) + int(unit[8:], 16) - 0xDC00)
+def meant(written: str) -> str:
+    """One character for each escape sequence in it, which are whole; what is none is as it was."""
+    if "\\" not in written:
+        return written
+    string: str = _decode("\\".join(_PIECE.findall('"' + written)) + '"')
+    return string
+
+
+def _length_of(written: str, count: int) -> int:
+    """How much of it says the first `count` characters."""
+    more = 0
+    for escape in _ESCAPE.finditer(written):
+        if escape.start() - more >= count:
+            break
+        more += escape.end() - escape.start() - 1
+    return count + more
+
+
+def _blocks(written: str) -> Iterator[str]:
+    return (written[at : at + BLOCK_CHARS] for at in range(0, len(written), BLOCK_CHARS))
+
+
+class _Reader:
+    """What the pieces of a text mean."""
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def read(self, piece: str) -> tuple[str, str]:
+        """What is whole now, and what is meant by it."""
+        text = self._begun + piece
+        found = _WHOLE.match(text)
+        end = found.end() if found else 0
+        self._begun = text[end:]
+        return text[:end], meant(text[:end])
+
+    def rest(self) -> tuple[str, str]:
+        """Nothing follows."""
+        return self._begun, meant(self._begun)
 
 
 class JsonStream(Stream):
@@ -32,44 +71,40 @@ class JsonStream(Stream):
 
     def __init__(self, rules: Matcher) -> None:
         super().__init__(rules, masks=False)
-        self._begun = ""
-        self._waiting: deque[str] = deque()
-        """Units of which it is not known yet whether they may be sent."""
+        self._reader = _Reader()
+        self._waiting: deque[tuple[str, int]] = deque()
+        """What is written and not sent yet, and how many characters are meant by it."""
 
     def feed(self, piece: str) -> str:
-        return self._written(super().feed(self._read(piece, is_last=False)))
+        return "".join(self._fed(*self._reader.read(block)) for block in _blocks(piece))
 
     def end(self) -> str:
-        rest = super().feed(self._read("", is_last=True))
-        return self._written(rest + super().end())
+        return self._fed(*self._reader.rest()) + self._written(len(super().end()))
 
-    def _read(self, piece: str, is_last: bool) -> str:
-        """What is meant by all that is whole."""
-        text, at, meant = self._begun + piece, 0, []
-        while found := _UNIT.match(text, at):
-            if not is_last and text[at] == "\\" and _BEGUN.fullmatch(text, at):
-                break
-            self._waiting.append(found.group())
-            meant.append(_meant(found.group()))
-            at = found.end()
-        self._begun = text[at:]
-        return "".join(meant)
+    def _fed(self, written: str, said: str) -> str:
+        self._waiting.append((written, len(said)))
+        return self._written(len(super().feed(said)))
 
-    def _written(self, meant: str) -> str:
+    def _written(self, count: int) -> str:
         """How the next characters were written: nothing is masked, so they are the first that wait."""
-        count, written = len(meant), []
+        sent = []
         while count:
-            unit = self._waiting.popleft()
-            length = 1 if unit[0] == "\\" else len(unit)
+            written, length = self._waiting.popleft()
             if length > count:
-                self._waiting.appendleft(unit[count:])
-                unit, length = unit[:count], count
-            written.append(unit)
+                at = _length_of(written, count)
+                self._waiting.appendleft((written[at:], length - count))
+                written, length = written[:at], count
+            sent.append(written)
             count -= length
-        return "".join(written)
+        return "".join(sent)
 
 
 def passed_json(text: str, rules: Matcher) -> tuple[str, Stream]:
     """As `stream.passed`."""
-    stream = JsonStream(rules)
-    return stream.feed(text) + stream.end(), stream
+    if "\\" not in text:
+        return passed(text, rules, masks=False)
+    stream, reader, count = Stream(rules, masks=False), _Reader(), 0
+    for block in _blocks(text):
+        count += len(stream.feed(reader.read(block)[1]))
+    count += len(stream.feed(reader.rest()[1])) + len(stream.end())
+    return text[: _length_of(text, count)] if stream.blocked_by else text, stream

@@ -32,6 +32,7 @@ def _read() -> dict[str, str]:
 
 
 _LETTERS = _read()
+_SMALL = str.maketrans({char: letter.replace("i", "l") for char, letter in _LETTERS.items()} | {"i": "l"})
 
 
 class _Looks(dict[int, str]):
@@ -58,18 +59,23 @@ _looks = _Looks()
 
 
 def looks(text: str) -> str:
-    """What the folded text looks like, character by character of it."""
+    """What the folded text looks like, character by character of it, with its capitals."""
     return text.translate(_looks)
+
+
+def looks_small(folded: str) -> str:
+    """The same without capitals, whose looks are others in some scripts."""
+    return folded.translate(_SMALL)
 
 
 def looks_of_word(word: str) -> set[str]:
     """In small letters, capitals, and both."""
-    return {looks(each) for each in (word, word.lower(), word.upper(), word.title())}
+    return {looks_small(fold(word)), *map(looks, (word, word.lower(), word.upper(), word.title()))}
 
 
 def differs_in_script(folded: str, word: str) -> bool:
-    """Whether it is another one than the folded word that it looks like, by more than an l for an i."""
-    return all(char == own or not (char.isascii() and own.isascii()) for char, own in zip(folded, word, strict=False))
+    """Whether it is another one than the folded word that it looks like, by more than an l for an i: all that differ within ASCII."""
+    return any(char != own and not (char.isascii() and own.isascii()) for char, own in zip(folded, word, strict=False))
 
 
 def is_disguise(folded: str) -> bool:

@@ -38,9 +38,13 @@ class PatternMatcher:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         """At least one rule has a pattern. Raises `PatternError`."""
-        shapes = [(rule, shape_of(pattern)) for rule in rules for pattern in rule.patterns]
+        patterns = [(rule, pattern) for rule in rules for pattern in rule.patterns]
+        shapes = [(rule, shape_of(pattern)) for rule, pattern in patterns]
+        sources = [shape.source for _, shape in shapes]
+        in_lines = [shape_of(pattern, of_lines=True).source for _, pattern in patterns]
         self._each = [(rule, _compiled(shape.source)) for rule, shape in shapes]
-        self._any = _together([shape.source for _, shape in shapes], "")
+        self._any = _together(sources, "")
+        self._in_lines = self._any if in_lines == sources else _together(in_lines, "")
         self._begun = _together([shape.beginnings for _, shape in shapes], r"\z")
 
     def scan(self, text: str, start: int, is_last: bool) -> Scan:
@@ -52,6 +56,21 @@ class PatternMatcher:
             for rule, pattern in self._each:
                 matches += (Match(begin, end, rule) for begin, end in _in_characters(_found(pattern, raw, first, settled), raw, len(text)))
         return Scan(settled if len(raw) == len(text) else len(raw[:settled].decode()), matches)
+
+    def begins(self, lines: str) -> Iterator[int]:
+        raw = lines.encode("utf-8", "replace")
+        for pattern in self._in_lines:
+            yield from (begin for begin, _ in _in_characters(_lines_with(pattern, raw), raw, len(lines)))
+
+
+def _lines_with(pattern: Any, raw: bytes) -> Iterator[tuple[int, int]]:
+    """Where the first match in each line begins, twice."""
+    first = 0
+    while found := pattern.search(raw, first):
+        yield found.start(), found.start()
+        first = raw.find(b"\n", found.start()) + 1
+        if not first:
+            return
 
 
 def _found(pattern: Any, raw: bytes, first: int, settled: int) -> Iterator[tuple[int, int]]:

@@ -17,6 +17,7 @@ _REPEAT = re.compile(r"(?:([*+?])|\{(\d+)(?:(,)(\d*))?\})\??")
 _ESCAPE = re.compile(r"\\(?:[pP](?:\{[^}]*\}|.)|x(?:\{[0-9A-Fa-f]+\}|[0-9A-Fa-f]{2})|[0-7]{1,3}|.)", re.DOTALL)
 _CLASS = re.compile(rf"\[\^?\]?(?:\[:\^?\w+:\]|{_ESCAPE.pattern}|[^\]\\])*\]", re.DOTALL)
 _NOTHING_WIDE = frozenset({"^", "$", r"\b", r"\B", r"\A", r"\z"})
+_OF_LINES = {"^": "(?m:^)", r"\A": "(?m:^)", "$": "(?m:$)", r"\z": "(?m:$)"}
 _MANY = {"*": (0, math.inf), "+": (1, math.inf), "?": (0, 1)}
 
 
@@ -38,9 +39,9 @@ class Shape:
     sets_flags: bool = False
 
 
-def shape_of(pattern: str) -> Shape:
-    """Raises `UnsupportedError`."""
-    reader = _Reader(pattern)
+def shape_of(pattern: str, of_lines: bool = False) -> Shape:
+    """`of_lines`: of one that finds in each line what the pattern would find in a text. Raises `UnsupportedError`."""
+    reader = _Reader(pattern, of_lines)
     shape = reader.alternatives()
     if reader.rest:
         raise UnsupportedError("it was not understood")
@@ -48,8 +49,9 @@ def shape_of(pattern: str) -> Shape:
 
 
 class _Reader:
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, of_lines: bool) -> None:
         self.rest = pattern
+        self._of_lines = of_lines
 
     def alternatives(self) -> Shape:
         """Up to the end of the group. Flags that are set in one alternative hold in those after it."""
@@ -90,7 +92,7 @@ class _Reader:
         if taken == r"\C":
             raise UnsupportedError(r"\C matches parts of characters")
         if taken in _NOTHING_WIDE:
-            return Shape(taken, "", 0, 0)
+            return Shape(_OF_LINES.get(taken, taken) if self._of_lines else taken, "", 0, 0)
         return _one(rf"\{taken}" if taken in ("{", "}", "]") else taken)
 
     def _group(self) -> Shape:

@@ -4,23 +4,24 @@ Of a chat, a response or a message: what its turns and instructions say, part by
 Of a completion: its prompts, and what is to follow (`suffix`).
 
 Programs read calls and tools, so only blocking rules are for them, but for descriptions. Keys are checked as well: they come to the model
-with the rest, but for those that JSON schemas have.
+with the rest, but for those that JSON schemas have. Of documents that a chat brings all is masked but keys.
 """
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from serve_app.content.base import Matcher, Rule
-from serve_app.content.json_text import passed_json
+from serve_app.content.json_text import meant, passed_json
+from serve_app.content.many import MAX_IN_QUESTION, SHORT_CHARS, in_question, is_too_much
 from serve_app.content.stream import passed
 from serve_app.errors import InvalidRequestError
-from serve_app.openai.kinds import PROMPTS
+from serve_app.openai.kinds import BESIDE, PROMPTS
 from serve_app.openai.requests import Generation
 
-_BESIDE = ("tools", "documents", "chat_template_kwargs")
-"""Fields that templates put into a prompt, beside its texts."""
 _DESCRIPTION = "description"
-_MASKED = frozenset({"content", "text", "refusal", "reasoning", "reasoning_content", "thinking", _DESCRIPTION})
+_DOCUMENTS = "documents"
+"""What documents are, and all that is in them."""
+_MASKED = frozenset({"content", "text", "refusal", "reasoning", "reasoning_content", "thinking", _DESCRIPTION, _DOCUMENTS})
 _JSON = "arguments"
 _GIVEN = "input"
 """What a call gives to its tool, and all that is in it: also what `arguments` hold, which some write as an object."""
@@ -51,26 +52,55 @@ class Checked:
     """The request's fields as they may go on, as far as nothing in them is blocked."""
 
     def __init__(self, request: Generation, rules: Matcher) -> None:
+        """Raises `InvalidRequestError` for what takes too long to be masked."""
         self._rules = rules
-        self.matched: list[Rule] = []
+        self._known: dict[tuple[str, str], tuple[str, list[Rule]]] = {}
+        """What became of texts, and of what they are."""
+        self.matched: dict[str, tuple[Rule, int]] = {}
+        """By name the rules that were acted on, and how often."""
         self.blocked_by: Rule | None = None
         self.field = request.prompt_field
         """What an error names: the prompt, or what stands beside it."""
         self.fields: dict[str, Any] = {}
-        """Those that have texts."""
-        for field, name in _fields(request):
+        """Those that have texts, if a rule may have something to say of one."""
+        self._in_question = in_question(_texts(request), rules)
+        for field, name in _fields(request) if self._in_question else ():
             self.fields[field] = _seen(request.body[field], name, self._passed)
             if self.blocked_by:
-                self.field = field if field in _BESIDE else self.field
-                break
+                self.field = field if field in BESIDE else self.field
+                return
+        if is_too_much(self._in_question):
+            message = f"The prompt has more than {MAX_IN_QUESTION} short texts with something that content rules are about."
+            raise InvalidRequestError(message, param=self.field, code="invalid_value")
 
     def _passed(self, text: str, name: str) -> str:
-        if self.blocked_by:
+        if self.blocked_by or _read(text, name) not in self._in_question:
             return text
-        said, stream = passed_json(text, self._rules) if name == _JSON else passed(text, self._rules, masks=name in _MASKED)
-        self.matched += stream.matched
-        self.blocked_by = stream.blocked_by
+        if (text, name) not in self._known:
+            said, stream = passed_json(text, self._rules) if name == _JSON else passed(text, self._rules, masks=name in _MASKED)
+            self._known[text, name] = said, stream.matched
+            self.blocked_by = stream.blocked_by
+        said, matched = self._known[text, name]
+        for rule in matched:
+            self.matched[rule.name] = rule, self.matched.get(rule.name, (rule, 0))[1] + 1
         return said
+
+
+def _texts(request: Generation) -> dict[str, None]:
+    """As rules see them."""
+    texts: dict[str, None] = {}
+
+    def see(text: str, name: str) -> str:
+        texts[_read(text, name)] = None
+        return text
+
+    for field, name in _fields(request):
+        _seen(request.body[field], name, see)
+    return texts
+
+
+def _read(text: str, name: str) -> str:
+    return meant(text) if name == _JSON and len(text) <= SHORT_CHARS else text
 
 
 def require_text(request: Generation) -> None:
@@ -97,9 +127,9 @@ def _fields(request: Generation) -> Iterator[tuple[str, str]]:
     for field in PROMPTS[request.kind]:
         if field in request.body:
             yield field, "content"
-    for field in _BESIDE if request.kind != "completion" else ():
+    for field in BESIDE if request.kind != "completion" else ():
         if request.body.get(field) is not None:
-            yield field, _DEFINED
+            yield field, _DOCUMENTS if field == _DOCUMENTS else _DEFINED
 
 
 def _seen(value: Any, name: str, see: See) -> Any:
@@ -119,6 +149,9 @@ def _seen_at(key: str, value: Any, above: str, see: See) -> Any:
     if above in (_JSON, _GIVEN):
         see(key, _GIVEN)
         return _seen(value, _GIVEN, see)
+    if above == _DOCUMENTS:
+        see(key, _DEFINED)
+        return _seen(value, _DOCUMENTS, see)
     if above in (_DEFINED, _DESCRIPTION):
         if key not in _SCHEMAS:
             see(key, _DEFINED)

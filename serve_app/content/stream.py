@@ -1,7 +1,8 @@
 """A text as it passes rules, piece by piece."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from serve_app.content.base import MASK, Matcher, Rule, Scan
 from serve_app.content.invisible import last_visible
@@ -20,6 +21,9 @@ class RuleSet:
         scans = [each.scan(text, start, is_last) for each in self.matchers]
         settled = min(scan.settled for scan in scans)
         return Scan(settled, [match for scan in scans for match in scan.matches if match.start < settled])
+
+    def begins(self, lines: str) -> Iterator[int]:
+        return chain.from_iterable(each.begins(lines) for each in self.matchers)
 
 
 class Stream:
@@ -76,4 +80,6 @@ class Stream:
 def passed(text: str, rules: Matcher, masks: bool = True) -> tuple[str, Stream]:
     """What of a whole text may be sent, and what is to be known of it."""
     stream = Stream(rules, masks)
+    if len(text) <= BLOCK_CHARS:
+        return stream._advance(text, is_last=True), stream
     return stream.feed(text) + stream.end(), stream

@@ -1,7 +1,7 @@
 """Lists of words, all found in one pass by an Aho-Corasick automaton."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import ahocorasick
@@ -9,7 +9,7 @@ import ahocorasick
 from serve_app.content.base import Match, Rule, Scan
 from serve_app.content.folding import fold, is_accent, is_of_word, origins
 from serve_app.content.invisible import visible
-from serve_app.content.look_alikes import differs_in_script, is_disguise, looks, looks_of_word
+from serve_app.content.look_alikes import differs_in_script, is_disguise, looks, looks_of_word, looks_small
 
 
 class _Word(NamedTuple):
@@ -32,7 +32,8 @@ class _Look(NamedTuple):
 class WordMatcher:
     """A `Matcher`. Words of scripts with spaces match whole words, those of others (Chinese) wherever they stand.
 
-    A text with letters that only look like a word's is in question as `look_alikes` says.
+    A text is looked at as it is written and in small letters: a capital may look like another letter than its small one does. One with
+    letters that only look like a word's is in question as `look_alikes` says.
     """
 
     def __init__(self, rules: Iterable[Rule]) -> None:
@@ -49,24 +50,33 @@ class WordMatcher:
         self._automaton.make_automaton()
 
     def scan(self, text: str, start: int, is_last: bool) -> Scan:
-        folded, look = fold(text), looks(text)
+        folded = fold(text)
+        written, small = looks(text), looks_small(folded)
+        shown = [written] if written == small else [written, small]
         origin = origins(text, folded)
         first = start if origin is None else len(fold(text[:start]))
-        unsettled = None if is_last else self._unsettled(folded, look, first)
+        unsettled = None if is_last else self._unsettled(folded, shown, first)
         settled = len(text) if unsettled is None else unsettled if origin is None else origin[unsettled]
         matches: list[Match] = []
-        for last, found in self._automaton.iter(look, first):
-            begin = last - found.length + 1
-            at, end = (begin, last + 1) if origin is None else (origin[begin], origin[last] + 1)
-            if at < settled and _is_whole(folded, begin, last, found):
-                matches += (Match(at, end, word.rule) for word in found.words if _is_word(folded[begin : last + 1], word))
+        for look in shown:
+            for last, found in self._automaton.iter(look, first):
+                begin = last - found.length + 1
+                if look is not written and written.startswith(look[begin : last + 1], begin):
+                    continue  # it has been found
+                at, end = (begin, last + 1) if origin is None else (origin[begin], origin[last] + 1)
+                if at < settled and _is_whole(folded, begin, last, found):
+                    matches += (Match(at, end, word.rule) for word in found.words if _is_word(folded[begin : last + 1], word))
         return Scan(settled, matches)
 
-    def _unsettled(self, folded: str, look: str, first: int) -> int | None:
+    def begins(self, lines: str) -> Iterator[int]:
+        return (match.start for match in self.scan(lines, 0, is_last=True).matches)
+
+    def _unsettled(self, folded: str, shown: list[str], first: int) -> int | None:
         """Where the first word begins that may end later, or whose end may be inside a longer one. None: there is none."""
-        for begin in range(max(first, len(look) - self._longest), len(look)):
-            if self._automaton.match(look[begin:]) and not (_continues(folded, begin) and is_of_word(look[begin])):
-                return begin
+        for begin in range(max(first, len(folded) - self._longest), len(folded)):
+            for look in shown:
+                if self._automaton.match(look[begin:]) and not (_continues(folded, begin) and is_of_word(look[begin])):
+                    return begin
         return None
 
 

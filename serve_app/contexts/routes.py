@@ -81,7 +81,8 @@ class ContextRoutes:
             raise refusal
         if arrival.ruled:  # a long prompt is not checked before
             arrival = replace(arrival, request=await arrival.ruled.permitted())
-        model, messages = arrival.request.model, arrival.request.body["messages"]  # its own name, and masked by content rules
+        model, passed = arrival.request.model, arrival.request.body  # its own name, and masked by content rules
+        messages, tools = passed["messages"], passed.get("tools", tools)
         measured = await self._contexts.measure(model, messages, tools, namespace)
         if measured is None and not self._pipeline.directory.replicas:
             raise NoReplicaError("no replica takes the request")

@@ -18,6 +18,8 @@ PROMPTS: Final[Mapping[Kind, tuple[str, ...]]] = {
     "message": ("messages", "system"),
 }
 """Fields with the prompt's texts, the one that an error names first."""
+BESIDE: Final = ("tools", "documents", "chat_template_kwargs")
+"""Fields that templates put into a prompt, beside its texts. Completions have no template."""
 WITH_CHOICES: Final = frozenset({"chat", "completion"})
 """Kinds whose answers have choices."""
 

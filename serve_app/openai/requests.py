@@ -20,7 +20,7 @@ from serve_app.contexts.asked import Mark, Reference, take_marks, take_reference
 from serve_app.errors import InvalidRequestError
 from serve_app.json_size import MAX_ITEMS, MAX_PARTS, MAX_TEXTS, is_too_much
 from serve_app.openai.field_errors import field_error
-from serve_app.openai.kinds import PATHS, PROMPTS, WITH_CHOICES, Kind, characters_of
+from serve_app.openai.kinds import BESIDE, PATHS, PROMPTS, WITH_CHOICES, Kind, characters_of
 from serve_app.openai.reference import check_chat, check_completion, check_embedding
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -256,8 +256,8 @@ class Generation:
 
     @property
     def prompt_bytes(self) -> int:
-        """Of the prompt's text in UTF-8, at most."""
-        return len(msgspec.json.encode([self.body.get(name) for name in (*PROMPTS[self.kind], "tools")]))
+        """Of the prompt's text in UTF-8, at most, with what a template may put into it."""
+        return len(msgspec.json.encode([self.body.get(name) for name in (*PROMPTS[self.kind], *BESIDE)]))
 
     @property
     def prompt_field(self) -> str:

@@ -46,8 +46,8 @@ class RecordedMetrics:
     def write_skipped(self, reason: str) -> None:
         self.skipped.append(reason)
 
-    def content(self, rule: str, action: str) -> None:
-        self.content_matches.append((rule, action))
+    def content(self, rule: str, action: str, times: int = 1) -> None:
+        self.content_matches += [(rule, action)] * times
 
     def disconnected(self, route: str) -> None:
         self.left.append(route)

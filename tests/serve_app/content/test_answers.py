@@ -174,6 +174,22 @@ def test_arguments_of_calls_are_blocked_and_not_masked() -> None:
     assert ends(sent) == {0: "content_filter"}
 
 
+def test_what_is_said_before_a_call_is_sent_before_it() -> None:
+    part = call(0, "", name="f") | {"id": "c0"}
+    sent = through(
+        events(1, rule("kill")), [chunk(delta(content="to kil")), chunk(delta(tool_calls=[part])), chunk(delta(finish="tool_calls"))]
+    )
+    assert [each["choices"][0]["delta"] for each in sent] == [{"content": "to "}, {"content": "kil", "tool_calls": [part]}, {}]
+    assert ends(through(events(1, rule("kil")), [chunk(delta(content="kil")), chunk(delta(tool_calls=[part]))])) == {0: "content_filter"}
+
+
+def test_a_name_that_is_said_again_does_not_end_its_arguments() -> None:
+    parts = [call(0, piece, name="f") for piece in ('{"a": "sec', "re", 't"}')]
+    sent = through(events(), [chunk(delta(tool_calls=[part])) for part in parts])
+    arguments = [each["function"].get("arguments", "") for one in sent for each in one["choices"][0]["delta"].get("tool_calls", [])]
+    assert ("".join(arguments), ends(sent)) == ('{"a": "', {0: "content_filter"})
+
+
 def test_what_a_call_held_back_comes_before_the_next_call() -> None:
     first, second = call(0, "[1]sec", name="f"), call(1, "[2]", name="g")
     sent = through(events(), [chunk(delta(tool_calls=[first])), chunk(delta(tool_calls=[second])), chunk(delta(finish="tool_calls"))])

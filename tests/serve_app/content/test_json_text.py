@@ -15,7 +15,7 @@ from tests.serve_app.content.finding import rule
 from tests.serve_app.content.test_stream import cut
 from tests.serve_app.content.test_stream import rules as any_rules
 
-RULES = [rule("secret", "赌博", "a b"), rule("Bob", name="names", mask=True), rule(name="pattern", patterns=['"k": "v'])]
+RULES = [rule("secret", "赌博", "a b", "🚀"), rule("Bob", name="names", mask=True), rule(name="pattern", patterns=['"k": "v'])]
 
 
 def streamed(pieces: list[str], rules: list[Rule]) -> tuple[str, Rule | None]:
@@ -39,6 +39,7 @@ def streamed(pieces: list[str], rules: list[Rule]) -> tuple[str, Rule | None]:
         (r'"\\u0073ecret"', None),  # a backslash, and five characters
         (r'"\\nsecret"', None),
         (r'"\ud83d\ude00 secret"', r'"\ud83d\ude00 '),
+        (r'"a\ud83d\ude80b"', '"a'),
         (r'"\ud83dsecret"', r'"\ud83d'),
         ('{"to": "Bob"}', None),  # nothing is masked
         (r'"\x \u12 \\" \u', None),
@@ -48,8 +49,10 @@ def streamed(pieces: list[str], rules: list[Rule]) -> tuple[str, Rule | None]:
     ],
 )
 def test_rules_see_what_strings_say_and_what_passes_is_as_it_was_written(text: str, passes: str | None) -> None:
-    for pieces in ([text], list(text)):
-        sent, blocked = streamed(pieces, RULES)
+    matcher = make_matcher(RULES)
+    assert matcher is not None
+    whole, stream = passed_json(text, matcher)
+    for sent, blocked in (streamed([text], RULES), streamed(list(text), RULES), (whole, stream.blocked_by)):
         assert (sent, blocked is None) == (text if passes is None else passes, passes is None)
 
 
@@ -60,7 +63,10 @@ jsons = st.lists(
 
 @given(jsons.map("".join), any_rules, st.lists(st.integers(0, 60)))
 def test_any_cut_gives_the_same_as_the_whole(text: str, rules: list[Rule], places: list[int]) -> None:
-    assert streamed(cut(text, places), rules) == streamed([text], rules)
+    matcher = make_matcher(rules)
+    assert matcher is not None
+    whole, stream = passed_json(text, matcher)
+    assert streamed(cut(text, places), rules) == streamed([text], rules) == (whole, stream.blocked_by)
 
 
 @given(st.text(alphabet='ab中文é "\\\n😀', max_size=20), any_rules)
@@ -77,7 +83,19 @@ def test_it_is_blocked_where_the_string_is(text: str, rules: list[Rule]) -> None
             assert json.loads(sent + '"' if len(sent) > 1 else '""') == said[1:] if sent else said == ""
 
 
-def test_it_takes_linear_time() -> None:
+@pytest.mark.parametrize("unit", ["x\\", r"\n"])
+@pytest.mark.parametrize("end", ["", " secret"])
+def test_it_takes_little_more_time_than_a_text_that_is_no_json(unit: str, end: str) -> None:
+    text = unit * 2_000_000 + end
+    matcher = make_matcher([rule("secret")])
+    assert matcher is not None
+    began = time.process_time()
+    sent, stream = passed_json(text, matcher)
+    assert time.process_time() - began < 2
+    assert (sent, stream.blocked_by is not None) == (unit * 2_000_000 + end[:1], bool(end))
+
+
+def test_streams_take_linear_time() -> None:
     text = r"\u0073ecre" * 50_000
     began = time.process_time()
     assert streamed([text], [rule("secret")]) == (text, None)

@@ -1,12 +1,13 @@
 """Words that are written with letters of other scripts."""
 
 import time
+from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.content.base import Rule
+from serve_app.content.base import LookAlikes, Rule
 from serve_app.content.folding import fold
 from serve_app.content.look_alikes import looks
 from tests.serve_app.content.finding import rule, sent, streamed
@@ -27,6 +28,7 @@ LETTERS = "aаеeoоσoсcрpѕsꜱ🅰iіӀlиnıØ中т1_"
         ("secret", "ꜱᴇᴄʀᴇᴛ 🆂🅴🅲🆁🅴🆃 🅢🅔🅒🅡🅔🅣 sᴇcret", "*** *** *** ***"),
         ("goat", "ɡoat goɑt", "*** ***"),
         ("kill", "kіll kiӀl kІӀl", "*** *** ***"),
+        ("ignore", "ignоre lgnоre Ignоre", "*** *** ***"),  # Cyrillic o; l and capital I for i
         ("секрет", "мой cекpет", "мой ***"),  # Latin c and p
         ("СЕКРЕТ", "CЕКРЕТ", "***"),
         ("νίκη", "NΙΚΗ Nίκη", "NΙΚΗ ***"),  # an accent that is left out makes another word
@@ -51,6 +53,19 @@ LETTERS = "aаеeoоσoсcрpѕsꜱ🅰iіӀlиnıØ中т1_"
 )
 def test_words(word: str, text: str, passes: str) -> None:
     assert sent(text, rule(word, mask=True)) == passes
+
+
+@pytest.mark.parametrize("word", ["γουρουνι", "ρην", "ΡΗΝ", "Ρην", "секрет"])
+@pytest.mark.parametrize("look_alikes", ["mixed", "all"])
+def test_whatever_letters_are_capitals(word: str, look_alikes: LookAlikes) -> None:
+    for casing in product(*({char.lower(), char.upper()} for char in word)):
+        for pieces in (["".join(casing)], casing):
+            passed, _ = streamed(["(", *pieces, ")"], [rule(word, mask=True, look_alikes=look_alikes)])
+            assert "".join(passed) == "(***)"
+
+
+def test_whatever_letters_are_capitals_and_some_only_look_like_the_words() -> None:
+    assert sent("γoΥρουνι", rule("γουρουνι", mask=True)) == "***"  # Latin o
 
 
 def test_what_is_of_one_other_script_counts_if_a_rule_says_so() -> None:

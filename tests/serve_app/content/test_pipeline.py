@@ -3,16 +3,19 @@
 import asyncio
 import json
 import logging
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
 
 from serve_app.content import guard as guard_module
+from serve_app.content import prompts
 from serve_app.content.moderation_fake import FakeModerator
 from serve_app.errors import InvalidRequestError, UnavailableError
 from serve_app.openai import sse
-from serve_app.openai.requests import parse_completion
+from serve_app.openai.requests import Generation, parse_completion
 from tests.serve_app.asking import ask, bytes_of, caller, chat, completion, text_of
 from tests.serve_app.fakes import CANARY, MODEL, TEXT, FakeAnswer, World, make_world, streamed, whole
 
@@ -173,6 +176,15 @@ async def test_a_masked_prompt_goes_on_masked() -> None:
     assert world.metrics.content_matches == [("names", "mask")] * 2
 
 
+async def test_documents_that_a_chat_brings_are_masked_in_their_texts() -> None:
+    world = ruled(MASK)
+    brought = [{"title": "Of Bob", "text": "I am Bob", "pages": [{"number": 1, "says": ["Bob", "x"]}]}, "Bob"]
+    await ask(world, chat(documents=brought))
+    masked = [{"title": "Of ***", "text": "I am ***", "pages": [{"number": 1, "says": ["***", "x"]}]}, "***"]
+    assert world.replicas.bodies[0]["documents"] == masked
+    assert (await refused(ruled(BLOCK), chat(documents=[{CANARY: "x"}]))).param == "documents"
+
+
 async def test_a_masked_prompts_documents_are_found_by_what_is_left() -> None:
     world = ruled(MASK)
     await ask(world, chat("Who is Bob?", retrieval={"vector_store_ids": ["vs_1"]}))
@@ -188,6 +200,26 @@ async def test_long_prompts_are_checked_as_well(monkeypatch: pytest.MonkeyPatch)
     assert await answered(world, chat(long + "Bob"), says("Bob")) == ("miss", "***", "stop")
     assert world.replicas.bodies[0]["messages"][0]["content"] == long + "***"
     assert (await ask(world, chat(long + "Bob")))[0] == "exact"
+
+
+@pytest.mark.parametrize("field", ["tools", "documents", "chat_template_kwargs"])
+async def test_long_fields_beside_prompts_are_looked_at_in_a_thread(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "LONG_BYTES", 200)
+    judge = FakeModerator({"evil": "violence"})
+    world = make_world(judge, content={"all": {"rules": [BLOCK], "moderated": True}, "moderator": {}})
+    main, seen = threading.get_ident(), set[int]()
+    fields = prompts._fields
+
+    def seen_fields(request: Generation) -> Iterator[tuple[str, str]]:
+        seen.add(threading.get_ident())
+        return fields(request)
+
+    monkeypatch.setattr(prompts, "_fields", seen_fields)
+    texts = ["a"] * 100
+    brought: dict[str, Any] = {"tools": [of_property(enum=texts)], "documents": texts, "chat_template_kwargs": {"a": texts}}
+    await ask(world, chat(**{field: brought[field]}))
+    assert main not in seen
+    assert len(judge.judged) == 2
 
 
 async def test_a_kept_answer_is_not_given_to_a_blocked_prompt() -> None:

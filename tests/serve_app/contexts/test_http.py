@@ -57,6 +57,16 @@ async def test_its_tools_are_the_chats(house: House) -> None:
     assert whole.json()["usage"]["prompt_tokens"] == answer.json()["usage"]["prompt_tokens"]
 
 
+async def test_its_tools_are_masked_as_a_chats(tmp_path: Path) -> None:
+    content = {"all": {"rules": [{"name": "names", "action": "mask", "words": ["Bob"]}]}}
+    function = {"name": "find", "description": "Finds Bob.", "parameters": {"type": "object"}}
+    async with house_of(tmp_path, content=content) as house:
+        made = await house.make(tools=[{"type": "function", "function": function}])
+        assert made["tools"] == [{"type": "function", "function": {**function, "description": "Finds ***."}}]
+        assert cached(await house.ask(f"cache_id={made['id']}")) == made["tokens"]
+        assert (await house.make(text=f"{RULES} Again.", tools=[]))["tools"] == []
+
+
 async def test_a_kept_answer_to_the_same_chat_serves_both_ways_of_asking(house: House) -> None:
     made = await house.make()
     on = {"mode": "on"}
