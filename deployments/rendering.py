@@ -32,6 +32,8 @@ USUAL_S = 0.002
 """What rendering is thought to take at first."""
 FORGET_S = 5.0
 """Half-life of what is beyond that, while nobody renders."""
+SHORT_BYTES = 16 * 1024
+"""What longer requests take says what a byte takes, and not what a request does."""
 BLOCK_BYTES = 64 * 1024 * 1024
 """Of documents' tokens that are remembered."""
 _SMOOTHING = 0.05
@@ -66,7 +68,9 @@ class Renderer:
         self._clock = clock
         self._turn = 0
         self._mean_s = USUAL_S
-        """Moving average of what rendering takes."""
+        """Moving average of what rendering takes, but for long requests."""
+        self._byte_s = 0.0
+        """What each byte of a long one takes beyond that."""
         self._asked_at = clock()
         self._mark = mark("".join(secrets.choice(ALPHABET) for _ in range(2 * LABEL_CHARS)))
         self._mark_tokens: Tokens | None = None
@@ -77,11 +81,20 @@ class Renderer:
 
     @property
     def typical_s(self) -> float:
-        """What rendering takes. A long time is forgotten: while it is thought to take too long nobody renders, and nothing is learnt."""
+        """What rendering a short request takes. A long time is forgotten: while it is thought to take too long nobody renders, and nothing
+        is learnt.
+        """
         age_s = self._clock() - self._asked_at
         return min(self._mean_s, USUAL_S) + max(self._mean_s - USUAL_S, 0.0) * math.exp2(-age_s / FORGET_S)
 
-    def _took(self, seconds: float) -> None:
+    def expected_s(self, size: int) -> float:
+        """What rendering a request of so many bytes takes."""
+        return self.typical_s + self._byte_s * max(size - SHORT_BYTES, 0)
+
+    def _took(self, seconds: float, size: int = 0) -> None:
+        if size > 2 * SHORT_BYTES:  # one tenant's long prompts are not to turn rendering off for others' short ones
+            self._byte_s += _SMOOTHING * (max(seconds - self.typical_s, 0.0) / (size - SHORT_BYTES) - self._byte_s)
+            return
         self._mean_s = self.typical_s + _SMOOTHING * (seconds - self.typical_s)
         self._asked_at = self._clock()
 
@@ -95,7 +108,7 @@ class Renderer:
         """The tokens of a request's prompt; None if the engine makes no prompt of it. Raises `RenderError`."""
         began = self._clock()
         tokens = await self._asked(replicas, RENDER_PATH, {TARGET_HEADER: call.path}, call.body)
-        self._took(self._clock() - began)
+        self._took(self._clock() - began, len(call.body))
         return tokens
 
     async def pieces(self, replicas: Sequence[Replica], chat: DocumentChat) -> Pieces | None:
@@ -195,7 +208,7 @@ class Renderer:
                 raise RenderError(f"the replica answered with the status {answer.status}")
             return np.frombuffer(raw, np.uint32)
         except (DeploymentError, TimeoutError, ValueError) as error:
-            self._took(LIMIT_S)
+            self._took(LIMIT_S, len(body))
             log.warning("a prompt was not rendered", extra={"replica": replica.id, "error": type(error).__name__})
             raise RenderError("a prompt's tokens could not be had") from error
 

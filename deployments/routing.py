@@ -216,7 +216,7 @@ class Routing:
         if begins_kept:
             return True
         tokens = characters // _CHARACTERS_A_TOKEN
-        return self.profile.seconds(0, tokens) - self.profile.seconds(tokens, 0) > _WORTH * self._renderer.typical_s
+        return self.profile.seconds(0, tokens) - self.profile.seconds(tokens, 0) > _WORTH * self._renderer.expected_s(characters)
 
     def _prompt(self, block_size: int, tokens: Tokens | None, salt: str, characters: int, is_whole: bool, adapter: str | None) -> Prompt:
         if tokens is None:

@@ -341,7 +341,7 @@ def test_what_is_not_had_is_refused(respond: Post, fields: dict[str, Any], param
         ({"input": None}, "input"),
         ({"input": 7}, "input"),
         ({"input": []}, "input"),
-        ({"model": None}, "model"),
+        ({"model": 7}, "model"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"max_output_tokens": "many"}, "max_output_tokens"),
         ({"temperature": 3}, "temperature"),
@@ -360,6 +360,10 @@ def test_what_is_wrong_is_refused(respond: Post, fields: dict[str, Any], param: 
     error = error_of(respond(**fields), 400)
     assert str(error["param"]).startswith(param)
     assert error["type"] == "invalid_request_error"
+
+
+def test_the_model_may_be_left_out(respond: Post, system: System) -> None:
+    assert response_answer(respond(model=None))["model"] == system.model
 
 
 @pytest.mark.parametrize("stream", [False, True])

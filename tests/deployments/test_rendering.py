@@ -1,5 +1,6 @@
 """What a prompt's tokens are when engines refuse it, and when they do not answer."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,3 +61,13 @@ async def test_a_timeout_counts_once() -> None:
     renderer = renderer_of(Engine(TimeoutError(), takes_s=LIMIT_S))
     assert await renderer.prompt(REPLICAS, CALL) is None
     assert renderer.typical_s == pytest.approx(USUAL_S + 0.05 * (LIMIT_S - USUAL_S))
+
+
+async def test_long_prompts_do_not_count_for_short_ones() -> None:
+    renderer = renderer_of(Engine(answer(200, [1]), takes_s=0.5))
+    long = replace(CALL, body=b"x" * 5_000_000)
+    for _ in range(100):
+        await renderer.prompt(REPLICAS, long)
+    assert renderer.typical_s == USUAL_S
+    assert renderer.expected_s(5_000_000) == pytest.approx(0.5, rel=0.05)
+    assert renderer.expected_s(1000) == USUAL_S

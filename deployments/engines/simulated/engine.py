@@ -130,10 +130,10 @@ class SimulatedEngine:
 
     async def render(self, path: str, body: bytes) -> Sequence[int] | None:
         try:
-            prompts = parse(body, _REQUESTS[path]).prompt_tokens()
+            task = parse(body, _REQUESTS[path]).task(self.config)  # as vLLM, it makes no prompt that is too long
         except ApiError:
             return None
-        return prompts[0] if len(prompts) == 1 else None
+        return task.prompts[0][0] if len(task.prompts) == 1 else None
 
     async def encode(self, texts: Sequence[str]) -> list[Sequence[int]] | None:
         return [encode(text) for text in texts]
