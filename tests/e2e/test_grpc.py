@@ -84,7 +84,7 @@ def test_an_error_comes_with_its_metadata(stub: Any) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             call(pb.CompleteRequest(model="other", prompt="A"), metadata=[("x-request-id", "order-66")])
         error: Any = caught.value
-        assert (error.code(), "does not exist" in error.details()) == (grpc.StatusCode.NOT_FOUND, True)
+        assert (error.code(), "Could not find" in error.details()) == (grpc.StatusCode.NOT_FOUND, True)
         said = dict(error.trailing_metadata())
         assert (said["x-mygo-error-code"], said["x-request-id"]) == ("model_not_found", "order-66")
 
