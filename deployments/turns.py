@@ -22,6 +22,10 @@ YIELD_S = 0.005
 """How often, while there is room and other ingresses go first; it is looked as well when they tell that they have gone."""
 CREDIT_S = 3.0
 """A tenant that has asked for less than its share may have its share of so many seconds at once"""
+SURE = 0.75
+"""What would wait for more than this share of its longest wait is refused when it comes: waits cannot be predicted better, as others come
+meanwhile, and who is refused after the wait has waited in vain.
+"""
 LATE = 2.0
 """What has waited for so many times the longest wait waits no longer."""
 KNOWN_S = 1.0
@@ -110,7 +114,7 @@ class Turnstile:
         if flow.max_waiting is not None and own >= flow.max_waiting:
             raise QueueFullError(self._wait_s(flow), is_own=True)
         wait_s = self._wait_s(flow)
-        if len(self._queue) >= self._limits.max_waiting or wait_s > min(flow.max_wait_s, self._limits.max_wait_s):
+        if len(self._queue) >= self._limits.max_waiting or wait_s > SURE * min(flow.max_wait_s, self._limits.max_wait_s):
             raise QueueFullError(wait_s, is_own=False)
 
     def is_full(self, flow: Flow) -> bool:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from deployments.errors import QueueFullError
-from deployments.turns import Flow, Pace, TurnLimits, Turnstile
+from deployments.turns import SURE, Flow, Pace, TurnLimits, Turnstile
 
 NOBODYS = Flow()
 
@@ -191,7 +191,7 @@ async def test_all_together_have_a_bound() -> None:
 
 async def test_what_would_wait_for_too_long_is_refused_when_it_comes() -> None:
     """The queue moves by 100 tokens a second, as has been seen."""
-    keeper = Gatekeeper(TurnLimits(max_wait_s=3.5))
+    keeper = Gatekeeper(TurnLimits(max_wait_s=3.5 / SURE))
     tasks = [await keeper.begin(str(number)) for number in range(3)]
     for _ in range(2):
         keeper.now += 1.0
