@@ -27,6 +27,8 @@ from benchmarks.report import Row, say
 from benchmarks.tenants import Offer, Sent, capacity, counts, send_all
 
 TENANTS = 8
+LATE_S = 0.05
+"""A refusal that takes longer came after a wait in vain."""
 SLACK_S = 1.0
 RECOVERED = 2.0
 RECOVERY_LIMIT_S = 60.0
@@ -96,6 +98,8 @@ def _row(sent: Sequence[Sent], full: float, options: argparse.Namespace) -> Row:
         "goodput_share": good / span / full,
         **{f"refused_p{percent}_s": float(np.percentile(times, percent)) for percent in (50, 99)},
         "refused_max_s": max(times),
+        "refused_late": sum(time > LATE_S for time in times),
+        "refused_late_until_s": max((each.at_s for each in refused if each.first_s > LATE_S), default=0.0),
         "without_retry_after": sum(not each.retry_after for each in refused),
         **counts(sent),
     }
