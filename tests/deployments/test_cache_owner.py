@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.serve.context import _get_serve_request_context, _RequestContext, _serve_request_context
 
 from cache.cascade import Query
 from cache.config import CacheConfig
@@ -24,6 +23,7 @@ from deployments import cache_owner
 from deployments.cache_owner import CALLABLE, CacheOwner
 from deployments.embedding import Described, Embedded
 from tests.cache.entries import make_entry
+from tests.deployments.asking_encoders import requests_that_ask
 
 QUESTION = "what is a cache"
 STATIC = Policy(mode="static")
@@ -201,15 +201,8 @@ async def test_an_encoder_that_does_not_come_up_holds_a_start_up_for_a_while_onl
 
 
 async def test_the_encoder_is_asked_outside_of_the_request_that_comes_first(tmp_path: Path) -> None:
-    encoder: Any = Encoder()
-    seen, describe = list[str](), encoder.describe.remote
-
-    def asked() -> Any:
-        seen.append(_get_serve_request_context()._internal_request_id)
-        return describe()
-
-    encoder.describe = SimpleNamespace(remote=asked)
-    _serve_request_context.set(_RequestContext(_internal_request_id="the request's"))
+    encoder = Encoder()
+    seen = requests_that_ask(encoder)
     async with owner_of(tmp_path, encoder) as owner:
         await owner.open()
     assert seen == [""]

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.serve.context import _get_serve_request_context, _RequestContext, _serve_request_context
 
 from cache.embedders.fake import DIMENSION, HashedWordsEmbedder
 from deployments.adding import PLACES
@@ -26,6 +25,7 @@ from retrieval.result_cache import Counts
 from retrieval.scopes import Access
 from retrieval.service import BATCH_CHUNKS
 from serve_app.services import RemoteDocuments
+from tests.deployments.asking_encoders import requests_that_ask
 from tests.deployments.replica_fakes import SECRET
 from tests.retrieval.searching import slow_stages
 from tests.retrieval.tiers import attach, make_tier
@@ -310,15 +310,8 @@ async def test_an_encoder_that_never_answers_does_not_hold_up_the_end(tmp_path: 
 
 
 async def test_the_encoder_is_asked_outside_of_the_request_that_comes_first(tmp_path: Path) -> None:
-    encoder: Any = Encoder()
-    seen, describe = list[str](), encoder.describe.remote
-
-    def asked() -> Any:
-        seen.append(_get_serve_request_context()._internal_request_id)
-        return describe()
-
-    encoder.describe = SimpleNamespace(remote=asked)
-    _serve_request_context.set(_RequestContext(_internal_request_id="the request's"))
+    encoder = Encoder()
+    seen = requests_that_ask(encoder)
     retrieval = Deployment(RetrievalConfig(), tmp_path, encoder, "127.0.0.1", SECRET)
     await retrieval.open()
     await retrieval.close()

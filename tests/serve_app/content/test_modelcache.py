@@ -11,7 +11,7 @@ from serve_app.content.modelcache import RuledBackend
 from serve_app.modelcache.backend import BackendError, QueryRecord
 from serve_app.modelcache.fake import MemoryBackend
 from tests.serve_app.clients import CANARY
-from tests.serve_app.content.test_pipeline import BLOCK, MASK
+from tests.serve_app.content.worlds import BLOCK, MASK
 from tests.serve_app.recorded import RecordedMetrics
 
 ANSWERS = {"name": "rivals", "where": "answer", "words": ["Initech"]}

@@ -7,7 +7,7 @@ import pytest
 from serve_app.content import texts
 from tests.serve_app.asking import ask, caller, chat
 from tests.serve_app.clients import ENCODER, client_of, error_of
-from tests.serve_app.content.test_pipeline import BLOCK, MASK, ruled
+from tests.serve_app.content.worlds import BLOCK, MASK, ruled
 from tests.serve_app.fakes import CANARY, World, make_world
 
 RETRIEVAL = {"vector_store_ids": ["vs_1"]}
