@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 
 from tests.conformance.response_shapes import OBJECT, TEXT, WHOLE, by_type, fields, listed, named_events, nullable, one_of
+from tests.conformance.shapes import json_body
 
 BLOCK = by_type(
     {
@@ -56,9 +57,7 @@ EVENT = by_type(
 
 
 def message_answer(answer: httpx.Response) -> dict[str, Any]:
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"].split(";")[0] == "application/json"
-    body: dict[str, Any] = answer.json()
+    body = json_body(answer)
     check_ended(body)
     return body
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from tests.conformance.shapes import json_body
+
 Check = Callable[[Any, str], None]
 """Raises `AssertionError`, which names the place."""
 
@@ -186,9 +188,7 @@ _SAID = {"output_text": "text", "reasoning_text": "text", "function_call_argumen
 
 
 def response_answer(answer: httpx.Response) -> dict[str, Any]:
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"].split(";")[0] == "application/json"
-    body: dict[str, Any] = answer.json()
+    body = json_body(answer)
     check_ended(body)
     return body
 

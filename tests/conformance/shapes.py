@@ -141,3 +141,11 @@ def completion_chunks(response: httpx.Response) -> list[Any]:
         checked({**chunk, "choices": ended}, Completion)
     assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in raw}) == 1
     return raw
+
+
+def json_body(answer: httpx.Response) -> dict[str, Any]:
+    """Of an answer that is to be a success."""
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].split(";")[0] == "application/json"
+    body: dict[str, Any] = answer.json()
+    return body
